@@ -4,32 +4,33 @@ go 1.26.0
 
 // What the pair is made of, pinned.
 require (
+	// The only line there is.
+	github.com/afex/hystrix-go v0.0.0-20180502004556-fa1af6a1f4f5
+	// Final release; the message code itself is on google.golang.org/protobuf.
+	github.com/golang/protobuf v1.5.4
 	// The newest v1 that starts on a current Go: v1.8.3 and later pull in a quic-go whose TLS fork panics at init.
 	github.com/micro/go-micro v1.8.2
 	// The first whose opentracing.NewClientWrapper takes a tracer, as the article calls it.
 	github.com/micro/go-plugins v1.1.1
-	// The only line there is.
-	github.com/afex/hystrix-go v0.0.0-20180502004556-fa1af6a1f4f5
 	// Final release.
 	github.com/opentracing/opentracing-go v1.2.0
 	// Final release; spans go to Jaeger over UDP 6831.
 	github.com/uber/jaeger-client-go v2.30.0+incompatible
-	// Final release; the message code itself is on google.golang.org/protobuf.
-	github.com/golang/protobuf v1.5.4
 )
 
 // What it is written, tested and measured with.
 require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/micro/cli v0.2.0
-	github.com/rogpeppe/go-internal v1.16.0
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/ratelimit v0.3.1
 	golang.org/x/term v0.47.0
-	google.golang.org/grpc v1.85.0
+	google.golang.org/grpc v1.85.0 // indirect
 	google.golang.org/protobuf v1.36.12
 )
+
+require github.com/hashicorp/consul/api v1.34.4
 
 require (
 	github.com/benbjohnson/clock v1.3.5 // indirect
@@ -38,7 +39,6 @@ require (
 	github.com/go-viper/mapstructure/v2 v2.5.0 // indirect
 	github.com/google/btree v1.1.3 // indirect
 	github.com/google/uuid v1.6.0 // indirect
-	github.com/hashicorp/consul/api v1.34.4 // indirect
 	github.com/hashicorp/errwrap v1.1.0 // indirect
 	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
 	github.com/hashicorp/go-hclog v1.6.3 // indirect
@@ -76,7 +76,6 @@ require (
 	golang.org/x/net v0.62.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
-	golang.org/x/tools v0.52.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261026165753-2ffab32bce7e // indirect
 	google.golang.org/grpc/examples v0.0.0-20260825154716-030ee8becb20 // indirect
 )

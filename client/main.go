@@ -1,0 +1,166 @@
+// Command client finds the Basis service in Consul and calls its Hello through
+// a round robin, a limiter, a circuit breaker and a tracer.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/afex/hystrix-go/hystrix"
+	micro "github.com/micro/go-micro"
+	microclient "github.com/micro/go-micro/client"
+	grpcclient "github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/config/cmd"
+	grpcserver "github.com/micro/go-micro/server/grpc"
+	hystrixplugin "github.com/micro/go-plugins/wrapper/breaker/hystrix"
+	rateplugin "github.com/micro/go-plugins/wrapper/ratelimiter/uber"
+	"github.com/micro/go-plugins/wrapper/select/roundrobin"
+	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
+	opentracing "github.com/opentracing/opentracing-go"
+	"github.com/opentracing/opentracing-go/ext"
+	"github.com/uber/jaeger-client-go"
+	"go.uber.org/ratelimit"
+
+	"github.com/gomicroexample/basis/client/breaker"
+	"github.com/gomicroexample/basis/client/calls"
+	"github.com/gomicroexample/basis/client/nodes"
+	"github.com/gomicroexample/basis/client/report"
+	"github.com/gomicroexample/basis/client/settings"
+	"github.com/gomicroexample/basis/internal/cmdline"
+	"github.com/gomicroexample/basis/internal/consul"
+	"github.com/gomicroexample/basis/proto"
+	"github.com/gomicroexample/basis/tracer"
+)
+
+const (
+	clientName  = "go.micro.client.basis"
+	serviceName = "go.micro.srv.basis"
+)
+
+// findTimeout is how long the client, once started, looks for a node of the
+// service.
+const findTimeout = 900 * time.Millisecond
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second interrupt ends the process
+	findCtx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+
+	registry, err := consul.NewRegistry() // at 127.0.0.1:8500
+	if err != nil {
+		return fail(err)
+	}
+	var s settings.Settings
+	service := micro.NewService(
+		// First: the options below act on the server and client set here.
+		micro.Server(grpcserver.NewServer()),
+		micro.Client(grpcclient.NewClient()),
+		micro.Registry(registry),
+		micro.Name(clientName),
+		micro.Cmd(cmd.NewCmd(
+			cmd.Name("client"),
+			cmd.Description("calls Hello of the Basis service and prints the answers"),
+		)),
+		micro.Flags(s.Flags()...),
+	)
+	if err := cmdline.Parse(service, s.Check); err != nil {
+		return fail(err)
+	}
+
+	t, closer, err := tracer.NewTracer(clientName, s.JaegerAddress)
+	if err != nil {
+		return fail(err)
+	}
+	defer closer.Close() // sends the last spans
+
+	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
+	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
+	hystrix.DefaultErrorPercentThreshold = s.HystrixErrorPercent
+	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent
+	hystrix.DefaultVolumeThreshold = s.HystrixVolume
+
+	// A call goes through these from the first to the last. The span covers the
+	// limiter's wait and the breaker's refusals. The wait is over before the
+	// breaker starts its clock or counts the call as under way. The node is
+	// chosen last, for each attempt anew.
+	service.Init(
+		micro.WrapClient(
+			ocplugin.NewClientWrapper(t),
+			limiter(s.RateLimit),
+			breaker.Guard(hystrixplugin.NewClientWrapper()),
+			nodes.RandomStart(roundrobin.NewClientWrapper()),
+		),
+		micro.WrapCall(nodes.Call),
+	)
+
+	if err := nodes.Find(findCtx, service.Client(), serviceName); err != nil {
+		return fail(err)
+	}
+
+	basis := proto.NewBasisService(serviceName, service.Client())
+	plan := calls.Plan{Requests: s.Requests, Concurrency: s.Concurrency, Grace: s.HystrixTimeout}
+	r := report.New(s.Requests, s.Verbose)
+	calls.Make(ctx, plan, func(ctx context.Context) calls.Result {
+		return hello(ctx, t, basis, s.Name)
+	}, r.Add)
+
+	if s.Requests != 1 {
+		r.Sum()
+	}
+	if s.Requests > 0 && r.Made() < s.Requests {
+		return fail(fmt.Errorf("interrupted after %d of %d calls", r.Made(), s.Requests))
+	}
+	if r.Failed() > 0 {
+		return 1
+	}
+	return 0
+}
+
+// limiter returns uber's limiter for so many calls a second, or a wrapper that
+// does nothing for 0. Without slack, calls that were not made while nobody
+// called are not made up for by a burst.
+func limiter(perSecond int) microclient.Wrapper {
+	if perSecond == 0 {
+		return func(c microclient.Client) microclient.Client { return c }
+	}
+	return rateplugin.NewClientWrapper(perSecond, ratelimit.WithoutSlack)
+}
+
+// hello makes one call, in a trace of its own: its root span is named call and
+// has the tags req and resp, or err and error.
+func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, name string) calls.Result {
+	span := t.StartSpan("call")
+	defer span.Finish()
+	ctx, called := nodes.Watch(opentracing.ContextWithSpan(ctx, span))
+
+	req := &proto.Request{Name: name}
+	span.SetTag("req", req.String())
+	start := time.Now()
+	rsp, err := basis.Hello(ctx, req)
+	r := calls.Result{Err: err, Latency: time.Since(start), Node: called.Address()}
+	if err != nil {
+		span.SetTag("err", err.Error())
+		ext.Error.Set(span, true)
+	} else {
+		span.SetTag("resp", rsp.String())
+		r.Answer = rsp.GetMsg()
+	}
+	if sc, ok := span.Context().(jaeger.SpanContext); ok {
+		r.Trace = sc.TraceID().String()
+	}
+	return r
+}
+
+func fail(err error) int {
+	fmt.Fprintf(os.Stderr, "client: %v\n", err)
+	return 1
+}

@@ -1,0 +1,181 @@
+// Package nodes finds the nodes of a service, spreads calls over them and tells
+// which one was called.
+package nodes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/micro/go-micro/client"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/registry"
+
+	"github.com/gomicroexample/basis/internal/consul"
+)
+
+// lookupInterval is how often Find asks again while there is nothing. An mDNS
+// answer may be lost, and takes up to 100 ms.
+const lookupInterval = 100 * time.Millisecond
+
+// Find waits until ctx is done for c's selector to know a node of service. Its
+// error says whether the registry could not be asked or knows of no node, and
+// what to do. Only the latter is worth waiting for.
+//
+// Called before the first call, it also fills the selector's cache, which many
+// callers at once would race to do.
+func Find(ctx context.Context, c client.Client, service string) error {
+	r := c.Options().Registry
+	for {
+		found := make(chan error, 1)
+		go func() { found <- lookUp(c.Options().Selector, service) }()
+		select {
+		case err := <-found:
+			switch {
+			case err == nil:
+				return nil
+			case !isNone(err):
+				return unreachable(r, err)
+			}
+		case <-ctx.Done():
+			return unreachable(r, fmt.Errorf("no answer in time: %w", ctx.Err()))
+		}
+		select {
+		case <-time.After(lookupInterval):
+		case <-ctx.Done():
+			return fmt.Errorf(`no node of %s is registered in %s; start one with "go run ./srv"`, service, place(r))
+		}
+	}
+}
+
+func lookUp(s selector.Selector, service string) error {
+	next, err := s.Select(service)
+	if err != nil {
+		return err
+	}
+	_, err = next()
+	return err
+}
+
+// isNone reports whether err says that the registry answered, but with no node.
+func isNone(err error) bool {
+	return err == registry.ErrNotFound || err == selector.ErrNotFound || err == selector.ErrNoneAvailable
+}
+
+func unreachable(r registry.Registry, err error) error {
+	if r.String() != "consul" {
+		return fmt.Errorf("cannot ask %s: %w", place(r), err)
+	}
+	var transport *url.Error
+	if errors.As(err, &transport) {
+		err = transport.Err // without the URL, which place names in short
+	}
+	return fmt.Errorf(`no Consul agent at %s: %w; start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`,
+		consul.Address(r), err)
+}
+
+// place names a registry in errors: "consul at 127.0.0.1:8500", or "mdns".
+func place(r registry.Registry) string {
+	if addr := consul.Address(r); addr != "" {
+		return r.String() + " at " + addr
+	}
+	return r.String()
+}
+
+// RandomStart returns roundRobin, go-plugins' wrapper, made to start its round
+// at a random node. Its counter starts at 0 in every process, so without this
+// every one-shot client would call the same node.
+//
+// The nodes go round in the order of their IDs. A registry may list them in
+// another order each time it is asked, which would make the round uneven.
+func RandomStart(roundRobin client.Wrapper) client.Wrapper {
+	start := rand.Uint32()
+	filter := selector.WithFilter(func(services []*registry.Service) []*registry.Service {
+		return rotate(services, start)
+	})
+	return func(c client.Client) client.Client {
+		return &filtered{Client: roundRobin(c), option: client.WithSelectOption(filter)}
+	}
+}
+
+type filtered struct {
+	client.Client
+	option client.CallOption
+}
+
+func (f *filtered) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
+	return f.Client.Call(ctx, req, rsp, append(slices.Clip(opts), f.option)...)
+}
+
+// rotate returns the nodes of all services, which are the versions of one, as
+// those of a single service: sorted by ID and rotated by start.
+func rotate(services []*registry.Service, start uint32) []*registry.Service {
+	var all []*registry.Node
+	for _, s := range services {
+		all = append(all, s.Nodes...)
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	slices.SortFunc(all, func(a, b *registry.Node) int { return strings.Compare(a.Id, b.Id) })
+	first := int(start % uint32(len(all)))
+	one := *services[0]
+	one.Nodes = slices.Concat(all[first:], all[:first])
+	return []*registry.Service{&one}
+}
+
+// Called holds the address of the node that a call went to, the last one where
+// it was tried again.
+type Called struct {
+	address atomic.Pointer[string]
+}
+
+// Address returns host:port, or "" if the call never got as far as a node.
+func (c *Called) Address() string {
+	if p := c.address.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+type calledKey struct{}
+
+// Watch returns a context for one call, and what will hold its node if Call is
+// among the client's call wrappers.
+func Watch(ctx context.Context) (context.Context, *Called) {
+	called := new(Called)
+	return context.WithValue(ctx, calledKey{}, called), called
+}
+
+// Call is a call wrapper, for micro.WrapCall. It tells Watch of the node, and
+// corrects the address of an IPv6 one: go-micro's registries join host and port
+// without the brackets that dialing needs.
+func Call(next client.CallFunc) client.CallFunc {
+	return func(ctx context.Context, node *registry.Node, req client.Request, rsp any, opts client.CallOptions) error {
+		if address := bracket(node.Address); address != node.Address {
+			n := *node
+			n.Address = address
+			node = &n
+		}
+		if called, ok := ctx.Value(calledKey{}).(*Called); ok {
+			called.address.Store(&node.Address)
+		}
+		return next(ctx, node, req, rsp, opts)
+	}
+}
+
+// bracket turns fd00::2:8080 into [fd00::2]:8080 and leaves all else alone.
+func bracket(address string) string {
+	i := strings.LastIndexByte(address, ':')
+	if i < 0 || strings.HasPrefix(address, "[") || !strings.Contains(address[:i], ":") {
+		return address
+	}
+	return net.JoinHostPort(address[:i], address[i+1:])
+}

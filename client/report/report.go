@@ -1,0 +1,153 @@
+// Package report tells of calls as they are made, and sums them up.
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/micro/go-micro/errors"
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+
+	"github.com/gomicroexample/basis/client/calls"
+)
+
+// Report writes answers to one stream and everything else to another. It is
+// not safe for concurrent use.
+type Report struct {
+	answers, notes io.Writer
+	verbose        bool
+	bar            *progressbar.ProgressBar // nil when there is none
+
+	start     time.Time
+	made      int
+	failures  map[string]int          // by Kind
+	nodes     map[string]int          // by address
+	latencies *hdrhistogram.Histogram // of successful calls, in microseconds
+}
+
+// maxLatency is the longest that is told apart; longer ones count as this.
+const maxLatency = time.Hour
+
+// New returns a report of requests calls (0: without end). Answers go to
+// stdout, a line each. To stderr go a line per failed call, or per call if
+// verbose, and on a terminal a progress bar where there is more than one call
+// and no line for each.
+func New(requests int, verbose bool) *Report {
+	r := newReport(os.Stdout, os.Stderr, verbose)
+	if requests != 1 && !verbose && term.IsTerminal(int(os.Stderr.Fd())) {
+		total := requests
+		if total == 0 {
+			total = -1 // a spinner
+		}
+		r.bar = progressbar.NewOptions(total,
+			progressbar.OptionSetWriter(os.Stderr),
+			progressbar.OptionSetDescription("calls"),
+			progressbar.OptionShowCount(),
+			progressbar.OptionShowIts(),
+			progressbar.OptionSetItsString("calls"),
+			progressbar.OptionThrottle(100*time.Millisecond),
+			progressbar.OptionClearOnFinish(),
+		)
+	}
+	return r
+}
+
+func newReport(answers, notes io.Writer, verbose bool) *Report {
+	return &Report{
+		answers: answers, notes: notes, verbose: verbose,
+		start:     time.Now(),
+		failures:  map[string]int{},
+		nodes:     map[string]int{},
+		latencies: hdrhistogram.New(1, maxLatency.Microseconds(), 3),
+	}
+}
+
+// Add tells of one call.
+func (r *Report) Add(c calls.Result) {
+	if r.bar != nil {
+		// The bar may share the terminal with the lines that follow. It draws
+		// itself anew with its next step.
+		_ = r.bar.Clear()
+	}
+	r.made++
+	if c.Node != "" {
+		r.nodes[c.Node]++
+	}
+	outcome := "ok"
+	if c.Err != nil {
+		outcome = Describe(c.Err)
+		r.failures[Kind(c.Err)]++
+	} else {
+		fmt.Fprintln(r.answers, c.Answer)
+		_ = r.latencies.RecordValue(min(c.Latency, maxLatency).Microseconds())
+	}
+	switch {
+	case r.verbose:
+		fmt.Fprintf(r.notes, "call=%d outcome=%q latency=%v node=%s trace=%s\n",
+			c.Number, outcome, c.Latency.Round(time.Microsecond), cmp.Or(c.Node, "none"), cmp.Or(c.Trace, "none"))
+	case c.Err != nil:
+		fmt.Fprintf(r.notes, "client: call %d: %s\n", c.Number, outcome)
+	}
+	if r.bar != nil {
+		_ = r.bar.Add(1)
+	}
+}
+
+// Made returns how many calls were added.
+func (r *Report) Made() int { return r.made }
+
+// Failed returns how many of them failed.
+func (r *Report) Failed() int {
+	n := 0
+	for _, count := range r.failures {
+		n += count
+	}
+	return n
+}
+
+// Sum writes the summary: calls and their rate, failures by kind, latencies of
+// the calls that succeeded, and calls per node.
+func (r *Report) Sum() {
+	if r.bar != nil {
+		_ = r.bar.Finish()
+	}
+	took := time.Since(r.start)
+	fmt.Fprintf(r.notes, "calls      %d in %v, %.1f a second\n", r.made, took.Round(time.Millisecond), float64(r.made)/took.Seconds())
+	fmt.Fprintf(r.notes, "failed     %d\n", r.Failed())
+	for _, kind := range slices.Sorted(maps.Keys(r.failures)) {
+		fmt.Fprintf(r.notes, "  %-30s %d\n", kind, r.failures[kind])
+	}
+	if h := r.latencies; h.TotalCount() > 0 {
+		us := func(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
+		fmt.Fprintf(r.notes, "latency    p50 %v, p99 %v, max %v\n",
+			us(h.ValueAtQuantile(50)), us(h.ValueAtQuantile(99)), us(h.Max()))
+	}
+	fmt.Fprintf(r.notes, "nodes      %d\n", len(r.nodes))
+	for _, node := range slices.Sorted(maps.Keys(r.nodes)) {
+		fmt.Fprintf(r.notes, "  %-30s %d\n", node, r.nodes[node])
+	}
+}
+
+// Kind groups errors: one of hystrix by its text, as "hystrix: timeout", and
+// one of go-micro by its code, as "400 Bad Request".
+func Kind(err error) string {
+	if e, ok := err.(*errors.Error); ok {
+		return fmt.Sprintf("%d %s", e.Code, e.Status)
+	}
+	return err.Error()
+}
+
+// Describe puts an error in words. go-micro's own text is JSON.
+func Describe(err error) string {
+	if e, ok := err.(*errors.Error); ok {
+		return fmt.Sprintf("%s: %s (%s)", Kind(err), e.Detail, e.Id)
+	}
+	return err.Error()
+}

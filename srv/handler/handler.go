@@ -1,0 +1,87 @@
+// Package handler answers the Basis service's calls.
+package handler
+
+import (
+	"context"
+	"time"
+
+	"github.com/micro/go-micro/errors"
+	"github.com/micro/go-micro/util/log"
+	opentracing "github.com/opentracing/opentracing-go"
+	"github.com/opentracing/opentracing-go/ext"
+
+	"github.com/gomicroexample/basis/proto"
+)
+
+// MaxNameBytes is the longest name that Hello greets.
+const MaxNameBytes = 256
+
+// Basis implements proto.BasisHandler.
+type Basis struct {
+	// ID names the service in errors, as in go.micro.srv.basis.
+	ID string
+	// Delay is how long each call takes; 0 is not at all. It stands for the
+	// work that a real service does.
+	Delay time.Duration
+}
+
+// Hello answers "Hello " and the name. A name that is empty or longer than
+// MaxNameBytes is a BadRequest (400). When the caller's deadline passes, or the
+// caller goes away, before the delay is over, it stops waiting and returns a
+// Timeout (408).
+//
+// It adds a span to the caller's trace, with the tags req and res, and error
+// when it fails.
+func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Response) (err error) {
+	log.Info("Yoooo! I received it")
+
+	span, ctx := startSpan(ctx, "Hello")
+	// Tags are strings, not messages: the reporter formats them later, in
+	// another goroutine, while the messages are being written to the wire.
+	span.SetTag("req", req.String())
+	defer func() {
+		if err != nil {
+			ext.LogError(span, err)
+		}
+		span.SetTag("res", rsp.String())
+		span.Finish()
+	}()
+
+	if req.GetName() == "" {
+		return errors.BadRequest(b.ID, "name is empty; want 1 to %d bytes", MaxNameBytes)
+	}
+	if n := len(req.GetName()); n > MaxNameBytes {
+		return errors.BadRequest(b.ID, "name is %d bytes; want 1 to %d", n, MaxNameBytes)
+	}
+	if err := b.work(ctx); err != nil {
+		return err
+	}
+	rsp.Msg = "Hello " + req.GetName()
+	return nil
+}
+
+// work takes as long as the delay, or as long as the caller waits.
+func (b *Basis) work(ctx context.Context) error {
+	if b.Delay <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(b.Delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return errors.Timeout(b.ID, "stopped before the delay of %v was over: %v", b.Delay, ctx.Err())
+	}
+}
+
+// startSpan starts a child of the span in ctx, on that span's own tracer, so
+// that the handler needs no tracer of its own. The opentracing plugin's handler
+// wrapper put that span there; without one, nothing is traced.
+func startSpan(ctx context.Context, name string) (opentracing.Span, context.Context) {
+	parent := opentracing.SpanFromContext(ctx)
+	if parent == nil {
+		return opentracing.NoopTracer{}.StartSpan(name), ctx
+	}
+	return opentracing.StartSpanFromContextWithTracer(ctx, parent.Tracer(), name)
+}
