@@ -43,7 +43,7 @@ const (
 
 // findTimeout is how long the client, once started, looks for a node of the
 // service.
-const findTimeout = 900 * time.Millisecond
+const findTimeout = 700 * time.Millisecond
 
 func main() {
 	os.Exit(run())

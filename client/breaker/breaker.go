@@ -7,7 +7,8 @@ import (
 	"context"
 
 	"github.com/micro/go-micro/client"
-	"github.com/micro/go-micro/errors"
+
+	"github.com/gomicroexample/basis/client/failure"
 )
 
 // Guard returns a wrapper that puts hystrix, go-plugins' wrapper, between two
@@ -19,20 +20,11 @@ import (
 // running, on the server too, with its slot already given to the next.
 //
 // The inner one hides from hystrix the errors that are the caller's own, as
-// IsCallersFault tells; the caller still gets them.
+// failure.IsCallers tells; the caller still gets them.
 func Guard(hystrix client.Wrapper) client.Wrapper {
 	return func(c client.Client) client.Client {
 		return &outer{Client: hystrix(&inner{c})}
 	}
-}
-
-// IsCallersFault reports whether err says that the request was wrong, so that
-// any server would refuse it: a go-micro error of 400 to 499 that a server
-// returned, but not a timeout (408). Those that go-micro's client makes itself
-// (ID go.micro.client) are about finding and reaching a server.
-func IsCallersFault(err error) bool {
-	e, ok := err.(*errors.Error)
-	return ok && e.Code >= 400 && e.Code < 500 && e.Code != 408 && e.Id != "go.micro.client"
 }
 
 // hiddenKey is the context key of a call's hidden error.
@@ -58,7 +50,7 @@ type inner struct{ client.Client }
 
 func (i *inner) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
 	err := i.Client.Call(ctx, req, rsp, opts...)
-	if hidden, ok := ctx.Value(hiddenKey{}).(*error); ok && IsCallersFault(err) {
+	if hidden, ok := ctx.Value(hiddenKey{}).(*error); ok && failure.IsCallers(err) {
 		*hidden = err
 		return nil
 	}

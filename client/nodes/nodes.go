@@ -33,24 +33,27 @@ const lookupInterval = 100 * time.Millisecond
 // callers at once would race to do.
 func Find(ctx context.Context, c client.Client, service string) error {
 	r := c.Options().Registry
+	none := fmt.Errorf(`no node of %s is registered in %s; start one with "go run ./srv"`, service, place(r))
+	timeout := unreachable(r, errors.New("no answer in time"))
 	for {
 		found := make(chan error, 1)
 		go func() { found <- lookUp(c.Options().Selector, service) }()
 		select {
 		case err := <-found:
-			switch {
-			case err == nil:
+			if err == nil {
 				return nil
-			case !isNone(err):
+			}
+			if !isNone(err) {
 				return unreachable(r, err)
 			}
+			timeout = none
 		case <-ctx.Done():
-			return unreachable(r, fmt.Errorf("no answer in time: %w", ctx.Err()))
+			return timeout
 		}
 		select {
 		case <-time.After(lookupInterval):
 		case <-ctx.Done():
-			return fmt.Errorf(`no node of %s is registered in %s; start one with "go run ./srv"`, service, place(r))
+			return none
 		}
 	}
 }

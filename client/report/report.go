@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/micro/go-micro/errors"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
 	"github.com/gomicroexample/basis/client/calls"
+	"github.com/gomicroexample/basis/client/failure"
 )
 
 // Report writes answers to one stream and everything else to another. It is
@@ -27,7 +27,7 @@ type Report struct {
 
 	start     time.Time
 	made      int
-	failures  map[string]int          // by Kind
+	failures  map[string]int          // by kind
 	nodes     map[string]int          // by address
 	latencies *hdrhistogram.Histogram // of successful calls, in microseconds
 }
@@ -82,8 +82,8 @@ func (r *Report) Add(c calls.Result) {
 	}
 	outcome := "ok"
 	if c.Err != nil {
-		outcome = Describe(c.Err)
-		r.failures[Kind(c.Err)]++
+		outcome = failure.Describe(c.Err)
+		r.failures[failure.Kind(c.Err)]++
 	} else {
 		fmt.Fprintln(r.answers, c.Answer)
 		_ = r.latencies.RecordValue(min(c.Latency, maxLatency).Microseconds())
@@ -133,21 +133,4 @@ func (r *Report) Sum() {
 	for _, node := range slices.Sorted(maps.Keys(r.nodes)) {
 		fmt.Fprintf(r.notes, "  %-30s %d\n", node, r.nodes[node])
 	}
-}
-
-// Kind groups errors: one of hystrix by its text, as "hystrix: timeout", and
-// one of go-micro by its code, as "400 Bad Request".
-func Kind(err error) string {
-	if e, ok := err.(*errors.Error); ok {
-		return fmt.Sprintf("%d %s", e.Code, e.Status)
-	}
-	return err.Error()
-}
-
-// Describe puts an error in words. go-micro's own text is JSON.
-func Describe(err error) string {
-	if e, ok := err.(*errors.Error); ok {
-		return fmt.Sprintf("%s: %s (%s)", Kind(err), e.Detail, e.Id)
-	}
-	return err.Error()
 }

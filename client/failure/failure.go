@@ -1,0 +1,49 @@
+// Package failure tells apart why calls fail.
+package failure
+
+import (
+	"fmt"
+
+	"github.com/micro/go-micro/errors"
+)
+
+// IsCallers reports whether err says that the request was wrong, so that any
+// server would refuse it: a go-micro error of 400 to 499 that a server
+// returned, but not a timeout (408). Those that go-micro's client makes itself
+// (ID go.micro.client) are about finding and reaching a server.
+func IsCallers(err error) bool {
+	e := parse(err)
+	return e != nil && e.Code >= 400 && e.Code < 500 && e.Code != 408 && e.Id != "go.micro.client"
+}
+
+// Kind groups failures: one of hystrix by its text, as "hystrix: timeout", and
+// one of go-micro by its code, as "400 Bad Request".
+func Kind(err error) string {
+	if e := parse(err); e != nil {
+		return fmt.Sprintf("%d %s", e.Code, e.Status)
+	}
+	return err.Error()
+}
+
+// Describe puts err in words. go-micro's own text is JSON.
+func Describe(err error) string {
+	if e := parse(err); e != nil {
+		return fmt.Sprintf("%s: %s (%s)", Kind(err), e.Detail, e.Id)
+	}
+	return err.Error()
+}
+
+// parse returns err as go-micro's error, or nil if it is none. The gRPC client
+// returns that type; the RPC client one with the same text.
+func parse(err error) *errors.Error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := err.(*errors.Error); ok {
+		return e
+	}
+	if e := errors.Parse(err.Error()); e.Code > 0 {
+		return e
+	}
+	return nil
+}
