@@ -72,9 +72,7 @@ func run() int {
 		)),
 		micro.Flags(s.Flags()...),
 	)
-	if err := cmdline.Parse(service, s.Check); err != nil {
-		return fail(err)
-	}
+	cmdline.Parse(service, s.Check)
 
 	t, closer, err := tracer.NewTracer(clientName, s.JaegerAddress)
 	if err != nil {

@@ -63,15 +63,12 @@ func run() int {
 			},
 		),
 	)
-	err = cmdline.Parse(service, func() error {
+	cmdline.Parse(service, func() error {
 		if delay < 0 {
 			return fmt.Errorf("--delay is %v; want 0 or more", delay)
 		}
 		return tracer.CheckAddress(jaegerAddress)
 	})
-	if err != nil {
-		return fail(err)
-	}
 	name := service.Server().Options().Name
 
 	t, closer, err := tracer.NewTracer(name, jaegerAddress)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -157,28 +156,12 @@ func Watch(ctx context.Context) (context.Context, *Called) {
 	return context.WithValue(ctx, calledKey{}, called), called
 }
 
-// Call is a call wrapper, for micro.WrapCall. It tells Watch of the node, and
-// corrects the address of an IPv6 one: go-micro's registries join host and port
-// without the brackets that dialing needs.
+// Call is a call wrapper, for micro.WrapCall. It tells Watch of the node.
 func Call(next client.CallFunc) client.CallFunc {
 	return func(ctx context.Context, node *registry.Node, req client.Request, rsp any, opts client.CallOptions) error {
-		if address := bracket(node.Address); address != node.Address {
-			n := *node
-			n.Address = address
-			node = &n
-		}
 		if called, ok := ctx.Value(calledKey{}).(*Called); ok {
 			called.address.Store(&node.Address)
 		}
 		return next(ctx, node, req, rsp, opts)
 	}
-}
-
-// bracket turns fd00::2:8080 into [fd00::2]:8080 and leaves all else alone.
-func bracket(address string) string {
-	i := strings.LastIndexByte(address, ':')
-	if i < 0 || strings.HasPrefix(address, "[") || !strings.Contains(address[:i], ":") {
-		return address
-	}
-	return net.JoinHostPort(address[:i], address[i+1:])
 }

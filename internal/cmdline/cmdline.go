@@ -14,8 +14,6 @@ import (
 	"github.com/micro/cli"
 	micro "github.com/micro/go-micro"
 	"github.com/micro/go-micro/config/cmd"
-
-	"github.com/gomicroexample/basis/internal/consul"
 )
 
 // exitUsage is the status of a command that was called wrongly.
@@ -44,9 +42,9 @@ Options (each can also be set by the variable in brackets):
 //
 // Wrappers are different: --client replaces a client with all its wrappers, so
 // they belong in a second service.Init, after Parse.
-func Parse(service micro.Service, check func() error) error {
+func Parse(service micro.Service, check func() error) {
 	app := service.Options().Cmd.App()
-	app.CustomAppHelpTemplate = help
+	cli.AppHelpTemplate = help
 	own := app.Flags[len(cmd.DefaultFlags):]
 	app.Flags = slices.Concat(own, withDefaults(cmd.DefaultFlags, service))
 
@@ -76,7 +74,6 @@ func Parse(service micro.Service, check func() error) error {
 	service.Init()
 	opts := service.Options()
 	service.Init(micro.Registry(opts.Registry), micro.Broker(opts.Broker))
-	return consul.Connect(opts.Registry)
 }
 
 // withDefaults returns flags with what service was built with as their

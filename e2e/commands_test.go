@@ -1,0 +1,258 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	psnet "github.com/shirou/gopsutil/v4/net"
+
+	"github.com/gomicroexample/basis/internal/backend"
+)
+
+const term = syscall.SIGTERM
+
+// commands are what scripts can say beyond testscript's own.
+var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	"agent":     agent,
+	"up":        up,
+	"down":      down,
+	"await":     await,
+	"nodes":     nodes,
+	"exits":     exits,
+	"latencies": latencies,
+	"listens":   listens,
+	"trace":     trace,
+}
+
+type sessionKey struct{}
+
+// session is what one script has running.
+type session struct {
+	env       *testscript.Env
+	consul    *backend.Consul
+	processes map[string]*backend.Process
+}
+
+func newSession(env *testscript.Env) *session {
+	s := &session{env: env, processes: map[string]*backend.Process{}}
+	env.Defer(func() {
+		for _, p := range s.processes {
+			_ = p.Stop(syscall.SIGKILL)
+		}
+	})
+	return s
+}
+
+func of(ts *testscript.TestScript) *session { return ts.Value(sessionKey{}).(*session) }
+
+func (s *session) process(ts *testscript.TestScript, name string) *backend.Process {
+	p := s.processes[name]
+	if p == nil {
+		ts.Fatalf("no process %q; there are %v", name, slices.Sorted(maps.Keys(s.processes)))
+	}
+	return p
+}
+
+func want(ts *testscript.TestScript, ok bool, usage string) {
+	if !ok {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+func patient() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}
+
+// agent [host] starts a Consul agent, on 127.0.0.1 or on host. Its address is
+// put into $CONSUL and, as the default for all, into $CONSUL_HTTP_ADDR.
+func agent(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) <= 1, "agent [host]")
+	host := "127.0.0.1"
+	if len(args) == 1 {
+		host = args[0]
+	}
+	ctx, cancel := patient()
+	defer cancel()
+	s := of(ts)
+	c, err := backend.StartConsul(ctx, consul, ts.MkAbs("."), host, 0)
+	ts.Check(err)
+	s.consul = c
+	s.processes["consul"] = c.Process
+	ts.Setenv("CONSUL", c.Addr)
+	ts.Setenv("CONSUL_HTTP_ADDR", c.Addr)
+}
+
+// up name command [args...] starts a process that goes on running. Its output
+// is in name.log.
+func up(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) >= 2, "up name command [args...]")
+	s := of(ts)
+	name := args[0]
+	path, err := exec.LookPath(filepath.Join(binaries, args[1]))
+	ts.Check(err)
+	env := slices.Clone(s.env.Vars)
+	for _, key := range []string{"CONSUL_HTTP_ADDR", "GORACE"} { // what scripts change
+		env = append(env, key+"="+ts.Getenv(key))
+	}
+	p, err := backend.Start(name, ts.MkAbs(name+".log"), env, path, args[2:]...)
+	ts.Check(err)
+	s.processes[name] = p
+}
+
+// down [-INT|-KILL] name [status] ends a process, by default with SIGTERM. Its
+// exit status must be 0 or the given one; a killed one only must be gone.
+func down(ts *testscript.TestScript, neg bool, args []string) {
+	sig := term
+	if len(args) > 0 {
+		switch args[0] {
+		case "-INT":
+			sig, args = syscall.SIGINT, args[1:]
+		case "-KILL":
+			sig, args = syscall.SIGKILL, args[1:]
+		}
+	}
+	want(ts, !neg && (len(args) == 1 || len(args) == 2), "down [-INT|-KILL] name [status]")
+	s := of(ts)
+	err := s.process(ts, args[0]).Stop(sig)
+	delete(s.processes, args[0])
+	if sig != syscall.SIGKILL {
+		checkStatus(ts, err, append(args, "0")[1])
+	}
+}
+
+// checkStatus wants err to be that of a process which exited with status.
+func checkStatus(ts *testscript.TestScript, err error, status string) {
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(got) != status {
+		ts.Fatalf("exit status %d, not %s", got, status)
+	}
+}
+
+// await [-count=n] name regexp waits until the log of a process has n matches,
+// 1 by default.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	n := 1
+	if len(args) == 3 {
+		var err error
+		n, err = strconv.Atoi(strings.TrimPrefix(args[0], "-count="))
+		ts.Check(err)
+		args = args[1:]
+	}
+	want(ts, !neg && len(args) == 2, "await [-count=n] name regexp")
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	ctx, cancel := patient()
+	defer cancel()
+	ts.Check(of(ts).process(ts, args[0]).WaitLog(ctx, re, n))
+}
+
+// nodes n waits until n healthy nodes of the service are in Consul, and prints
+// their addresses.
+func nodes(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "nodes n")
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	ctx, cancel := patient()
+	defer cancel()
+	addresses, err := of(ts).consul.Nodes(ctx, "go.micro.srv.basis", n)
+	ts.Check(err)
+	for _, a := range addresses {
+		fmt.Fprintln(ts.Stdout(), a)
+	}
+}
+
+// exits status command [args...] runs a command that must exit with that
+// status, within a second (three on a busy machine).
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) >= 2, "exits status command [args...]")
+	start := time.Now()
+	err := ts.Exec(args[1], args[2:]...)
+	took := time.Since(start)
+	checkStatus(ts, err, args[0])
+	if took > 3*time.Second {
+		ts.Fatalf("took %v", took)
+	}
+}
+
+// latencies d... wants the calls that the last client told of with --verbose to
+// have taken so long, sorted; each may have taken up to 0.9 s longer.
+func latencies(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) > 0, "latencies duration...")
+	var got []time.Duration
+	for _, m := range regexp.MustCompile(`latency=(\S+)`).FindAllStringSubmatch(ts.ReadFile("stderr"), -1) {
+		d, err := time.ParseDuration(m[1])
+		ts.Check(err)
+		got = append(got, d)
+	}
+	slices.Sort(got)
+	if len(got) != len(args) {
+		ts.Fatalf("%d calls, not %d: %v", len(got), len(args), got)
+	}
+	for i, arg := range args {
+		d, err := time.ParseDuration(arg)
+		ts.Check(err)
+		if got[i] < d || got[i] > d+900*time.Millisecond {
+			ts.Fatalf("latencies %v, not about %v", got, args)
+		}
+	}
+}
+
+// listens name n wants the process to listen on n TCP ports.
+func listens(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "listens name n")
+	connections, err := psnet.ConnectionsPid("tcp", int32(of(ts).process(ts, args[0]).Pid()))
+	ts.Check(err)
+	var listening []string
+	for _, c := range connections {
+		if c.Status == "LISTEN" {
+			listening = append(listening, fmt.Sprintf("%s:%d", c.Laddr.IP, c.Laddr.Port))
+		}
+	}
+	if strconv.Itoa(len(listening)) != args[1] {
+		ts.Fatalf("listens on %v, not on %s", listening, args[1])
+	}
+}
+
+// trace file n waits until the trace that the first call in file (stderr, or
+// the log of a client, with --verbose) was in has n spans at Jaeger. It prints
+// them, a line each: service, operation, parent, and the tags that the pair
+// sets.
+func trace(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "trace file n")
+	m := regexp.MustCompile(`trace=([0-9a-f]+)`).FindStringSubmatch(ts.ReadFile(args[0]))
+	if m == nil {
+		ts.Fatalf("no trace in %s", args[0])
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ctx, cancel := patient()
+	defer cancel()
+	spans, err := jaeger.Trace(ctx, m[1], n)
+	ts.Check(err)
+	for _, s := range spans {
+		fmt.Fprintf(ts.Stdout(), "%s %s < %s", s.Service, s.Operation, s.Parent)
+		for _, tag := range []string{"req", "resp", "res", "err", "error"} {
+			if v, ok := s.Tags[tag]; ok {
+				fmt.Fprintf(ts.Stdout(), " %s=%s", tag, v)
+			}
+		}
+		fmt.Fprintln(ts.Stdout())
+	}
+}

@@ -1,0 +1,122 @@
+// Package e2e is the article as executable scripts: each file in
+// testdata/script is a terminal session with the real srv and client, a real
+// Consul and a real Jaeger, and says what must come of each command.
+//
+// Both binaries are built with the race detector, and a race ends them.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/gomicroexample/basis/internal/backend"
+	"github.com/gomicroexample/basis/internal/tool"
+)
+
+// patience is how long conditions are waited for. Most are fulfilled within a
+// second; a busy machine may take longer.
+const patience = 60 * time.Second
+
+// required makes tools that are missing an error.
+var required = flag.Bool("required", false, "fail where Consul or Jaeger is missing, instead of leaving the scripts out")
+
+// The backends that scripts share.
+var (
+	binaries string // directory of srv, client, consul
+	consul   string // path of Consul
+	jaeger   *backend.Jaeger
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	missing := false
+	var err error
+	if consul, err = tool.Consul.Find(); err == nil {
+		var path string
+		if path, err = tool.Jaeger.Find(); err == nil {
+			var stop func()
+			if stop, err = setUp(path); err == nil {
+				defer stop()
+				return m.Run()
+			}
+		}
+	}
+	missing = errors.Is(err, tool.ErrMissing)
+	fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
+	if missing && !*required {
+		fmt.Fprintln(os.Stderr, `e2e: left out; "make e2e" builds what is missing and runs it`)
+		return 0
+	}
+	return 1
+}
+
+// setUp builds the pair and starts the Jaeger that all scripts share: traces
+// are told apart by their IDs. Consul is started by each script, since what is
+// registered in it is not.
+func setUp(jaegerPath string) (stop func(), err error) {
+	dir, err := os.MkdirTemp("", "basis-e2e-")
+	if err != nil {
+		return nil, err
+	}
+	stop = func() { os.RemoveAll(dir) }
+	build := exec.Command("go", "build", "-race", "-o", dir+string(filepath.Separator), "../srv", "../client")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		stop()
+		return nil, fmt.Errorf("building srv and client: %w", err)
+	}
+	if err := os.Symlink(consul, filepath.Join(dir, "consul")); err != nil {
+		stop()
+		return nil, err
+	}
+	binaries = dir
+
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if jaeger, err = backend.StartJaeger(ctx, jaegerPath, dir, 0); err != nil {
+		stop()
+		return nil, err
+	}
+	return func() {
+		_ = jaeger.Stop(term)
+		os.RemoveAll(dir)
+	}, nil
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", binaries+string(os.PathListSeparator)+env.Getenv("PATH"))
+			env.Setenv("JAEGER_ADDRESS", jaeger.Addr)
+			env.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
+			env.Values[sessionKey{}] = newSession(env)
+			return nil
+		},
+		Cmds: commands,
+		Condition: func(condition string) (bool, error) {
+			if condition == "ipv6" {
+				l, err := net.Listen("tcp", "[::1]:0")
+				if err != nil {
+					return false, nil
+				}
+				return true, l.Close()
+			}
+			return false, fmt.Errorf("unknown condition %q", condition)
+		},
+	})
+}

@@ -1,0 +1,147 @@
+// Package backend runs real processes for the demo and the end-to-end tests:
+// Consul, Jaeger, and the pair itself. Each writes to a log file, is waited for
+// until it is ready, and is gone when it was stopped.
+package backend
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+const (
+	// pollInterval is how often a condition is looked at.
+	pollInterval = 20 * time.Millisecond
+	// stopTimeout is how long a process may take to end when told to.
+	stopTimeout = 20 * time.Second
+)
+
+// Process is a running program.
+type Process struct {
+	Name string
+	Log  string // path of the file that stdout and stderr go to
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	err  error         // how; valid after done
+}
+
+// Start runs path with args. Its output is appended to the file at log, and env
+// is added to this process's environment.
+func Start(name, log string, env []string, path string, args ...string) (*Process, error) {
+	f, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // the process has its own
+	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = f, f
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	p := &Process{Name: name, Log: log, cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// Stop sends a signal, SIGTERM unless the process is to be killed, and waits
+// for the end. The error is that of the process, as from exec.Cmd.Wait; one
+// that does not end in time is killed.
+func (p *Process) Stop(sig syscall.Signal) error {
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stopping %s: %w", p.Name, err)
+	}
+	select {
+	case <-p.done:
+		return p.err
+	case <-time.After(stopTimeout):
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		return fmt.Errorf("%s did not end within %v of %v and was killed", p.Name, stopTimeout, sig)
+	}
+}
+
+// WaitLog waits until n matches of re are in the log.
+func (p *Process) WaitLog(ctx context.Context, re *regexp.Regexp, n int) error {
+	return p.until(ctx, fmt.Sprintf("%d matches of %v in its log", n, re), func() bool {
+		log, err := os.ReadFile(p.Log)
+		return err == nil && len(re.FindAllIndex(log, n)) >= n
+	})
+}
+
+// waitHTTP waits until a GET of url is answered with 200 and a body for which
+// ready, if any, is true.
+func (p *Process) waitHTTP(ctx context.Context, url string, ready func([]byte) bool) error {
+	return p.until(ctx, "an answer from "+url, func() bool {
+		body, err := Get(ctx, url)
+		return err == nil && (ready == nil || ready(body))
+	})
+}
+
+// until waits for a condition, which it names in its error. A process that has
+// ended will not fulfil it any more.
+func (p *Process) until(ctx context.Context, what string, condition func() bool) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		if condition() {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-p.done:
+			if condition() { // its last words
+				return nil
+			}
+			return fmt.Errorf("%s ended (%v) before there was %s; its log ends:\n%s", p.Name, p.err, what, p.tail())
+		case <-ctx.Done():
+			return fmt.Errorf("%s: no %s in time; its log ends:\n%s", p.Name, what, p.tail())
+		}
+	}
+}
+
+// tail returns the end of the log.
+func (p *Process) tail() []byte {
+	log, err := os.ReadFile(p.Log)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	lines := bytes.Split(bytes.TrimSpace(log), []byte("\n"))
+	return bytes.Join(lines[max(0, len(lines)-15):], []byte("\n"))
+}
+
+// Get returns the body of url. An answer that is not 200 is an error.
+func Get(ctx context.Context, url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	rsp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer rsp.Body.Close()
+	var body bytes.Buffer
+	if _, err := body.ReadFrom(rsp.Body); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", url, err)
+	}
+	if rsp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s: %s", url, rsp.Status, body.Bytes())
+	}
+	return body.Bytes(), nil
+}
+
+// Pid returns the process's ID.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }

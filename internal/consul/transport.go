@@ -1,0 +1,60 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// An agent is on this machine or next to it, and a client that finds none, or
+// one that hangs, should say so within a second.
+const (
+	// dialTimeout bounds each attempt to connect.
+	dialTimeout = 400 * time.Millisecond
+	// probeTimeout bounds the request with which go-micro tries out an address
+	// before it makes the one that it was asked for.
+	probeTimeout = 400 * time.Millisecond
+	probePath    = "/v1/agent/host"
+	// answerTimeout bounds all other requests but blocking queries, which
+	// wait for minutes by design.
+	answerTimeout = 5 * time.Second
+)
+
+// bounded is a transport on which an agent that hangs cannot hold up requests
+// for longer than their timeouts.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	timeout := answerTimeout
+	switch {
+	case req.URL.Query().Has("index"): // a blocking query
+		return b.next.RoundTrip(req)
+	case strings.HasSuffix(req.URL.Path, probePath):
+		timeout = probeTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(req.Context(), timeout, fmt.Errorf("no answer within %v", timeout))
+	rsp, err := b.next.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		defer cancel()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	rsp.Body = &cancelOnClose{rsp.Body, cancel}
+	return rsp, nil
+}
+
+// cancelOnClose frees a request's timer when its answer has been read.
+type cancelOnClose struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (c *cancelOnClose) Close() error {
+	defer c.cancel()
+	return c.ReadCloser.Close()
+}

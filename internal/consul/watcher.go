@@ -1,0 +1,115 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/micro/go-micro/registry"
+)
+
+// Watch returns a watcher of the service that opts name.
+func (s *safe) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
+	var wo registry.WatchOptions
+	for _, o := range opts {
+		o(&wo)
+	}
+	if wo.Service == "" {
+		return nil, fmt.Errorf("watching Consul: no service given; use registry.WatchService")
+	}
+	config := s.config
+	config.Address = Address(s)
+	client, err := api.NewClient(&config)
+	if err != nil {
+		return nil, fmt.Errorf("watching %s in Consul at %s: %w", wo.Service, config.Address, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &watcher{registry: s, service: wo.Service, health: client.Health(), ctx: ctx, cancel: cancel}, nil
+}
+
+// watcher tells of changes to one service. It has one caller.
+type watcher struct {
+	registry *safe
+	service  string
+	health   *api.Health
+	ctx      context.Context
+	cancel   context.CancelFunc
+
+	index   uint64             // of the state that was last seen in Consul
+	pending []*registry.Result // what is left to tell of it
+}
+
+// Next waits for a change. Once stopped it returns registry.ErrWatcherStopped;
+// another error says why Consul could not be asked.
+func (w *watcher) Next() (*registry.Result, error) {
+	for len(w.pending) == 0 {
+		if err := w.wait(); err != nil {
+			if w.ctx.Err() != nil {
+				err = registry.ErrWatcherStopped
+			}
+			return nil, err
+		}
+	}
+	result := w.pending[0]
+	w.pending = w.pending[1:]
+	return result, nil
+}
+
+// Stop ends the wait in Next.
+func (w *watcher) Stop() { w.cancel() }
+
+// wait blocks until the service's index in Consul moves on, or for the few
+// minutes that Consul lets a query wait, and takes up what has changed.
+func (w *watcher) wait() error {
+	query := &api.QueryOptions{AllowStale: true, WaitIndex: w.index}
+	_, meta, err := w.health.Service(w.service, "", false, query.WithContext(w.ctx))
+	if err != nil {
+		return err
+	}
+	if meta.LastIndex == w.index {
+		return nil
+	}
+	w.index = meta.LastIndex
+	if w.index < query.WaitIndex {
+		w.index = 0 // Consul was restarted with an empty catalog
+	}
+
+	r := w.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.known[w.service]
+	after, err := r.lookUp(w.service)
+	if err != nil {
+		return err
+	}
+	w.pending = changes(before, after)
+	return nil
+}
+
+// changes returns what turns before into after for go-micro's cache: for each
+// version, which nodes are gone and which are there.
+func changes(before, after []*registry.Service) []*registry.Result {
+	var results []*registry.Result
+	for _, service := range before {
+		gone := *service
+		gone.Nodes = slices.DeleteFunc(slices.Clone(service.Nodes), func(n *registry.Node) bool {
+			return has(after, service.Version, n.Id)
+		})
+		if len(gone.Nodes) > 0 {
+			results = append(results, &registry.Result{Action: "delete", Service: &gone})
+		}
+	}
+	for _, service := range after {
+		if len(service.Nodes) > 0 {
+			results = append(results, &registry.Result{Action: "update", Service: service})
+		}
+	}
+	return results
+}
+
+func has(services []*registry.Service, version, id string) bool {
+	return slices.ContainsFunc(services, func(s *registry.Service) bool {
+		return s.Version == version && slices.ContainsFunc(s.Nodes, func(n *registry.Node) bool { return n.Id == id })
+	})
+}

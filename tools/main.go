@@ -1,0 +1,55 @@
+// Command tools builds the Consul and Jaeger that the demo and the end-to-end
+// tests run on, from the modules in this directory: "make tools".
+//
+// With -path it prints where built tools are kept, and with -check it only
+// tells, by its exit status, whether all are there.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/gomicroexample/basis/internal/tool"
+)
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	path := flag.Bool("path", false, "print the directory of built tools")
+	check := flag.Bool("check", false, "exit with 0 if all tools are there, and 1 if not")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if *path {
+		dir, err := tool.Dir()
+		if err != nil {
+			return fail(err)
+		}
+		fmt.Println(dir)
+		return 0
+	}
+	for _, t := range []tool.Tool{tool.Consul, tool.Jaeger} {
+		var err error
+		if *check {
+			_, err = t.Find()
+		} else {
+			_, err = t.Build(ctx, ".", os.Stdout)
+		}
+		if err != nil {
+			return fail(err)
+		}
+	}
+	return 0
+}
+
+func fail(err error) int {
+	fmt.Fprintf(os.Stderr, "tools: %v\n", err)
+	return 1
+}
