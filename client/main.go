@@ -80,25 +80,7 @@ func run() int {
 	}
 	defer closer.Close() // sends the last spans
 
-	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
-	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
-	hystrix.DefaultErrorPercentThreshold = s.HystrixErrorPercent
-	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent
-	hystrix.DefaultVolumeThreshold = s.HystrixVolume
-
-	// A call goes through these from the first to the last. The span covers the
-	// limiter's wait and the breaker's refusals. The wait is over before the
-	// breaker starts its clock or counts the call as under way. The node is
-	// chosen last, for each attempt anew.
-	service.Init(
-		micro.WrapClient(
-			ocplugin.NewClientWrapper(t),
-			limiter(s.RateLimit),
-			breaker.Guard(hystrixplugin.NewClientWrapper()),
-			nodes.RandomStart(roundrobin.NewClientWrapper()),
-		),
-		micro.WrapCall(nodes.Call),
-	)
+	service.Init(stack(t, s)...)
 
 	if err := nodes.Find(findCtx, service.Client(), serviceName); err != nil {
 		return fail(err)
@@ -121,6 +103,27 @@ func run() int {
 		return 1
 	}
 	return 0
+}
+
+// stack is what a call goes through, from the first to the last. The span covers
+// the limiter's wait and the breaker's refusals. The wait is over before the
+// breaker starts its clock or counts the call as under way. The node is chosen
+// last, for each attempt anew.
+func stack(t opentracing.Tracer, s settings.Settings) []micro.Option {
+	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
+	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
+	hystrix.DefaultErrorPercentThreshold = s.HystrixErrorPercent
+	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent
+	hystrix.DefaultVolumeThreshold = s.HystrixVolume
+	return []micro.Option{
+		micro.WrapClient(
+			ocplugin.NewClientWrapper(t),
+			limiter(s.RateLimit),
+			breaker.Guard(hystrixplugin.NewClientWrapper()),
+			nodes.RandomStart(roundrobin.NewClientWrapper()),
+		),
+		micro.WrapCall(nodes.Call),
+	}
 }
 
 // limiter returns uber's limiter for so many calls a second, or a wrapper that

@@ -87,7 +87,7 @@ func setUp(jaegerPath string) (stop func(), err error) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if jaeger, err = backend.StartJaeger(ctx, jaegerPath, dir, 0); err != nil {
+	if jaeger, err = backend.StartJaeger(ctx, jaegerPath, dir, 0, 0); err != nil {
 		stop()
 		return nil, err
 	}

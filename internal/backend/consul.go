@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
-
-	"github.com/hashicorp/consul/sdk/freeport"
 )
 
 // Consul is a Consul agent in development mode on this machine.
@@ -22,13 +20,13 @@ type Consul struct {
 
 // StartConsul runs the Consul at path with its log in dir, and waits until it
 // can be registered in. It listens on host, an IP address of this machine, on
-// port, or on a free one if port is 0.
+// port if that is free, and on another otherwise.
 func StartConsul(ctx context.Context, path, dir, host string, port int) (*Consul, error) {
-	ports, err := freeport.Take(4)
+	ports, err := freePorts(4)
 	if err != nil {
 		return nil, fmt.Errorf("ports for Consul: %w", err)
 	}
-	if port == 0 {
+	if port == 0 || !isFree(port) {
 		port = ports[0]
 	}
 	addr := net.JoinHostPort(host, strconv.Itoa(port))

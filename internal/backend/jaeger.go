@@ -1,17 +1,14 @@
 package backend
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
-
-	"github.com/hashicorp/consul/sdk/freeport"
 )
 
 //go:embed jaeger.yaml
@@ -25,24 +22,27 @@ type Jaeger struct {
 }
 
 // StartJaeger runs the Jaeger at path with its log in dir, and waits until it
-// can be asked. Its UI is on port, or on a free one if port is 0.
-func StartJaeger(ctx context.Context, path, dir string, port int) (*Jaeger, error) {
-	ports, err := freeport.Take(3)
+// can be asked. Its UI is on uiPort, and takes spans on spansPort, if those are
+// free, and on others otherwise.
+func StartJaeger(ctx context.Context, path, dir string, uiPort, spansPort int) (*Jaeger, error) {
+	ports, err := freePorts(3)
 	if err != nil {
 		return nil, fmt.Errorf("ports for Jaeger: %w", err)
 	}
-	if port == 0 {
-		port = ports[0]
+	if uiPort == 0 || !isFree(uiPort) {
+		uiPort = ports[0]
 	}
-	local := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+	if spansPort == 0 || !isFreeUDP(spansPort) {
+		spansPort = ports[1]
+	}
 	config := filepath.Join(dir, "jaeger.yaml")
 	if err := os.WriteFile(config, jaegerConfig, 0o644); err != nil {
 		return nil, err
 	}
-	j := &Jaeger{Addr: local(ports[1]), URL: "http://" + local(port)}
+	j := &Jaeger{Addr: local(spansPort), URL: "http://" + local(uiPort)}
 	j.Process, err = Start("jaeger", filepath.Join(dir, "jaeger.log"), []string{
 		"BASIS_JAEGER_SPANS=" + j.Addr,
-		"BASIS_JAEGER_QUERY=" + local(port),
+		"BASIS_JAEGER_QUERY=" + local(uiPort),
 		"BASIS_JAEGER_QUERY_GRPC=" + local(ports[2]),
 	}, path, "--config", "file:"+config)
 	if err != nil {
@@ -53,6 +53,12 @@ func StartJaeger(ctx context.Context, path, dir string, port int) (*Jaeger, erro
 		return nil, err
 	}
 	return j, nil
+}
+
+// HasUI reports whether this Jaeger shows more than a placeholder page.
+func (j *Jaeger) HasUI(ctx context.Context) bool {
+	body, err := Get(ctx, j.URL+"/")
+	return err == nil && !bytes.Contains(body, []byte("not the Jaeger UI"))
 }
 
 // Span is one of a trace, as Jaeger's API tells it.
