@@ -1,21 +1,55 @@
-# Everything here needs Go and make only; what a target needs beyond that, it says.
+# Everything here needs Go and make; what a target needs beyond that, it says.
 
-CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/basis/bin
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Where "make proto" writes; its test writes elsewhere and compares.
 PROTO_OUT := .
 
-.PHONY: proto
+# Set by "make e2e": then missing tools fail the end-to-end scripts.
+REQUIRED :=
 
-# Regenerates proto/*.go. Needs protoc (Debian and Ubuntu: apt install protobuf-compiler).
-# The micro plugin comes from go-micro v2, the only one whose module can still be fetched:
-# its output is v1's but for the import path, which is rewritten.
+.PHONY: demo test e2e tools tools-path proto lint
+
+# The article's steps, one after another. KEEP=1 keeps everything running.
+demo:
+	@go build -o bin/demo ./internal/demo
+	@exec bin/demo $(if $(KEEP),-keep)
+
+# Unit and in-process tests, then the end-to-end scripts where Consul and Jaeger
+# are at hand. The race detector needs a C compiler.
+test:
+	go vet ./...
+	go test -race $$(go list ./... | grep -v /e2e$$)
+	cd e2e && go test -race -count=1 -timeout=30m $(if $(REQUIRED),-args -required)
+
+# The end-to-end scripts alone, with what they run on built first.
+e2e: tools
+	cd e2e && go test -race -count=1 -timeout=30m -args -required
+
+# Builds Consul and Jaeger from source, once per machine: about 13 minutes on
+# two cores. CONSUL_BIN and JAEGER_BIN name binaries to use instead.
+tools:
+	@go run ./tools
+
+tools-path:
+	@go run ./tools -path
+
+# Regenerates proto/*.go. Needs protoc (Debian and Ubuntu: protobuf-compiler).
+# The micro plugin comes from go-micro v2, the only one whose module can still be
+# fetched: its output is v1's but for the import path, which is rewritten.
+proto: BIN = $(shell go run ./tools -path)
 proto:
 	@command -v protoc >/dev/null || { echo 'make proto: no protoc on PATH; install protobuf-compiler' >&2; exit 1; }
-	go build -o $(CACHE)/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
-	cd tools/protoc-gen-micro && go build -o $(CACHE)/protoc-gen-micro github.com/micro/micro/v2/cmd/protoc-gen-micro
-	protoc --plugin=$(CACHE)/protoc-gen-go --plugin=$(CACHE)/protoc-gen-micro \
+	go build -o $(BIN)/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
+	cd tools/protoc-gen-micro && go build -o $(BIN)/protoc-gen-micro github.com/micro/micro/v2/cmd/protoc-gen-micro
+	protoc --plugin=$(BIN)/protoc-gen-go --plugin=$(BIN)/protoc-gen-micro \
 		--go_out=paths=source_relative:$(PROTO_OUT) --micro_out=paths=source_relative:$(PROTO_OUT) proto/basis.proto
 	sed 's|github.com/micro/go-micro/v2/|github.com/micro/go-micro/|' \
 		$(PROTO_OUT)/proto/basis.pb.micro.go >$(PROTO_OUT)/proto/basis.micro.go
 	rm $(PROTO_OUT)/proto/basis.pb.micro.go
+
+lint:
+	test -z "$$(gofmt -l . | tee /dev/stderr)"
+	go mod tidy -diff
+	go vet ./...
+	go run $(STATICCHECK) ./...

@@ -43,25 +43,26 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	missing := false
+	var jaegerPath string
 	var err error
 	if consul, err = tool.Consul.Find(); err == nil {
-		var path string
-		if path, err = tool.Jaeger.Find(); err == nil {
-			var stop func()
-			if stop, err = setUp(path); err == nil {
-				defer stop()
-				return m.Run()
-			}
-		}
+		jaegerPath, err = tool.Jaeger.Find()
 	}
-	missing = errors.Is(err, tool.ErrMissing)
-	fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
-	if missing && !*required {
-		fmt.Fprintln(os.Stderr, `e2e: left out; "make e2e" builds what is missing and runs it`)
+	if errors.Is(err, tool.ErrMissing) && !*required {
+		fmt.Printf("end-to-end scripts left out (%v); \"make e2e\" builds what is missing and runs them\n", err)
 		return 0
 	}
-	return 1
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
+		return 1
+	}
+	stop, err := setUp(jaegerPath)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
+		return 1
+	}
+	defer stop()
+	return m.Run()
 }
 
 // setUp builds the pair and starts the Jaeger that all scripts share: traces

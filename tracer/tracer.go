@@ -81,7 +81,7 @@ func CheckAddress(addr string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("Jaeger address %q: %w; want host:port, as in %s", addr, err, DefaultAddress)
+		return fmt.Errorf("address of Jaeger %q: %w; want host:port, as in %s", addr, err, DefaultAddress)
 	}
 	return nil
 }

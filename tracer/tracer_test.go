@@ -1,7 +1,11 @@
 package tracer_test
 
 import (
+	"bytes"
+	"fmt"
+	"log"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -90,6 +94,20 @@ func TestEnvironmentOverrides(t *testing.T) {
 		}
 		require.Equal(t, "a", tags["zone"])
 	})
+	t.Run("logged spans", func(t *testing.T) {
+		t.Setenv("JAEGER_REPORTER_LOG_SPANS", "true")
+		var out bytes.Buffer
+		log.SetOutput(&out)
+		defer log.SetOutput(os.Stderr)
+		a := agent(t)
+		tr, closer, err := tracer.NewTracer("svc", a.SpanServerAddr())
+		require.NoError(t, err)
+		span := tr.StartSpan("span")
+		span.Finish()
+		require.NoError(t, closer.Close())
+		require.Contains(t, out.String(), fmt.Sprintf("Reporting span %v", span))
+		batches(t, a) // and sent as well
+	})
 	t.Run("the address stays", func(t *testing.T) {
 		t.Setenv("JAEGER_AGENT_HOST", "192.0.2.1")
 		a := agent(t)
@@ -103,10 +121,10 @@ func TestEnvironmentOverrides(t *testing.T) {
 
 func TestNewTracerRefuses(t *testing.T) {
 	for _, test := range []struct{ name, addr, variable, value, want string }{
-		{"no port", "localhost", "", "", `Jaeger address "localhost"`},
+		{"no port", "localhost", "", "", `address of Jaeger "localhost"`},
 		{"port name", "localhost:jaeger", "", "", `port "jaeger" is not a number from 1 to 65535`},
 		{"port out of range", "localhost:70000", "", "", `port "70000" is not a number from 1 to 65535`},
-		{"empty", "", "", "", `Jaeger address ""`},
+		{"empty", "", "", "", `address of Jaeger ""`},
 		{"bare IPv6", "::1:6831", "", "", "too many colons"},
 		{"tags", tracer.DefaultAddress, "JAEGER_TAGS", "zone", `"zone" is not key=value`},
 		{"sampler type", tracer.DefaultAddress, "JAEGER_SAMPLER_TYPE", "coin", "coin"},

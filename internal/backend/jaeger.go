@@ -100,10 +100,10 @@ func parseTrace(body []byte) ([]Span, error) {
 		}
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, fmt.Errorf("Jaeger's answer: %w", err)
+		return nil, fmt.Errorf("answer of Jaeger: %w", err)
 	}
 	if len(answer.Data) != 1 {
-		return nil, fmt.Errorf("Jaeger's answer has %d traces, not 1", len(answer.Data))
+		return nil, fmt.Errorf("answer of Jaeger: %d traces, not 1", len(answer.Data))
 	}
 	trace := answer.Data[0]
 	// Level by level, from the root down.

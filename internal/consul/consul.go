@@ -32,7 +32,7 @@ func NewRegistry() (registry.Registry, error) {
 	// all of the above.
 	client, err := api.NewHttpClient(cfg.Transport, cfg.TLSConfig)
 	if err != nil {
-		return nil, fmt.Errorf("Consul settings from CONSUL_ variables: %w", err)
+		return nil, fmt.Errorf("settings from CONSUL_ variables: %w", err)
 	}
 	client.Transport = bounded{client.Transport}
 	cfg.HttpClient = client

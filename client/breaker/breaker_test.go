@@ -1,0 +1,105 @@
+package breaker_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/afex/hystrix-go/hystrix"
+	"github.com/micro/go-micro/client"
+	"github.com/micro/go-micro/errors"
+	hystrixplugin "github.com/micro/go-plugins/wrapper/breaker/hystrix"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/client/breaker"
+)
+
+// fake is a client whose calls do what a test says.
+type fake struct {
+	client.Client // only to be a client.Client
+	call          func(context.Context) error
+	timeout       time.Duration
+}
+
+func (f *fake) Call(ctx context.Context, _ client.Request, _ any, _ ...client.CallOption) error {
+	return f.call(ctx)
+}
+
+func (f *fake) Options() client.Options {
+	return client.Options{CallOptions: client.CallOptions{RequestTimeout: f.timeout}}
+}
+
+// guarded returns a function that makes a call through the breaker. Each test
+// has a circuit of its own, named after it.
+func guarded(t *testing.T, cfg hystrix.CommandConfig, call func(context.Context) error) func() error {
+	t.Helper()
+	req := client.NewRequest(t.Name(), "Basis.Hello", nil)
+	hystrix.ConfigureCommand(t.Name()+".Basis.Hello", cfg)
+	c := breaker.Guard(hystrixplugin.NewClientWrapper())(&fake{call: call, timeout: time.Minute})
+	return func() error { return c.Call(context.Background(), req, nil) }
+}
+
+// opens calls until the circuit is open. Hystrix counts in the background, so
+// the next call after a failure may still go through.
+func opens(t *testing.T, call func() error) {
+	t.Helper()
+	require.Eventually(t, func() bool { return call() == hystrix.ErrCircuitOpen },
+		10*time.Second, time.Millisecond, "the circuit does not open")
+}
+
+var touchy = hystrix.CommandConfig{
+	Timeout: 60_000, SleepWindow: 60_000, ErrorPercentThreshold: 10, MaxConcurrentRequests: 100, RequestVolumeThreshold: 1,
+}
+
+func TestServersFaultsOpenTheCircuit(t *testing.T) {
+	err := errors.InternalServerError("go.micro.srv.basis", "oops")
+	call := guarded(t, touchy, func(context.Context) error { return err })
+	require.Equal(t, err, call())
+	opens(t, call)
+}
+
+func TestTimeoutsOpenTheCircuit(t *testing.T) {
+	call := guarded(t, touchy, func(context.Context) error { return errors.Timeout("go.micro.client", "late") })
+	opens(t, call)
+}
+
+func TestCallersFaultsDoNot(t *testing.T) {
+	bad := errors.BadRequest("go.micro.srv.basis", "name is empty")
+	call := guarded(t, touchy, func(context.Context) error { return bad })
+	for range 50 {
+		require.Equal(t, bad, call())
+	}
+	// Hystrix has counted them all, and all as successes, once it has seen 50.
+	circuit, _, err := hystrix.GetCircuit(t.Name() + ".Basis.Hello")
+	require.NoError(t, err)
+	require.Never(t, circuit.IsOpen, 200*time.Millisecond, 10*time.Millisecond)
+}
+
+func TestACallThatTimedOutIsCancelled(t *testing.T) {
+	cfg := touchy
+	cfg.Timeout = 10
+	ended := make(chan error, 1)
+	call := guarded(t, cfg, func(ctx context.Context) error {
+		<-ctx.Done()
+		ended <- ctx.Err()
+		return ctx.Err()
+	})
+	require.Equal(t, hystrix.ErrTimeout, call())
+	select {
+	case err := <-ended:
+		require.Equal(t, context.Canceled, err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("the call runs on")
+	}
+}
+
+func TestEachCallHasTheClientsRequestTimeout(t *testing.T) {
+	var deadline time.Time
+	call := guarded(t, touchy, func(ctx context.Context) error {
+		deadline, _ = ctx.Deadline()
+		return nil
+	})
+	before := time.Now()
+	require.NoError(t, call())
+	require.WithinRange(t, deadline, before.Add(time.Minute), time.Now().Add(time.Minute))
+}

@@ -1,0 +1,38 @@
+package failure_test
+
+import (
+	stderrors "errors"
+	"testing"
+
+	"github.com/afex/hystrix-go/hystrix"
+	"github.com/micro/go-micro/errors"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/client/failure"
+)
+
+func TestFailures(t *testing.T) {
+	bad := errors.BadRequest("go.micro.srv.basis", "name is empty")
+	for _, test := range []struct {
+		name           string
+		err            error
+		callers        bool
+		kind, describe string
+	}{
+		{"bad request", bad, true, "400 Bad Request", "400 Bad Request: name is empty (go.micro.srv.basis)"},
+		{"the same, over RPC", stderrors.New(bad.Error()), true, "400 Bad Request", "400 Bad Request: name is empty (go.micro.srv.basis)"},
+		{"not found by the server", errors.NotFound("go.micro.srv.basis", "no such name"), true, "404 Not Found", "404 Not Found: no such name (go.micro.srv.basis)"},
+		{"no node", errors.NotFound("go.micro.client", "not found"), false, "404 Not Found", "404 Not Found: not found (go.micro.client)"},
+		{"timeout", errors.Timeout("go.micro.srv.basis", "late"), false, "408 Request Timeout", "408 Request Timeout: late (go.micro.srv.basis)"},
+		{"server's fault", errors.InternalServerError("go.micro.srv.basis", "oops"), false, "500 Internal Server Error", "500 Internal Server Error: oops (go.micro.srv.basis)"},
+		{"breaker", hystrix.ErrCircuitOpen, false, "hystrix: circuit open", "hystrix: circuit open"},
+		{"JSON of something else", stderrors.New(`{"a":1}`), false, `{"a":1}`, `{"a":1}`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			require.Equal(t, test.callers, failure.IsCallers(test.err))
+			require.Equal(t, test.kind, failure.Kind(test.err))
+			require.Equal(t, test.describe, failure.Describe(test.err))
+		})
+	}
+	require.False(t, failure.IsCallers(nil))
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	micro "github.com/micro/go-micro"
+	"github.com/micro/go-micro/broker"
+	"github.com/micro/go-micro/broker/memory"
+	microclient "github.com/micro/go-micro/client"
+	grpcclient "github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/registry"
+	registrymemory "github.com/micro/go-micro/registry/memory"
+	"github.com/micro/go-micro/server"
+	grpcserver "github.com/micro/go-micro/server/grpc"
+	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
+	"github.com/stretchr/testify/require"
+	"github.com/uber/jaeger-client-go/testutils"
+	"github.com/uber/jaeger-client-go/thrift-gen/jaeger"
+
+	"github.com/gomicroexample/basis/client/calls"
+	"github.com/gomicroexample/basis/client/nodes"
+	"github.com/gomicroexample/basis/client/settings"
+	"github.com/gomicroexample/basis/proto"
+	"github.com/gomicroexample/basis/srv/handler"
+	"github.com/gomicroexample/basis/tracer"
+)
+
+// The whole stack in one process: two servers over real gRPC on loopback, eight
+// callers, and a Jaeger agent, under the race detector.
+func TestEightCallersTwoServersOneAgent(t *testing.T) {
+	const requests = 400
+	agent, err := testutils.StartMockAgent()
+	require.NoError(t, err)
+	defer agent.Close()
+	r := registrymemory.NewRegistry()
+	for i := range 2 {
+		startServer(t, r, fmt.Sprint(i), agent.SpanServerAddr())
+	}
+
+	tr, closer, err := tracer.NewTracer(clientName, agent.SpanServerAddr())
+	require.NoError(t, err)
+	s := settings.Settings{
+		HystrixTimeout: time.Minute, HystrixSleepWindow: time.Second,
+		HystrixErrorPercent: 10, HystrixMaxConcurrent: 100, HystrixVolume: 1,
+	}
+	opts := micro.Options{Client: grpcclient.NewClient(
+		microclient.Registry(r),
+		microclient.Selector(selector.NewSelector(selector.Registry(r))),
+		microclient.RequestTimeout(time.Minute),
+	)}
+	for _, o := range stack(tr, s) {
+		o(&opts)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.NoError(t, nodes.Find(ctx, opts.Client, serviceName))
+
+	basis := proto.NewBasisService(serviceName, opts.Client)
+	perNode := map[string]int{}
+	traces := map[string]bool{}
+	calls.Make(ctx, calls.Plan{Requests: requests, Concurrency: 8}, func(ctx context.Context) calls.Result {
+		return hello(ctx, tr, basis, "John")
+	}, func(c calls.Result) {
+		require.NoError(t, c.Err)
+		require.Equal(t, "Hello John", c.Answer)
+		perNode[c.Node]++
+		traces[c.Trace] = true
+	})
+	require.Len(t, perNode, 2)
+	for node, n := range perNode {
+		require.Equal(t, requests/2, n, node)
+	}
+	require.Len(t, traces, requests)
+
+	require.NoError(t, closer.Close())
+	require.Eventually(t, func() bool { return spans(agent.GetJaegerBatches(), clientName) == 2*requests },
+		time.Minute, 10*time.Millisecond, "two spans a call in the client")
+	require.Eventually(t, func() bool { return spans(agent.GetJaegerBatches(), serviceName) == 2*requests },
+		time.Minute, 10*time.Millisecond, "two spans a call in the servers")
+}
+
+// startServer runs a server as srv does, but for its registry.
+func startServer(t *testing.T, r registry.Registry, id, agentAddr string) {
+	t.Helper()
+	tr, closer, err := tracer.NewTracer(serviceName, agentAddr)
+	require.NoError(t, err)
+	s := grpcserver.NewServer(
+		server.Name(serviceName),
+		server.Id(id),
+		server.Address("127.0.0.1:0"),
+		server.Registry(r),
+		server.Broker(memory.NewBroker(func(o *broker.Options) { o.Context = context.Background() })),
+		server.WrapHandler(ocplugin.NewHandlerWrapper(tr)),
+	)
+	require.NoError(t, proto.RegisterBasisHandler(s, &handler.Basis{ID: serviceName}))
+	require.NoError(t, s.Start())
+	t.Cleanup(func() {
+		require.NoError(t, s.Stop())
+		require.NoError(t, closer.Close())
+	})
+}
+
+func spans(batches []*jaeger.Batch, service string) int {
+	n := 0
+	for _, b := range batches {
+		if b.Process.ServiceName == service {
+			n += len(b.Spans)
+		}
+	}
+	return n
+}
+
+// Callers that have not called for a while may not make up for it in a burst.
+func TestLimiterHasNoSlack(t *testing.T) {
+	var mu sync.Mutex
+	var times []time.Time
+	c := limiter(20)(&calling{f: func() {
+		mu.Lock()
+		defer mu.Unlock()
+		times = append(times, time.Now())
+	}})
+	call := func() { require.NoError(t, c.Call(context.Background(), nil, nil)) }
+	call()
+	<-time.After(300 * time.Millisecond) // what is tested is what idle time, here for six calls, does
+	for range 4 {
+		call()
+	}
+	// The first after the idle time goes at once, the others at their intervals.
+	require.GreaterOrEqual(t, times[4].Sub(times[1]), 3*time.Second/20-10*time.Millisecond)
+}
+
+func TestLimiterZeroIsNoLimit(t *testing.T) {
+	n := 0
+	c := limiter(0)(&calling{f: func() { n++ }})
+	for range 1000 {
+		require.NoError(t, c.Call(context.Background(), nil, nil))
+	}
+	require.Equal(t, 1000, n)
+}
+
+// calling is a client whose calls only call f.
+type calling struct {
+	microclient.Client
+	f func()
+}
+
+func (c *calling) Call(context.Context, microclient.Request, any, ...microclient.CallOption) error {
+	c.f()
+	return nil
+}

@@ -1,0 +1,138 @@
+package nodes_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/micro/go-micro/client"
+	"github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/registry"
+	"github.com/micro/go-micro/registry/memory"
+	"github.com/micro/go-plugins/wrapper/select/roundrobin"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/client/nodes"
+)
+
+const service = "go.micro.srv.basis"
+
+func register(t *testing.T, r registry.Registry, version string, ids ...string) {
+	t.Helper()
+	s := &registry.Service{Name: service, Version: version}
+	for i, id := range ids {
+		s.Nodes = append(s.Nodes, &registry.Node{Id: id, Address: fmt.Sprintf("127.0.0.1:%d", i+1)})
+	}
+	require.NoError(t, r.Register(s))
+}
+
+// newClient returns a client on r whose calls do not go out: they end in a call
+// wrapper that hands node IDs to called.
+func newClient(r registry.Registry, called func(id string)) client.Client {
+	return grpc.NewClient(
+		client.Registry(r),
+		client.Selector(selector.NewSelector(selector.Registry(r))),
+		client.WrapCall(nodes.Call, func(client.CallFunc) client.CallFunc {
+			return func(_ context.Context, node *registry.Node, _ client.Request, _ any, _ client.CallOptions) error {
+				called(node.Id)
+				return nil
+			}
+		}),
+	)
+}
+
+func find(c client.Client, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return nodes.Find(ctx, c, service)
+}
+
+func TestRoundRobinIsEvenFromManyCallers(t *testing.T) {
+	r := memory.NewRegistry()
+	register(t, r, "1", "c", "a")
+	register(t, r, "2", "b")
+	var mu sync.Mutex
+	counts := map[string]int{}
+	c := newClient(r, func(id string) {
+		mu.Lock()
+		defer mu.Unlock()
+		counts[id]++
+	})
+	require.NoError(t, find(c, 10*time.Second))
+	c = nodes.RandomStart(roundrobin.NewClientWrapper())(c)
+
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 30 {
+				req := c.NewRequest(service, "Basis.Hello", nil)
+				if err := c.Call(context.Background(), req, nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, map[string]int{"a": 80, "b": 80, "c": 80}, counts)
+}
+
+// Many clients that make one call each must not all call the same node. That 40
+// of them do by chance has a probability of 2 to the power of -39.
+func TestRoundsStartAtRandomNodes(t *testing.T) {
+	r := memory.NewRegistry()
+	register(t, r, "1", "a", "b")
+	counts := map[string]int{}
+	for range 40 {
+		c := nodes.RandomStart(roundrobin.NewClientWrapper())(newClient(r, func(id string) { counts[id]++ }))
+		require.NoError(t, c.Call(context.Background(), c.NewRequest(service, "Basis.Hello", nil), nil))
+	}
+	require.Len(t, counts, 2)
+}
+
+func TestWatchTellsWhichNodeWasCalled(t *testing.T) {
+	r := memory.NewRegistry()
+	register(t, r, "1", "a")
+	c := newClient(r, func(string) {})
+
+	ctx, called := nodes.Watch(context.Background())
+	require.Empty(t, called.Address())
+	require.NoError(t, c.Call(ctx, c.NewRequest(service, "Basis.Hello", nil), nil))
+	require.Equal(t, "127.0.0.1:1", called.Address())
+}
+
+func TestFindWaitsForANode(t *testing.T) {
+	r := memory.NewRegistry()
+	c := newClient(r, func(string) {})
+	found := make(chan error, 1)
+	go func() { found <- find(c, 30*time.Second) }()
+	register(t, r, "1", "a")
+	require.NoError(t, <-found)
+}
+
+// failing is a Consul that cannot be asked.
+type failing struct {
+	registry.Registry
+	err error
+}
+
+func (f *failing) GetService(string) ([]*registry.Service, error) { return nil, f.err }
+func (f *failing) String() string                                 { return "consul" }
+func (f *failing) Options() registry.Options {
+	return registry.Options{Addrs: []string{"127.0.0.1:8500"}}
+}
+
+func TestFindSaysWhatIsMissing(t *testing.T) {
+	c := newClient(memory.NewRegistry(), func(string) {})
+	require.EqualError(t, find(c, 10*time.Millisecond),
+		`no node of go.micro.srv.basis is registered in memory; start one with "go run ./srv"`)
+
+	refused := &url.Error{Op: "Get", URL: "http://127.0.0.1:8500/v1/health", Err: errors.New("connection refused")}
+	c = newClient(&failing{memory.NewRegistry(), refused}, func(string) {})
+	require.EqualError(t, find(c, 10*time.Second),
+		`no Consul agent at 127.0.0.1:8500: connection refused; start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`)
+}

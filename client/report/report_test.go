@@ -1,0 +1,76 @@
+package report
+
+import (
+	"bytes"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/afex/hystrix-go/hystrix"
+	"github.com/micro/go-micro/errors"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/client/calls"
+)
+
+var bad = errors.BadRequest("go.micro.srv.basis", "name is empty")
+
+var results = []calls.Result{
+	{Number: 1, Answer: "Hello John", Latency: 2 * time.Millisecond, Node: "127.0.0.1:1", Trace: "a1"},
+	{Number: 3, Answer: "Hello John", Latency: 4 * time.Millisecond, Node: "127.0.0.1:2", Trace: "a3"},
+	{Number: 2, Err: bad, Latency: time.Millisecond, Node: "127.0.0.1:1", Trace: "a2"},
+	{Number: 4, Err: hystrix.ErrCircuitOpen},
+}
+
+func TestAnswersGoToOneStreamAndFailuresToTheOther(t *testing.T) {
+	var answers, notes bytes.Buffer
+	r := newReport(&answers, &notes, false)
+	for _, c := range results {
+		r.Add(c)
+	}
+	require.Equal(t, "Hello John\nHello John\n", answers.String())
+	require.Equal(t, "client: call 2: 400 Bad Request: name is empty (go.micro.srv.basis)\n"+
+		"client: call 4: hystrix: circuit open\n", notes.String())
+	require.Equal(t, 4, r.Made())
+	require.Equal(t, 2, r.Failed())
+}
+
+func TestVerboseIsALinePerCall(t *testing.T) {
+	var answers, notes bytes.Buffer
+	r := newReport(&answers, &notes, true)
+	for _, c := range results {
+		r.Add(c)
+	}
+	require.Equal(t, `call=1 outcome="ok" latency=2ms node=127.0.0.1:1 trace=a1
+call=3 outcome="ok" latency=4ms node=127.0.0.1:2 trace=a3
+call=2 outcome="400 Bad Request: name is empty (go.micro.srv.basis)" latency=1ms node=127.0.0.1:1 trace=a2
+call=4 outcome="hystrix: circuit open" latency=0s node=none trace=none
+`, notes.String())
+}
+
+func TestSummary(t *testing.T) {
+	var answers, notes bytes.Buffer
+	r := newReport(&answers, &notes, false)
+	for _, c := range results {
+		r.Add(c)
+	}
+	notes.Reset()
+	r.Sum()
+	got := regexp.MustCompile(`in .*, .* a second`).ReplaceAllString(notes.String(), "in TIME, RATE a second")
+	require.Equal(t, `calls      4 in TIME, RATE a second
+failed     2
+  400 Bad Request                1
+  hystrix: circuit open          1
+latency    p50 2ms, p99 4.001ms, max 4.001ms
+nodes      2
+  127.0.0.1:1                    2
+  127.0.0.1:2                    1
+`, got)
+}
+
+func TestASummaryOfNothing(t *testing.T) {
+	var notes bytes.Buffer
+	newReport(&notes, &notes, false).Sum()
+	require.NotContains(t, notes.String(), "latency")
+	require.NotContains(t, notes.String(), "NaN")
+}

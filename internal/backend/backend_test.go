@@ -1,0 +1,60 @@
+package backend
+
+import (
+	"context"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestProcess(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	log := filepath.Join(t.TempDir(), "log")
+	p, err := Start("sh", log, []string{"WORD=hello"}, "/bin/sh", "-c", `trap 'echo bye; exit 3' TERM; echo $WORD; while :; do sleep 0.01; done`)
+	require.NoError(t, err)
+	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("hello"), 1))
+	require.EqualError(t, p.Stop(syscall.SIGTERM), "exit status 3")
+	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("bye"), 1), "what it said last is found after its end")
+
+	err = p.WaitLog(ctx, regexp.MustCompile("more"), 1)
+	require.ErrorContains(t, err, "sh ended (exit status 3) before there was 1 matches of more in its log")
+	require.ErrorContains(t, err, "bye")
+	require.EqualError(t, p.Stop(syscall.SIGTERM), "exit status 3", "stopping twice does no harm")
+}
+
+func TestPortsAreFreeAndNotGivenTwice(t *testing.T) {
+	seen := map[int]bool{}
+	for range 100 {
+		free, err := freePorts(3)
+		require.NoError(t, err)
+		for _, port := range free {
+			require.False(t, seen[port])
+			require.True(t, isFree(port))
+			seen[port] = true
+		}
+	}
+}
+
+func TestParseTrace(t *testing.T) {
+	spans, err := parseTrace([]byte(`{"data":[{
+		"processes":{"p1":{"serviceName":"client"},"p2":{"serviceName":"srv"}},
+		"spans":[
+			{"spanID":"3","operationName":"Hello","processID":"p2","references":[{"refType":"CHILD_OF","spanID":"2"}],"tags":[{"key":"error","type":"bool","value":true}]},
+			{"spanID":"1","operationName":"call","processID":"p1","references":[],"tags":[{"key":"req","type":"string","value":"x"}]},
+			{"spanID":"2","operationName":"Basis.Hello","processID":"p1","references":[{"refType":"CHILD_OF","spanID":"1"}],"tags":[]}
+		]}]}`))
+	require.NoError(t, err)
+	require.Equal(t, []Span{
+		{Service: "client", Operation: "call", Tags: map[string]string{"req": "x"}},
+		{Service: "client", Operation: "Basis.Hello", Parent: "call", Tags: map[string]string{}},
+		{Service: "srv", Operation: "Hello", Parent: "Basis.Hello", Tags: map[string]string{"error": "true"}},
+	}, spans)
+
+	_, err = parseTrace([]byte(`{"data":[]}`))
+	require.ErrorContains(t, err, "0 traces")
+}

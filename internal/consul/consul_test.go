@@ -1,0 +1,155 @@
+package consul
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/micro/go-micro/registry"
+	"github.com/micro/go-micro/registry/memory"
+	"github.com/stretchr/testify/require"
+)
+
+func TestAddress(t *testing.T) {
+	for _, test := range []struct{ variable, option, want string }{
+		{"", "", "127.0.0.1:8500"},
+		{"consul:8501", "", "consul:8501"},
+		{"https://consul:8501", "", "consul:8501"},
+		{"consul:8501", "127.0.0.1:1", "127.0.0.1:1"},
+		{"", "consul", "consul:8500"},
+		{"", "::1", "[::1]:8500"},
+		{"", "[::1]:1", "[::1]:1"},
+	} {
+		t.Setenv("CONSUL_HTTP_ADDR", test.variable)
+		r, err := NewRegistry()
+		require.NoError(t, err)
+		if test.option != "" {
+			// As Init does, but without asking whether anyone is there.
+			r = &withAddr{r, test.option}
+		}
+		require.Equal(t, test.want, Address(r), "%+v", test)
+	}
+	require.Empty(t, Address(memory.NewRegistry()))
+}
+
+type withAddr struct {
+	registry.Registry
+	addr string
+}
+
+func (w *withAddr) Options() registry.Options { return registry.Options{Addrs: []string{w.addr}} }
+
+func TestBracket(t *testing.T) {
+	for in, want := range map[string]string{
+		"fd00::2:8080":   "[fd00::2]:8080",
+		"::1:1":          "[::1]:1",
+		"[fd00::2]:8080": "[fd00::2]:8080",
+		"192.0.2.1:8080": "192.0.2.1:8080",
+		"host:8080":      "host:8080",
+		"host":           "host",
+		"":               "",
+	} {
+		require.Equal(t, want, bracket(in), in)
+	}
+}
+
+func services(versionAndNodes ...string) []*registry.Service {
+	var all []*registry.Service
+	for _, v := range versionAndNodes {
+		version, nodes, _ := strings.Cut(v, ":")
+		s := &registry.Service{Name: "svc", Version: version}
+		for _, id := range strings.Fields(nodes) {
+			s.Nodes = append(s.Nodes, &registry.Node{Id: id})
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func TestChanges(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		before, after []*registry.Service
+		want          []string
+	}{
+		{"nothing", nil, nil, nil},
+		{"first", nil, services("1: a b"), []string{"update 1 a b"}},
+		{"one more", services("1: a"), services("1: a b"), []string{"update 1 a b"}},
+		{"one less", services("1: a b"), services("1: b"), []string{"delete 1 a", "update 1 b"}},
+		{"replaced", services("1: a"), services("1: b"), []string{"delete 1 a", "update 1 b"}},
+		{"all gone", services("1: a b"), nil, []string{"delete 1 a b"}},
+		{"all critical", services("1: a b"), services("1:"), []string{"delete 1 a b"}},
+		{"new version", services("1: a"), services("1: a", "2: b"), []string{"update 1 a", "update 2 b"}},
+		{"same node, new version", services("1: a"), services("2: a"), []string{"delete 1 a", "update 2 a"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var got []string
+			for _, r := range changes(test.before, test.after) {
+				line := r.Action + " " + r.Service.Version
+				for _, n := range r.Service.Nodes {
+					line += " " + n.Id
+				}
+				got = append(got, line)
+			}
+			require.Equal(t, test.want, got)
+		})
+	}
+}
+
+// An agent that accepts and never answers holds up neither go-micro's probe of
+// it nor what comes after.
+func TestAHangingAgentIsGivenUp(t *testing.T) {
+	release := make(chan struct{})
+	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	defer hanging.Close()
+	defer close(release)
+	r, err := NewRegistry()
+	require.NoError(t, err)
+
+	done := make(chan error, 1)
+	go func() {
+		if err := r.Init(registry.Addrs(strings.TrimPrefix(hanging.URL, "http://"))); err != nil {
+			done <- err
+			return
+		}
+		_, err := r.GetService("svc")
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		require.ErrorContains(t, err, "no answer within 5s")
+	case <-time.After(time.Minute):
+		t.Fatal("still waiting")
+	}
+}
+
+func TestWatchWantsAService(t *testing.T) {
+	r, err := NewRegistry()
+	require.NoError(t, err)
+	_, err = r.Watch()
+	require.ErrorContains(t, err, "no service given")
+}
+
+func TestAStoppedWatcherSaysSo(t *testing.T) {
+	entered := make(chan struct{}, 1)
+	release := make(chan struct{})
+	agent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		entered <- struct{}{}
+		<-release
+	}))
+	defer agent.Close()
+	defer close(release)
+	t.Setenv("CONSUL_HTTP_ADDR", strings.TrimPrefix(agent.URL, "http://"))
+	r, err := NewRegistry()
+	require.NoError(t, err)
+	w, err := r.Watch(registry.WatchService("svc"))
+	require.NoError(t, err)
+	go func() {
+		<-entered
+		w.Stop()
+	}()
+	_, err = w.Next()
+	require.Equal(t, registry.ErrWatcherStopped, err)
+}
