@@ -11,7 +11,8 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/schollz/progressbar/v3"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
 	"github.com/gomicroexample/basis/client/calls"
@@ -23,7 +24,8 @@ import (
 type Report struct {
 	answers, notes io.Writer
 	verbose        bool
-	bar            *progressbar.ProgressBar // nil when there is none
+	progress       *mpb.Progress
+	bar            *mpb.Bar // nil when there is none
 
 	start     time.Time
 	made      int
@@ -41,22 +43,38 @@ const maxLatency = time.Hour
 // and no line for each.
 func New(requests int, verbose bool) *Report {
 	r := newReport(os.Stdout, os.Stderr, verbose)
-	if requests != 1 && !verbose && term.IsTerminal(int(os.Stderr.Fd())) {
-		total := requests
-		if total == 0 {
-			total = -1 // a spinner
-		}
-		r.bar = progressbar.NewOptions(total,
-			progressbar.OptionSetWriter(os.Stderr),
-			progressbar.OptionSetDescription("calls"),
-			progressbar.OptionShowCount(),
-			progressbar.OptionShowIts(),
-			progressbar.OptionSetItsString("calls"),
-			progressbar.OptionThrottle(100*time.Millisecond),
-			progressbar.OptionClearOnFinish(),
-		)
+	if requests != 1 && !verbose && isTerminal(os.Stderr) {
+		r.showProgress(requests)
 	}
 	return r
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// showProgress draws a bar on stderr. What is written to that terminal
+// meanwhile goes through the bar's container, which puts it above the bar.
+func (r *Report) showProgress(requests int) {
+	r.progress = mpb.New(mpb.WithOutput(os.Stderr), mpb.WithRefreshRate(100*time.Millisecond))
+	r.notes = r.progress
+	if isTerminal(os.Stdout) {
+		r.answers = r.progress
+	}
+	style, counter := mpb.BarFillerBuilder(mpb.BarStyle()), decor.CountersNoUnit("%d of %d calls ")
+	if requests == 0 {
+		style, counter = mpb.NopStyle(), decor.CurrentNoUnit("%d calls ")
+	}
+	r.bar = r.progress.New(int64(requests), style,
+		mpb.BarRemoveOnComplete(),
+		mpb.PrependDecorators(counter),
+		mpb.AppendDecorators(decor.AverageSpeed(0, " %.0f a second "), decor.Elapsed(decor.ET_STYLE_GO)))
+}
+
+// hideProgress removes the bar, once what was written above it is on the
+// terminal.
+func (r *Report) hideProgress() {
+	r.bar.Abort(true)
+	r.progress.Wait()
+	r.bar, r.notes, r.answers = nil, os.Stderr, os.Stdout
 }
 
 func newReport(answers, notes io.Writer, verbose bool) *Report {
@@ -71,11 +89,6 @@ func newReport(answers, notes io.Writer, verbose bool) *Report {
 
 // Add tells of one call.
 func (r *Report) Add(c calls.Result) {
-	if r.bar != nil {
-		// The bar may share the terminal with the lines that follow. It draws
-		// itself anew with its next step.
-		_ = r.bar.Clear()
-	}
 	r.made++
 	if c.Node != "" {
 		r.nodes[c.Node]++
@@ -96,7 +109,7 @@ func (r *Report) Add(c calls.Result) {
 		fmt.Fprintf(r.notes, "client: call %d: %s\n", c.Number, outcome)
 	}
 	if r.bar != nil {
-		_ = r.bar.Add(1)
+		r.bar.Increment()
 	}
 }
 
@@ -116,7 +129,7 @@ func (r *Report) Failed() int {
 // the calls that succeeded, and calls per node.
 func (r *Report) Sum() {
 	if r.bar != nil {
-		_ = r.bar.Finish()
+		r.hideProgress()
 	}
 	took := time.Since(r.start)
 	fmt.Fprintf(r.notes, "calls      %d in %v, %.1f a second\n", r.made, took.Round(time.Millisecond), float64(r.made)/took.Seconds())
