@@ -27,6 +27,7 @@ import (
 
 	"github.com/gomicroexample/basis/client/breaker"
 	"github.com/gomicroexample/basis/client/calls"
+	"github.com/gomicroexample/basis/client/conns"
 	"github.com/gomicroexample/basis/client/nodes"
 	"github.com/gomicroexample/basis/client/report"
 	"github.com/gomicroexample/basis/client/settings"
@@ -44,6 +45,10 @@ const (
 // findTimeout is how long the client, once started, looks for a node of the
 // service.
 const findTimeout = 700 * time.Millisecond
+
+// retries is how often, by default, a call is tried again at another node. Of
+// three nodes, two may fail at once.
+const retries = 2
 
 func main() {
 	os.Exit(run())
@@ -63,7 +68,7 @@ func run() int {
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
 		micro.Server(grpcserver.NewServer()),
-		micro.Client(grpcclient.NewClient()),
+		micro.Client(grpcclient.NewClient(microclient.Retries(retries))),
 		micro.Registry(registry),
 		micro.Name(clientName),
 		micro.Cmd(cmd.NewCmd(
@@ -108,21 +113,23 @@ func run() int {
 // stack is what a call goes through, from the first to the last. The span covers
 // the limiter's wait and the breaker's refusals. The wait is over before the
 // breaker starts its clock or counts the call as under way. The node is chosen
-// last, for each attempt anew.
+// last, for each attempt anew, from those that are connected.
 func stack(t opentracing.Tracer, s settings.Settings) []micro.Option {
 	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
 	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
 	hystrix.DefaultErrorPercentThreshold = s.HystrixErrorPercent
 	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent
 	hystrix.DefaultVolumeThreshold = s.HystrixVolume
+	pool := conns.New()
 	return []micro.Option{
 		micro.WrapClient(
 			ocplugin.NewClientWrapper(t),
 			limiter(s.RateLimit),
 			breaker.Guard(hystrixplugin.NewClientWrapper()),
 			nodes.RandomStart(roundrobin.NewClientWrapper()),
+			pool.Prefer,
 		),
-		micro.WrapCall(nodes.Call),
+		micro.WrapCall(nodes.Call, pool.Call),
 	}
 }
 

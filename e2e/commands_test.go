@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -30,6 +31,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"await":     await,
 	"nodes":     nodes,
 	"exits":     exits,
+	"freeze":    freeze,
 	"latencies": latencies,
 	"listens":   listens,
 	"trace":     trace,
@@ -75,7 +77,8 @@ func patient() (context.Context, context.CancelFunc) {
 }
 
 // agent [host] starts a Consul agent, on 127.0.0.1 or on host. Its address is
-// put into $CONSUL and, as the default for all, into $CONSUL_HTTP_ADDR.
+// put into $CONSUL and, as the default for all, into $CONSUL_HTTP_ADDR. The
+// next one of the same script has the same address and an empty catalog.
 func agent(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) <= 1, "agent [host]")
 	host := "127.0.0.1"
@@ -85,7 +88,14 @@ func agent(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := patient()
 	defer cancel()
 	s := of(ts)
-	c, err := backend.StartConsul(ctx, consul, ts.MkAbs("."), host, 0)
+	port := 0
+	if s.consul != nil {
+		_, p, err := net.SplitHostPort(s.consul.Addr)
+		ts.Check(err)
+		port, err = strconv.Atoi(p)
+		ts.Check(err)
+	}
+	c, err := backend.StartConsul(ctx, consul, ts.MkAbs("."), host, port)
 	ts.Check(err)
 	s.consul = c
 	s.processes["consul"] = c.Process
@@ -161,6 +171,13 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := patient()
 	defer cancel()
 	ts.Check(of(ts).process(ts, args[0]).WaitLog(ctx, re, n))
+}
+
+// freeze name stops a process without ending it, so that it neither answers nor
+// refuses anything. It can only be killed after that.
+func freeze(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "freeze name")
+	ts.Check(syscall.Kill(of(ts).process(ts, args[0]).Pid(), syscall.SIGSTOP))
 }
 
 // nodes n waits until n healthy nodes of the service are in Consul, and prints

@@ -38,6 +38,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	// Scripts wait more than they work, so more of them than there are
+	// processors can run at once.
+	_ = flag.Set("test.parallel", "4")
 	flag.Parse()
 	os.Exit(run(m))
 }

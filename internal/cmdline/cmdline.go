@@ -36,8 +36,8 @@ Options (each can also be set by the variable in brackets):
 // and --help with status 0.
 //
 // What service was built with by micro.Name, micro.RegisterTTL,
-// micro.RegisterInterval, micro.Registry and micro.Broker holds unless a flag
-// says otherwise, also where --server or --client put another implementation
+// micro.RegisterInterval, micro.Registry and micro.Broker, and how often its
+// client tries again, holds unless a flag says otherwise, also where --server or --client put another implementation
 // in place of the one that was given these options.
 //
 // Wrappers are different: --client replaces a client with all its wrappers, so
@@ -88,6 +88,7 @@ func withDefaults(flags []cli.Flag, service micro.Service) []cli.Flag {
 		"broker":      service.Options().Broker.String(),
 	}
 	numbers := map[string]int{
+		"client_retries":    service.Client().Options().CallOptions.Retries,
 		"register_ttl":      int(server.RegisterTTL.Seconds()),
 		"register_interval": int(server.RegisterInterval.Seconds()),
 	}

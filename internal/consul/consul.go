@@ -6,6 +6,7 @@ package consul
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 
@@ -43,24 +44,34 @@ func NewRegistry() (registry.Registry, error) {
 	}, nil
 }
 
-// safe makes one of go-micro's Consul registries safe to use. It looks services
-// up one at a time, because the registry makes its API client lazily, and it
-// watches them itself, because the registry's watcher changes the services that
-// it has already handed out.
+// safe makes one of go-micro's Consul registries safe to rely on. It looks
+// services up one at a time, because the registry makes its API client lazily.
+// It watches them itself, because the registry's watcher changes the services
+// that it has already handed out. And it remembers them: that Consul is away
+// does not mean that the nodes are.
 type safe struct {
 	registry.Registry
 	config api.Config
 
 	mu    sync.Mutex
-	known map[string][]*registry.Service // the latest answers, by service
+	known map[string][]*registry.Service // what Consul said last, by service
 }
 
 // GetService returns the nodes of a service whose checks pass, with addresses
-// that can be dialed.
+// that can be dialed. Consul is asked as long as it knows of none; after that,
+// a watcher keeps the answer current.
 func (s *safe) GetService(name string) ([]*registry.Service, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lookUp(name)
+	if known := s.known[name]; hasNodes(known) {
+		return registry.Copy(known), nil
+	}
+	services, err := s.lookUp(name)
+	if err != nil {
+		return nil, err
+	}
+	s.known[name] = registry.Copy(services)
+	return services, nil
 }
 
 // lookUp asks Consul for a service. s.mu must be held.
@@ -74,8 +85,11 @@ func (s *safe) lookUp(name string) ([]*registry.Service, error) {
 			node.Address = bracket(node.Address)
 		}
 	}
-	s.known[name] = registry.Copy(services)
 	return services, nil
+}
+
+func hasNodes(services []*registry.Service) bool {
+	return slices.ContainsFunc(services, func(s *registry.Service) bool { return len(s.Nodes) > 0 })
 }
 
 // bracket turns fd00::2:8080, which is how go-micro joins an IPv6 address and a

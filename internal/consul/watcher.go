@@ -83,6 +83,13 @@ func (w *watcher) wait() error {
 	if err != nil {
 		return err
 	}
+	if query.WaitIndex == 0 && !hasNodes(after) {
+		// There is nothing in Consul the first time that this watcher looks,
+		// which is when Consul has just come back. If it lost its catalog, the
+		// nodes that were there will register again.
+		return nil
+	}
+	r.known[w.service] = registry.Copy(after)
 	w.pending = changes(before, after)
 	return nil
 }

@@ -1,0 +1,271 @@
+// Package conns makes calls over one gRPC connection per node, shared by all
+// callers, and steers calls to nodes whose connection is up.
+//
+// go-micro's own pool gives each call under way a connection to itself and
+// closes it after any error. And since a node that died stays in the registry
+// until its TTL has passed, calls go on being sent to it.
+package conns
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/micro/go-micro/client"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/errors"
+	"github.com/micro/go-micro/metadata"
+	"github.com/micro/go-micro/registry"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	grpcmetadata "google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// contentType is that of go-micro's gRPC client, by default.
+const contentType = "application/grpc+proto"
+
+const (
+	// connectTimeout is how long a call waits for its node's connection before
+	// it is better tried at another node. A handshake within a data centre
+	// takes a few milliseconds.
+	connectTimeout = 500 * time.Millisecond
+	// maxBackoff is how long, at most, passes between attempts to connect to a
+	// node, and so how soon one that is back is called again.
+	maxBackoff = 3 * time.Second
+	// idleTimeout is how long the connection to a node that is not called any
+	// more is kept.
+	idleTimeout = time.Minute
+)
+
+// Pool is the connections of one client. Its methods Prefer and Call belong
+// among that client's wrappers and call wrappers.
+type Pool struct {
+	mu    sync.Mutex
+	conns map[string]*conn // by address
+}
+
+// New returns an empty pool. Connections are made when they are needed.
+func New() *Pool {
+	return &Pool{conns: map[string]*conn{}}
+}
+
+// conn is one node's connection. Its fields are guarded by the pool's mutex.
+type conn struct {
+	*grpc.ClientConn
+	calls   int       // under way
+	used    time.Time // when the last one began
+	retired bool      // to be closed when the last one ends
+}
+
+// Prefer is a client wrapper. It hides from the selector's strategy, for each
+// attempt anew, the nodes that are known not to be connected. If that is all of
+// them, it hides none. It has to be the last wrapper, behind the one that sets
+// the strategy.
+func (p *Pool) Prefer(c client.Client) client.Client {
+	return &preferring{Client: c, option: client.WithSelectOption(func(o *selector.SelectOptions) {
+		strategy := o.Strategy
+		o.Strategy = func(services []*registry.Service) selector.Next {
+			return func() (*registry.Node, error) {
+				return strategy(p.connected(services))()
+			}
+		}
+	})}
+}
+
+type preferring struct {
+	client.Client
+	option client.CallOption
+}
+
+func (p *preferring) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
+	return p.Client.Call(ctx, req, rsp, append(opts[:len(opts):len(opts)], p.option)...)
+}
+
+// connected returns services without the nodes that are not connected.
+func (p *Pool) connected(services []*registry.Service) []*registry.Service {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var some []*registry.Service
+	for _, service := range services {
+		s := *service
+		s.Nodes = nil
+		for _, node := range service.Nodes {
+			if p.mayCall(node.Address) {
+				s.Nodes = append(s.Nodes, node)
+			}
+		}
+		if len(s.Nodes) > 0 {
+			some = append(some, &s)
+		}
+	}
+	if len(some) == 0 {
+		return services
+	}
+	return some
+}
+
+// mayCall reports whether the node at address is connected, or was never called.
+// One that lost its connection is connected to again in the background.
+func (p *Pool) mayCall(address string) bool {
+	c := p.conns[address]
+	if c == nil {
+		return true
+	}
+	state := c.GetState()
+	if state == connectivity.Idle {
+		c.Connect()
+	}
+	return state == connectivity.Ready
+}
+
+// Call is a call wrapper that makes the call itself, as go-micro's gRPC client
+// does but over the node's shared connection. Its errors are go-micro's too. A
+// node that did not answer in time gets a new connection: until it has taken
+// part in making that, it is not preferred. Calls that are not protobuf over
+// gRPC, as with --client=rpc, are left to go-micro.
+func (p *Pool) Call(next client.CallFunc) client.CallFunc {
+	return func(ctx context.Context, node *registry.Node, req client.Request, rsp any, opts client.CallOptions) error {
+		if req.ContentType() != contentType {
+			return next(ctx, node, req, rsp, opts)
+		}
+		c, err := p.take(node.Address)
+		if err != nil {
+			return errors.InternalServerError("go.micro.client", "connecting to %s: %v", node.Address, err)
+		}
+		defer p.release(c)
+		if err := wait(ctx, c); err != nil {
+			return errors.InternalServerError("go.micro.client", "connecting to %s: %v", node.Address, err)
+		}
+		err = c.Invoke(outgoing(ctx, req, opts), method(req), req.Body(), rsp)
+		if err != nil && ctx.Err() != nil {
+			p.replace(node.Address, c)
+		}
+		return microError(err)
+	}
+}
+
+// wait returns when c is connected, or has failed to connect, which the call
+// will tell. Taking too long is an error.
+func wait(ctx context.Context, c *conn) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	for {
+		switch state := c.GetState(); state {
+		case connectivity.Ready, connectivity.TransientFailure, connectivity.Shutdown:
+			return nil
+		case connectivity.Idle:
+			c.Connect()
+			fallthrough
+		default:
+			if !c.WaitForStateChange(ctx, state) {
+				return fmt.Errorf("no answer within %v", connectTimeout)
+			}
+		}
+	}
+}
+
+// take returns the connection to address for one call, which ends with release.
+func (p *Pool) take(address string) (*conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.conns[address]
+	if c == nil {
+		p.closeIdle()
+		var err error
+		if c, err = dial(address); err != nil {
+			return nil, err
+		}
+		p.conns[address] = c
+	}
+	c.calls++
+	c.used = time.Now()
+	return c, nil
+}
+
+// release ends a call that take began.
+func (p *Pool) release(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.calls--
+	if c.retired && c.calls == 0 {
+		c.Close()
+	}
+}
+
+// replace puts a new connection in the place of old, unless another call did
+// so already. Calls that are under way on old go on.
+func (p *Pool) replace(address string, old *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conns[address] != old {
+		return
+	}
+	c, err := dial(address)
+	if err != nil {
+		return // it could be dialed before, so this does not happen
+	}
+	c.used = old.used
+	c.Connect()
+	p.conns[address] = c
+	old.retired = true
+}
+
+// closeIdle closes connections to nodes that are not called any more.
+func (p *Pool) closeIdle() {
+	for address, c := range p.conns {
+		if c.calls == 0 && time.Since(c.used) > idleTimeout {
+			c.Close()
+			delete(p.conns, address)
+		}
+	}
+}
+
+func dial(address string) (*conn, error) {
+	cc, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff},
+			MinConnectTimeout: maxBackoff,
+		}))
+	if err != nil {
+		return nil, err
+	}
+	return &conn{ClientConn: cc}, nil
+}
+
+// outgoing adds what go-micro's server expects in the metadata of a call.
+func outgoing(ctx context.Context, req client.Request, opts client.CallOptions) context.Context {
+	md := grpcmetadata.MD{}
+	if m, ok := metadata.FromContext(ctx); ok {
+		for k, v := range m {
+			md.Set(k, v)
+		}
+	}
+	md.Set("timeout", fmt.Sprint(opts.RequestTimeout.Nanoseconds()))
+	md.Set("x-content-type", req.ContentType())
+	return grpcmetadata.NewOutgoingContext(ctx, md)
+}
+
+// method returns /service.Struct/Method for the endpoint Struct.Method.
+func method(req client.Request) string {
+	structName, methodName, _ := strings.Cut(req.Endpoint(), ".")
+	return "/" + req.Service() + "." + structName + "/" + methodName
+}
+
+// microError returns a call's error as go-micro's client does: the server's own
+// one, or a 500 of the client.
+func microError(err error) error {
+	if err == nil {
+		return nil
+	}
+	s := status.Convert(err)
+	if e := errors.Parse(s.Message()); e.Code > 0 {
+		return e
+	}
+	return errors.InternalServerError("go.micro.client", "%s", s.Message())
+}

@@ -1,0 +1,262 @@
+package conns_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/micro/go-micro/broker"
+	brokermemory "github.com/micro/go-micro/broker/memory"
+	"github.com/micro/go-micro/client"
+	"github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/errors"
+	"github.com/micro/go-micro/registry"
+	"github.com/micro/go-micro/registry/memory"
+	"github.com/micro/go-micro/server"
+	grpcserver "github.com/micro/go-micro/server/grpc"
+	"github.com/micro/go-plugins/wrapper/select/roundrobin"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/client/conns"
+	"github.com/gomicroexample/basis/proto"
+)
+
+const service = "go.micro.srv.basis"
+
+// node is a server that counts connections, and answers with its own ID. While
+// it hangs it answers nothing, not even a handshake.
+type node struct {
+	id          string
+	server      string // where the server listens
+	address     string // where the relay does
+	connections atomic.Int64
+	hang        atomic.Bool
+
+	mu   sync.Mutex
+	open []io.Closer
+}
+
+func (n *node) Hello(_ context.Context, req *proto.Request, rsp *proto.Response) error {
+	if req.Name == "" {
+		return errors.BadRequest(service, "name is empty")
+	}
+	rsp.Msg = n.id
+	return nil
+}
+
+// start runs a server behind a relay, and registers the relay in r.
+func start(t *testing.T, r registry.Registry, id string) *node {
+	t.Helper()
+	n := &node{id: id}
+	own := memory.NewRegistry()
+	s := grpcserver.NewServer(
+		server.Name(service),
+		server.Address("127.0.0.1:0"),
+		server.Registry(own),
+		server.Broker(brokermemory.NewBroker(func(o *broker.Options) { o.Context = context.Background() })),
+	)
+	require.NoError(t, proto.RegisterBasisHandler(s, n))
+	require.NoError(t, s.Start())
+	t.Cleanup(func() { require.NoError(t, s.Stop()) })
+	found, err := own.GetService(service)
+	require.NoError(t, err)
+
+	n.server = found[0].Nodes[0].Address
+	n.listen(t, "127.0.0.1:0")
+	t.Cleanup(n.kill)
+	require.NoError(t, r.Register(&registry.Service{Name: service, Nodes: []*registry.Node{
+		{Id: id, Address: n.address},
+	}}))
+	return n
+}
+
+// listen starts the relay, or starts it again.
+func (n *node) listen(t *testing.T, address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	require.NoError(t, err)
+	n.address = l.Addr().String()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.open = append(n.open, l)
+	go n.serve(l)
+}
+
+func (n *node) serve(l net.Listener) {
+	for {
+		in, err := l.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", n.server)
+		if err != nil {
+			in.Close()
+			continue
+		}
+		n.connections.Add(1)
+		n.mu.Lock()
+		n.open = append(n.open, in, out)
+		n.mu.Unlock()
+		go n.copy(out, in)
+		go n.copy(in, out)
+	}
+}
+
+func (n *node) copy(to, from net.Conn) {
+	defer to.Close()
+	b := make([]byte, 64<<10)
+	for {
+		k, err := from.Read(b)
+		if err != nil {
+			return
+		}
+		if n.hang.Load() {
+			continue // lost
+		}
+		if _, err := to.Write(b[:k]); err != nil {
+			return
+		}
+	}
+}
+
+// kill ends the node as the end of its process would.
+func (n *node) kill() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.open {
+		c.Close()
+	}
+	n.open = nil
+}
+
+// newClient returns a function that makes a call and tells which node answered.
+func newClient(r registry.Registry, timeout time.Duration) func(name string) (string, error) {
+	pool := conns.New()
+	c := grpc.NewClient(
+		client.Registry(r),
+		client.Selector(selector.NewSelector(selector.Registry(r))),
+		client.Retries(2),
+		client.WrapCall(pool.Call),
+	)
+	basis := proto.NewBasisService(service, roundrobin.NewClientWrapper()(pool.Prefer(c)))
+	return func(name string) (string, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		rsp, err := basis.Hello(ctx, &proto.Request{Name: name})
+		return rsp.GetMsg(), err
+	}
+}
+
+func TestOneConnectionPerNodeForAllCallers(t *testing.T) {
+	r := memory.NewRegistry()
+	all := []*node{start(t, r, "a"), start(t, r, "b")}
+	call := newClient(r, time.Minute)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for i := range 50 {
+				name := "John"
+				if i%10 == 0 {
+					name = "" // an error does not cost the connection
+				}
+				if _, err := call(name); (err != nil) != (name == "") {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, n := range all {
+		require.EqualValues(t, 1, n.connections.Load(), n.id)
+	}
+}
+
+func TestErrorsAreTheServers(t *testing.T) {
+	r := memory.NewRegistry()
+	start(t, r, "a")
+	_, err := newClient(r, time.Minute)("")
+	require.Equal(t, errors.BadRequest(service, "name is empty"), err)
+}
+
+func TestDeadNodesAreNotCalled(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b, c := start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
+	call := newClient(r, time.Minute)
+	for range 6 {
+		_, err := call("John")
+		require.NoError(t, err)
+	}
+	a.kill()
+	b.kill()
+	for range 100 {
+		got, err := call("John")
+		require.NoError(t, err)
+		require.Equal(t, c.id, got)
+	}
+}
+
+func TestADeadNodeThatWasNeverCalledIsPassedBy(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b := start(t, r, "a"), start(t, r, "b")
+	a.kill()
+	call := newClient(r, time.Minute)
+	for range 10 {
+		got, err := call("John")
+		require.NoError(t, err)
+		require.Equal(t, b.id, got)
+	}
+}
+
+func TestANodeThatHangsCostsOneCallAndIsCalledAgainWhenItIsBack(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b := start(t, r, "a"), start(t, r, "b")
+	call := newClient(r, time.Second)
+	answers := map[string]int{}
+	for range 10 {
+		got, err := call("John")
+		require.NoError(t, err)
+		answers[got]++
+	}
+	require.Equal(t, map[string]int{"a": 5, "b": 5}, answers)
+
+	a.hang.Store(true)
+	failed := 0
+	for range 100 {
+		got, err := call("John")
+		if err != nil {
+			require.ErrorContains(t, err, "408")
+			failed++
+			continue
+		}
+		require.Equal(t, b.id, got)
+	}
+	require.Equal(t, 1, failed)
+
+	a.hang.Store(false)
+	require.Eventually(t, func() bool {
+		got, err := call("John")
+		return err == nil && got == a.id
+	}, time.Minute, 10*time.Millisecond, "a is not called again")
+}
+
+func TestIfNoNodeIsConnectedAllAreTried(t *testing.T) {
+	r := memory.NewRegistry()
+	a := start(t, r, "a")
+	call := newClient(r, time.Minute)
+	_, err := call("John")
+	require.NoError(t, err)
+	a.kill()
+	_, err = call("John")
+	require.ErrorContains(t, err, "connection refused")
+
+	a.listen(t, a.address)
+	require.Eventually(t, func() bool {
+		_, err := call("John")
+		return err == nil
+	}, time.Minute, 10*time.Millisecond, "a is not called again")
+}
