@@ -118,14 +118,15 @@ func stack(t opentracing.Tracer, s settings.Settings) []micro.Option {
 	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
 	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
 	hystrix.DefaultErrorPercentThreshold = s.HystrixErrorPercent
-	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent
+	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent + breaker.Headroom
 	hystrix.DefaultVolumeThreshold = s.HystrixVolume
 	pool := conns.New()
 	return []micro.Option{
+		atLeast(s.HystrixTimeout),
 		micro.WrapClient(
 			ocplugin.NewClientWrapper(t),
 			limiter(s.RateLimit),
-			breaker.Guard(hystrixplugin.NewClientWrapper()),
+			breaker.Guard(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent),
 			nodes.RandomStart(roundrobin.NewClientWrapper()),
 			pool.Prefer,
 		),
@@ -133,14 +134,38 @@ func stack(t opentracing.Tracer, s settings.Settings) []micro.Option {
 	}
 }
 
-// limiter returns uber's limiter for so many calls a second, or a wrapper that
-// does nothing for 0. Without slack, calls that were not made while nobody
-// called are not made up for by a burst.
-func limiter(perSecond int) microclient.Wrapper {
-	if perSecond == 0 {
-		return func(c microclient.Client) microclient.Client { return c }
+// atLeast raises the client's default request timeout to d. Otherwise it would
+// end calls that the breaker is to wait longer for.
+func atLeast(d time.Duration) micro.Option {
+	return func(o *micro.Options) {
+		if t := o.Client.Options().CallOptions.RequestTimeout; t == microclient.DefaultRequestTimeout && t < d {
+			o.Client.Init(microclient.RequestTimeout(d))
+		}
 	}
-	return rateplugin.NewClientWrapper(perSecond, ratelimit.WithoutSlack)
+}
+
+// limiter returns uber's limiter for so many calls a second, or no limit for 0.
+// Without slack, calls that were not made while nobody called are not made up
+// for by a burst. What has not passed the limiter when the client is
+// interrupted does not go out.
+func limiter(perSecond int) microclient.Wrapper {
+	return func(c microclient.Client) microclient.Client {
+		c = &beginning{c}
+		if perSecond > 0 {
+			c = rateplugin.NewClientWrapper(perSecond, ratelimit.WithoutSlack)(c)
+		}
+		return c
+	}
+}
+
+// beginning is a client whose calls are counted as begun.
+type beginning struct{ microclient.Client }
+
+func (b *beginning) Call(ctx context.Context, req microclient.Request, rsp any, opts ...microclient.CallOption) error {
+	if err := calls.Begin(ctx); err != nil {
+		return err
+	}
+	return b.Client.Call(ctx, req, rsp, opts...)
 }
 
 // hello makes one call, in a trace of its own: its root span is named call and

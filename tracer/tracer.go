@@ -6,9 +6,7 @@ import (
 	"io"
 	"log"
 	"net"
-	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,10 +23,13 @@ const DefaultAddress = "localhost:6831"
 // overflows when a few callers finish together, and what overflows is lost.
 const queueSize = 10_000
 
+// maxQueueSize keeps a slip of the finger from taking all memory.
+const maxQueueSize = 10_000_000
+
 // NewTracer returns a tracer that reports the spans of service to the Jaeger
 // at addr, a host:port that takes compact Thrift over UDP (DefaultAddress for
 // one on this machine). Every span is sampled, and finished spans are sent at
-// least once a second. Closing the io.Closer sends what is left.
+// least once a second. Closing the io.Closer sends what is left, within a second.
 //
 // The standard variables of jaeger-client-go override these settings, among
 // them JAEGER_SAMPLER_TYPE and JAEGER_SAMPLER_PARAM, JAEGER_TAGS,
@@ -39,14 +40,18 @@ const queueSize = 10_000
 //
 // An address that is not host:port and a variable that cannot be parsed are
 // errors. A Jaeger that is not there is not: spans are dropped, which is
-// logged at most once a minute, and no call waits for it.
-func NewTracer(service, addr string) (opentracing.Tracer, io.Closer, error) {
+// logged at most once a minute, and neither NewTracer nor a call waits for it or
+// for its name to resolve.
+func NewTracer(service, addr string) (t opentracing.Tracer, closer io.Closer, err error) {
 	if err := CheckAddress(addr); err != nil {
 		return nil, nil, err
 	}
-	if err := checkTags(os.Getenv("JAEGER_TAGS")); err != nil {
-		return nil, nil, err
-	}
+	// The library indexes past the end of JAEGER_TAGS that it cannot parse.
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("settings from JAEGER_ variables: %v; check JAEGER_TAGS, which takes key=value,key=value", p)
+		}
+	}()
 	settings := jaegercfg.Configuration{
 		ServiceName: service,
 		Sampler: &jaegercfg.SamplerConfig{
@@ -60,14 +65,36 @@ func NewTracer(service, addr string) (opentracing.Tracer, io.Closer, error) {
 	}
 	cfg, err := settings.FromEnv()
 	if err != nil {
-		return nil, nil, fmt.Errorf("tracer settings from JAEGER_ variables: %w", err)
+		return nil, nil, fmt.Errorf("settings from JAEGER_ variables: %w", err)
 	}
-	cfg.Reporter.LocalAgentHostPort = addr
-	t, closer, err := cfg.NewTracer(jaegercfg.Logger(&logger{}))
+	if n := cfg.Reporter.QueueSize; n > maxQueueSize {
+		return nil, nil, fmt.Errorf("JAEGER_REPORTER_MAX_QUEUE_SIZE is %d; want %d or less", n, maxQueueSize)
+	}
+	logger := &logger{}
+	options := []jaegercfg.Option{jaegercfg.Logger(logger)}
+	if cfg.Reporter.CollectorEndpoint == "" { // which takes spans over HTTP instead
+		options = append(options, jaegercfg.Reporter(newReporter(cfg.Reporter, addr, logger)))
+	}
+	t, closer, err = cfg.NewTracer(options...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("tracer for Jaeger at %s: %w", addr, err)
 	}
-	return t, closer, nil
+	return t, closing{closer}, nil
+}
+
+// newReporter returns a reporter that sends spans to addr, and logs them too if
+// cfg says so.
+func newReporter(cfg *jaegercfg.ReporterConfig, addr string, logger jaeger.Logger) jaeger.Reporter {
+	reporter := jaeger.NewRemoteReporter(
+		newTransport(addr, logger),
+		jaeger.ReporterOptions.QueueSize(cfg.QueueSize),
+		jaeger.ReporterOptions.BufferFlushInterval(cfg.BufferFlushInterval),
+		jaeger.ReporterOptions.Logger(logger),
+	)
+	if cfg.LogSpans {
+		reporter = jaeger.NewCompositeReporter(jaeger.NewLoggingReporter(logger), reporter)
+	}
+	return reporter
 }
 
 // CheckAddress returns an error if addr is not host:port with a numeric port.
@@ -82,20 +109,6 @@ func CheckAddress(addr string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("address of Jaeger %q: %w; want host:port, as in %s", addr, err, DefaultAddress)
-	}
-	return nil
-}
-
-// checkTags wants key=value pairs. The library indexes past the end of
-// anything else.
-func checkTags(tags string) error {
-	if tags == "" {
-		return nil
-	}
-	for _, pair := range strings.Split(tags, ",") {
-		if !strings.Contains(pair, "=") {
-			return fmt.Errorf("JAEGER_TAGS %q: %q is not key=value; want key=value,key=value", tags, pair)
-		}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package breaker_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,13 +30,15 @@ func (f *fake) Options() client.Options {
 	return client.Options{CallOptions: client.CallOptions{RequestTimeout: f.timeout}}
 }
 
+const maxConcurrent = 2
+
 // guarded returns a function that makes a call through the breaker. Each test
 // has a circuit of its own, named after it.
 func guarded(t *testing.T, cfg hystrix.CommandConfig, call func(context.Context) error) func() error {
 	t.Helper()
 	req := client.NewRequest(t.Name(), "Basis.Hello", nil)
 	hystrix.ConfigureCommand(t.Name()+".Basis.Hello", cfg)
-	c := breaker.Guard(hystrixplugin.NewClientWrapper())(&fake{call: call, timeout: time.Minute})
+	c := breaker.Guard(hystrixplugin.NewClientWrapper(), maxConcurrent)(&fake{call: call, timeout: time.Minute})
 	return func() error { return c.Call(context.Background(), req, nil) }
 }
 
@@ -48,7 +51,7 @@ func opens(t *testing.T, call func() error) {
 }
 
 var touchy = hystrix.CommandConfig{
-	Timeout: 60_000, SleepWindow: 60_000, ErrorPercentThreshold: 10, MaxConcurrentRequests: 100, RequestVolumeThreshold: 1,
+	Timeout: 60_000, SleepWindow: 60_000, ErrorPercentThreshold: 10, MaxConcurrentRequests: maxConcurrent + breaker.Headroom, RequestVolumeThreshold: 1,
 }
 
 func TestServersFaultsOpenTheCircuit(t *testing.T) {
@@ -102,4 +105,47 @@ func TestEachCallHasTheClientsRequestTimeout(t *testing.T) {
 	before := time.Now()
 	require.NoError(t, call())
 	require.WithinRange(t, deadline, before.Add(time.Minute), time.Now().Add(time.Minute))
+}
+
+// As many callers as may be under way at once are never refused.
+func TestCallersWithinTheLimitAreNotRefused(t *testing.T) {
+	call := guarded(t, touchy, func(context.Context) error { return nil })
+	var callers sync.WaitGroup
+	for range maxConcurrent {
+		callers.Go(func() {
+			for range 5000 {
+				if err := call(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	callers.Wait()
+}
+
+func TestCallersBeyondTheLimitAreRefusedAndDoNotOpenTheCircuit(t *testing.T) {
+	var underWay, callers sync.WaitGroup
+	release := make(chan struct{})
+	underWay.Add(maxConcurrent)
+	call := guarded(t, touchy, func(context.Context) error {
+		underWay.Done()
+		<-release
+		return nil
+	})
+	for range maxConcurrent {
+		callers.Go(func() {
+			if err := call(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	underWay.Wait()
+	for range 10 {
+		require.Equal(t, hystrix.ErrMaxConcurrency, call())
+	}
+	close(release)
+	callers.Wait()
+	underWay.Add(1)
+	require.NoError(t, call())
 }

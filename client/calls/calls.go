@@ -3,6 +3,7 @@ package calls
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,28 +26,82 @@ type Plan struct {
 	Grace       time.Duration // how long calls under way may take after an interrupt
 }
 
+// ErrInterrupted is the error of a call that was not made because of an
+// interrupt.
+var ErrInterrupted = errors.New("interrupted")
+
+// gate is what calls pass when they go out.
+type gate struct {
+	interrupted <-chan struct{}
+	mu          sync.Mutex
+	passed      int // calls that went out
+}
+
+// pass lets a call out unless there was an interrupt.
+func (g *gate) pass() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-g.interrupted:
+		return ErrInterrupted
+	default:
+		g.passed++
+		return nil
+	}
+}
+
+// count returns how many calls went out, for good after an interrupt.
+func (g *gate) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.passed
+}
+
+type gateKey struct{}
+
+// Begin is called when a call goes out, with the context that Make gave it and
+// after all that it had to wait for. After an interrupt it returns
+// ErrInterrupted, which then has to be the call's result.
+func Begin(ctx context.Context) error {
+	if g, ok := ctx.Value(gateKey{}).(*gate); ok {
+		return g.pass()
+	}
+	return nil
+}
+
 // Make calls do as plan says and hands each result to report, one at a time, as
-// they come. When ctx is done it starts no more calls, waits for those under
-// way for at most plan.Grace, and leaves the rest, which wait for the limiter.
+// they come. When ctx is done no more calls begin, those that have begun may
+// take plan.Grace, and the others, which are not reported, are left to
+// themselves.
 //
 // The context that do gets outlives ctx, so that an interrupt does not fail
 // calls. Make sets each result's number.
 func Make(ctx context.Context, plan Plan, do func(context.Context) Result, report func(Result)) {
 	var (
-		started atomic.Int64
-		callers sync.WaitGroup
-		results = make(chan Result)
-		left    = make(chan struct{}) // closed when nobody reads results any more
+		started  atomic.Int64
+		callers  sync.WaitGroup
+		results  = make(chan Result)
+		left     = make(chan struct{}) // closed when nobody reads results any more
+		out      = &gate{interrupted: ctx.Done()}
+		reported = 0
 	)
 	defer close(left)
-	for range plan.Concurrency {
+	n := plan.Concurrency
+	if plan.Requests > 0 {
+		n = min(n, plan.Requests)
+	}
+	callCtx := context.WithValue(context.WithoutCancel(ctx), gateKey{}, out)
+	for range n {
 		callers.Go(func() {
 			for ctx.Err() == nil {
 				n := int(started.Add(1))
 				if plan.Requests > 0 && n > plan.Requests {
 					return
 				}
-				r := do(context.WithoutCancel(ctx))
+				r := do(callCtx)
+				if errors.Is(r.Err, ErrInterrupted) {
+					return
+				}
 				r.Number = n
 				select {
 				case results <- r:
@@ -61,17 +116,18 @@ func Make(ctx context.Context, plan Plan, do func(context.Context) Result, repor
 		close(results)
 	}()
 
-	interrupted := ctx.Done()
-	var giveUp <-chan time.Time
-	for {
+	done := ctx.Done()
+	var giveUp <-chan time.Time // set once interrupted
+	for giveUp == nil || reported < out.count() {
 		select {
 		case r, ok := <-results:
 			if !ok {
 				return
 			}
 			report(r)
-		case <-interrupted:
-			interrupted = nil
+			reported++
+		case <-done:
+			done = nil
 			giveUp = time.After(plan.Grace)
 		case <-giveUp:
 			return

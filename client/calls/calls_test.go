@@ -41,24 +41,53 @@ func TestAsManyCallersAsAskedFor(t *testing.T) {
 
 func TestAnInterruptLetsCallsFinish(t *testing.T) {
 	ctx, interrupt := context.WithCancel(context.Background())
-	var started atomic.Int64
+	var began atomic.Int64
 	results := 0
 	calls.Make(ctx, calls.Plan{Concurrency: 4, Grace: time.Minute}, func(ctx context.Context) calls.Result {
-		if started.Add(1) == 100 {
+		if err := calls.Begin(ctx); err != nil {
+			return calls.Result{Err: err}
+		}
+		if began.Add(1) == 100 {
 			interrupt()
 		}
-		require.NoError(t, ctx.Err())
+		if err := ctx.Err(); err != nil {
+			t.Error(err)
+		}
 		return calls.Result{}
-	}, func(calls.Result) { results++ })
-	require.EqualValues(t, started.Load(), results, "every call that was started was reported")
+	}, func(r calls.Result) {
+		require.NoError(t, r.Err)
+		results++
+	})
+	require.EqualValues(t, began.Load(), results, "every call that began was reported")
 	require.GreaterOrEqual(t, results, 100)
+}
+
+func TestAnInterruptLeavesCallsThatWait(t *testing.T) {
+	ctx, interrupt := context.WithCancel(context.Background())
+	release := make(chan struct{})
+	defer close(release)
+	var waiting atomic.Int64
+	// One call goes out and interrupts; the others wait for ever before they do.
+	calls.Make(ctx, calls.Plan{Concurrency: 8, Grace: time.Hour}, func(ctx context.Context) calls.Result {
+		if waiting.Add(1) < 8 {
+			<-release
+		}
+		if err := calls.Begin(ctx); err != nil {
+			return calls.Result{Err: err}
+		}
+		interrupt()
+		return calls.Result{}
+	}, func(calls.Result) {})
 }
 
 func TestAnInterruptWaitsNoLongerThanItsGrace(t *testing.T) {
 	ctx, interrupt := context.WithCancel(context.Background())
 	release := make(chan struct{})
 	defer close(release)
-	calls.Make(ctx, calls.Plan{Concurrency: 2, Grace: time.Millisecond}, func(context.Context) calls.Result {
+	calls.Make(ctx, calls.Plan{Concurrency: 2, Grace: time.Millisecond}, func(ctx context.Context) calls.Result {
+		if err := calls.Begin(ctx); err != nil {
+			return calls.Result{Err: err}
+		}
 		interrupt()
 		<-release
 		return calls.Result{}

@@ -4,7 +4,9 @@ package settings
 
 import (
 	"fmt"
+	"math"
 	"time"
+	"unicode/utf8"
 
 	"github.com/micro/cli"
 
@@ -79,25 +81,32 @@ func (s *Settings) Flags() []cli.Flag {
 	}
 }
 
+// maxCallers is more callers than one process has a use for.
+const maxCallers = 100_000
+
 // Check returns an error that names the first flag whose value is out of range.
-// The name is the server's to check.
+// How long a name may be is the server's to check.
 func (s *Settings) Check() error {
+	if !utf8.ValidString(s.Name) {
+		return fmt.Errorf("--name is %q; want UTF-8", s.Name)
+	}
 	for _, n := range []struct {
-		flag       string
-		value, min int
+		flag            string
+		value, min, max int
 	}{
-		{"requests", s.Requests, 0},
-		{"concurrency", s.Concurrency, 1},
-		{"rate_limit", s.RateLimit, 0},
-		{"hystrix_max_concurrent", s.HystrixMaxConcurrent, 1},
-		{"hystrix_volume", s.HystrixVolume, 1},
+		{"requests", s.Requests, 0, math.MaxInt},
+		{"concurrency", s.Concurrency, 1, maxCallers},
+		{"rate_limit", s.RateLimit, 0, 1_000_000},
+		{"hystrix_error_percent", s.HystrixErrorPercent, 1, 100},
+		{"hystrix_max_concurrent", s.HystrixMaxConcurrent, 1, maxCallers},
+		{"hystrix_volume", s.HystrixVolume, 1, math.MaxInt},
 	} {
 		if n.value < n.min {
 			return fmt.Errorf("--%s is %d; want %d or more", n.flag, n.value, n.min)
 		}
-	}
-	if p := s.HystrixErrorPercent; p < 1 || p > 100 {
-		return fmt.Errorf("--hystrix_error_percent is %d; want 1 to 100", p)
+		if n.value > n.max {
+			return fmt.Errorf("--%s is %d; want %d or less", n.flag, n.value, n.max)
+		}
 	}
 	for _, d := range []struct {
 		flag  string

@@ -1,6 +1,8 @@
 package settings_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +20,16 @@ func parse(args ...string) (settings.Settings, error) {
 	app.Action = func(*cli.Context) error { return s.Check() }
 	err := app.Run(append([]string{"client"}, args...))
 	return s, err
+}
+
+// TestMain clears what the caller's environment says.
+func TestMain(m *testing.M) {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "BASIS_") || name == "JAEGER_ADDRESS" {
+			os.Unsetenv(name)
+		}
+	}
+	os.Exit(m.Run())
 }
 
 func TestDefaultsAreTheArticles(t *testing.T) {
@@ -57,8 +69,12 @@ func TestOutOfRange(t *testing.T) {
 		{"--rate_limit=-1", "--rate_limit is -1; want 0 or more"},
 		{"--hystrix_max_concurrent=0", "--hystrix_max_concurrent is 0; want 1 or more"},
 		{"--hystrix_volume=0", "--hystrix_volume is 0; want 1 or more"},
-		{"--hystrix_error_percent=0", "--hystrix_error_percent is 0; want 1 to 100"},
-		{"--hystrix_error_percent=101", "--hystrix_error_percent is 101; want 1 to 100"},
+		{"--hystrix_error_percent=0", "--hystrix_error_percent is 0; want 1 or more"},
+		{"--hystrix_error_percent=101", "--hystrix_error_percent is 101; want 100 or less"},
+		{"--concurrency=100001", "--concurrency is 100001; want 100000 or less"},
+		{"--hystrix_max_concurrent=2000000000", "--hystrix_max_concurrent is 2000000000; want 100000 or less"},
+		{"--rate_limit=1000001", "--rate_limit is 1000001; want 1000000 or less"},
+		{"--name=\xff", `--name is "\xff"; want UTF-8`},
 		{"--hystrix_timeout=0s", "--hystrix_timeout is 0s; want whole milliseconds, 1ms or more"},
 		{"--hystrix_timeout=1500us", "--hystrix_timeout is 1.5ms; want whole milliseconds, 1ms or more"},
 		{"--hystrix_sleep_window=-1s", "--hystrix_sleep_window is -1s; want whole milliseconds, 1ms or more"},

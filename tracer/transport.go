@@ -1,0 +1,86 @@
+package tracer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	jaeger "github.com/uber/jaeger-client-go"
+	"github.com/uber/jaeger-client-go/utils"
+)
+
+// resolveTimeout is how long newTransport waits for the name in an address. A
+// program that makes one call and exits should not lose its spans; one whose
+// name server is away should not stand still.
+const resolveTimeout = 200 * time.Millisecond
+
+// closeTimeout is how long the end of a program waits for its last spans to be
+// sent. Sending a datagram takes no time; resolving a name may.
+const closeTimeout = time.Second
+
+// errResolving says why spans are dropped.
+var errResolving = errors.New("the name in Jaeger's address does not resolve yet")
+
+// transport is jaeger-client-go's, which resolves a name before it can be used,
+// and drops spans until it has.
+type transport struct {
+	udp atomic.Pointer[jaeger.Transport] // nil until the name is resolved
+}
+
+func newTransport(addr string, logger jaeger.Logger) jaeger.Transport {
+	t := &transport{}
+	resolved := make(chan struct{})
+	go func() {
+		defer close(resolved)
+		udp, err := jaeger.NewUDPTransportWithParams(jaeger.UDPTransportParams{
+			AgentClientUDPParams: utils.AgentClientUDPParams{HostPort: addr, Logger: logger},
+		})
+		if err != nil {
+			logger.Error(err.Error())
+			return
+		}
+		t.udp.Store(&udp)
+	}()
+	select {
+	case <-resolved:
+	case <-time.After(resolveTimeout):
+	}
+	return t
+}
+
+func (t *transport) Append(span *jaeger.Span) (int, error) {
+	if udp := t.udp.Load(); udp != nil {
+		return (*udp).Append(span)
+	}
+	return 1, errResolving
+}
+
+func (t *transport) Flush() (int, error) {
+	if udp := t.udp.Load(); udp != nil {
+		return (*udp).Flush()
+	}
+	return 0, nil
+}
+
+func (t *transport) Close() error {
+	if udp := t.udp.Load(); udp != nil {
+		return (*udp).Close()
+	}
+	return nil
+}
+
+// closing closes a tracer within closeTimeout.
+type closing struct{ io.Closer }
+
+func (c closing) Close() error {
+	closed := make(chan error, 1)
+	go func() { closed <- c.Closer.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(closeTimeout):
+		return fmt.Errorf("the last spans were not sent within %v", closeTimeout)
+	}
+}
