@@ -60,16 +60,13 @@ func run() int {
 	findCtx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
 
-	registry, err := consul.NewRegistry() // at 127.0.0.1:8500
-	if err != nil {
-		return fail(err)
-	}
 	var s settings.Settings
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
 		micro.Server(grpcserver.NewServer()),
 		micro.Client(grpcclient.NewClient(microclient.Retries(retries))),
-		micro.Registry(registry),
+		micro.Registry(consul.NewRegistry()), // at 127.0.0.1:8500
+		micro.Broker(cmdline.NewBroker()),    // one that opens no port
 		micro.Name(clientName),
 		micro.Cmd(cmd.NewCmd(
 			cmd.Name("client"),
@@ -78,6 +75,9 @@ func run() int {
 		micro.Flags(s.Flags()...),
 	)
 	cmdline.Parse(service, s.Check)
+	if err := consul.Err(service.Options().Registry); err != nil {
+		return fail(err)
+	}
 
 	t, closer, err := tracer.NewTracer(clientName, s.JaegerAddress)
 	if err != nil {

@@ -6,12 +6,12 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/micro/cli"
 	micro "github.com/micro/go-micro"
-	"github.com/micro/go-micro/broker"
-	"github.com/micro/go-micro/broker/memory"
 	grpcclient "github.com/micro/go-micro/client/grpc"
 	"github.com/micro/go-micro/config/cmd"
 	grpcserver "github.com/micro/go-micro/server/grpc"
@@ -34,19 +34,21 @@ func run() int {
 		delay         time.Duration
 		jaegerAddress string
 	)
-	registry, err := consul.NewRegistry() // at 127.0.0.1:8500
-	if err != nil {
-		return fail(err)
-	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the process at once, whatever it is waiting for.
+	context.AfterFunc(ctx, func() { signal.Reset(syscall.SIGINT, syscall.SIGTERM) })
+
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
 		micro.Server(grpcserver.NewServer()),
 		micro.Client(grpcclient.NewClient()),
-		micro.Registry(registry),
-		micro.Broker(memory.NewBroker(withContext)), // the default one opens a port that nobody uses
-		micro.Name("go.micro.srv.basis"),            // service name
-		micro.RegisterTTL(time.Second*30),           // how long a registration lasts
-		micro.RegisterInterval(time.Second*10),      // how often it is renewed
+		micro.Context(ctx),
+		micro.Registry(consul.NewRegistry()),   // at 127.0.0.1:8500
+		micro.Broker(cmdline.NewBroker()),      // one that opens no port
+		micro.Name("go.micro.srv.basis"),       // service name
+		micro.RegisterTTL(time.Second*30),      // how long a registration lasts
+		micro.RegisterInterval(time.Second*10), // how often it is renewed
 		micro.Cmd(cmd.NewCmd(
 			cmd.Name("srv"),
 			cmd.Description("registers the Basis service and answers its calls, until interrupted"),
@@ -69,6 +71,9 @@ func run() int {
 		}
 		return tracer.CheckAddress(jaegerAddress)
 	})
+	if err := consul.Err(service.Options().Registry); err != nil {
+		return fail(err)
+	}
 	name := service.Server().Options().Name
 
 	t, closer, err := tracer.NewTracer(name, jaegerAddress)
@@ -78,9 +83,8 @@ func run() int {
 	defer closer.Close() // sends the last spans
 	service.Init(micro.WrapHandler(ocplugin.NewHandlerWrapper(t)))
 
-	if opts := service.Options(); !advertise.Chosen(service.Server().Options()) {
-		service.Init(micro.Registry(advertise.Registry(opts.Registry, consul.Address(opts.Registry))))
-	}
+	registry := service.Options().Registry
+	service.Init(micro.Registry(advertise.Registry(registry, consul.Address(registry), service.Server().Options())))
 
 	basis := &handler.Basis{ID: name, Delay: delay}
 	if err := proto.RegisterBasisHandler(service.Server(), basis); err != nil {
@@ -92,12 +96,6 @@ func run() int {
 		return fail(err)
 	}
 	return 0
-}
-
-// withContext gives the memory broker the context without which it panics as
-// soon as it is told of the registry.
-func withContext(o *broker.Options) {
-	o.Context = context.Background()
 }
 
 func fail(err error) int {

@@ -60,6 +60,7 @@ type conn struct {
 	calls   int       // under way
 	used    time.Time // when the last one began
 	retired bool      // to be closed when the last one ends
+	untried bool      // neither seen up nor seen to fail
 }
 
 // Prefer is a client wrapper. It hides from the selector's strategy, for each
@@ -109,18 +110,25 @@ func (p *Pool) connected(services []*registry.Service) []*registry.Service {
 	return some
 }
 
-// mayCall reports whether the node at address is connected, or was never called.
-// One that lost its connection is connected to again in the background.
+// mayCall reports whether the node at address is connected, or may be for all
+// that is known: one that was never called, and one whose first connection is
+// still being made. A lost connection is made again in the background.
 func (p *Pool) mayCall(address string) bool {
 	c := p.conns[address]
 	if c == nil {
 		return true
 	}
-	state := c.GetState()
-	if state == connectivity.Idle {
+	switch c.GetState() {
+	case connectivity.Ready:
+		c.untried = false
+		return true
+	case connectivity.TransientFailure:
+		c.untried = false
+		return false
+	case connectivity.Idle:
 		c.Connect()
 	}
-	return state == connectivity.Ready
+	return c.untried
 }
 
 // Call is a call wrapper that makes the call itself, as go-micro's gRPC client
@@ -180,6 +188,7 @@ func (p *Pool) take(address string) (*conn, error) {
 		if c, err = dial(address); err != nil {
 			return nil, err
 		}
+		c.untried = true
 		p.conns[address] = c
 	}
 	c.calls++

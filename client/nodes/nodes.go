@@ -3,10 +3,12 @@
 package nodes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -47,14 +49,22 @@ func Find(ctx context.Context, c client.Client, service string) error {
 			}
 			timeout = none
 		case <-ctx.Done():
-			return timeout
+			return cmp.Or(interrupted(ctx), timeout)
 		}
 		select {
 		case <-time.After(lookupInterval):
 		case <-ctx.Done():
-			return none
+			return cmp.Or(interrupted(ctx), none)
 		}
 	}
+}
+
+// interrupted returns an error if ctx ended before its time.
+func interrupted(ctx context.Context) error {
+	if ctx.Err() == context.Canceled {
+		return errors.New("interrupted")
+	}
+	return nil
 }
 
 func lookUp(s selector.Selector, service string) error {
@@ -71,16 +81,21 @@ func isNone(err error) bool {
 	return err == registry.ErrNotFound || err == selector.ErrNotFound || err == selector.ErrNoneAvailable
 }
 
+// unreachable says why r could not be asked, and what to do.
 func unreachable(r registry.Registry, err error) error {
 	if r.String() != "consul" {
 		return fmt.Errorf("cannot ask %s: %w", place(r), err)
 	}
-	var transport *url.Error
-	if errors.As(err, &transport) {
-		err = transport.Err // without the URL, which place names in short
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err // without the URL, which place names in short
 	}
-	return fmt.Errorf(`no Consul agent at %s: %w; start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`,
-		consul.Address(r), err)
+	var dial *net.OpError
+	if errors.As(err, &dial) && dial.Op == "dial" {
+		return fmt.Errorf(`no Consul agent at %s: %w; start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`,
+			consul.Address(r), err)
+	}
+	return fmt.Errorf("cannot ask %s: %w; see its log, or name another agent with --registry_address", place(r), err)
 }
 
 // place names a registry in errors: "consul at 127.0.0.1:8500", or "mdns".

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"sync"
 	"testing"
@@ -106,12 +107,28 @@ func TestWatchTellsWhichNodeWasCalled(t *testing.T) {
 }
 
 func TestFindWaitsForANode(t *testing.T) {
-	r := memory.NewRegistry()
-	c := newClient(r, func(string) {})
+	r := &counting{Registry: memory.NewRegistry(), asked: make(chan struct{})}
 	found := make(chan error, 1)
-	go func() { found <- find(c, 30*time.Second) }()
-	register(t, r, "1", "a")
+	go func() { found <- find(newClient(r, func(string) {}), time.Minute) }()
+	<-r.asked // once there was nothing
+	register(t, r.Registry, "1", "a")
+	go func() {
+		for range r.asked {
+		}
+	}()
 	require.NoError(t, <-found)
+}
+
+// counting tells of each look-up, after it.
+type counting struct {
+	registry.Registry
+	asked chan struct{}
+}
+
+func (c *counting) GetService(name string) ([]*registry.Service, error) {
+	services, err := c.Registry.GetService(name)
+	c.asked <- struct{}{}
+	return services, err
 }
 
 // failing is a Consul that cannot be asked.
@@ -131,8 +148,18 @@ func TestFindSaysWhatIsMissing(t *testing.T) {
 	require.EqualError(t, find(c, 10*time.Millisecond),
 		`no node of go.micro.srv.basis is registered in memory; start one with "go run ./srv"`)
 
-	refused := &url.Error{Op: "Get", URL: "http://127.0.0.1:8500/v1/health", Err: errors.New("connection refused")}
+	refused := &url.Error{Op: "Get", URL: "http://127.0.0.1:8500/v1/health", Err: &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}}
 	c = newClient(&failing{memory.NewRegistry(), refused}, func(string) {})
 	require.EqualError(t, find(c, 10*time.Second),
-		`no Consul agent at 127.0.0.1:8500: connection refused; start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`)
+		`no Consul agent at 127.0.0.1:8500: dial tcp: connection refused; start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`)
+
+	denied := errors.New("Unexpected response code: 403 (Permission denied)")
+	c = newClient(&failing{memory.NewRegistry(), denied}, func(string) {})
+	require.EqualError(t, find(c, 10*time.Second),
+		"cannot ask consul at 127.0.0.1:8500: Unexpected response code: 403 (Permission denied); see its log, or name another agent with --registry_address")
+
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	c = newClient(memory.NewRegistry(), func(string) {})
+	require.EqualError(t, nodes.Find(ctx, c, service), "interrupted")
 }

@@ -4,16 +4,21 @@
 package cmdline
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/micro/cli"
 	micro "github.com/micro/go-micro"
+	"github.com/micro/go-micro/broker"
+	"github.com/micro/go-micro/broker/memory"
 	"github.com/micro/go-micro/config/cmd"
+	"github.com/micro/go-micro/server"
 )
 
 // exitUsage is the status of a command that was called wrongly.
@@ -31,42 +36,49 @@ Options (each can also be set by the variable in brackets):
 `
 
 // Parse calls service.Init, which reads the flags of go-micro and those given
-// with micro.Flags from os.Args and the environment. It then asks check
-// whether their values make sense. Bad usage ends the process with status 2,
-// and --help with status 0.
+// with micro.Flags from os.Args and the environment, where a variable that is
+// empty counts as not set. It then asks check whether their values make sense.
+// Bad usage ends the process with status 2, and --help with status 0.
 //
 // What service was built with by micro.Name, micro.RegisterTTL,
 // micro.RegisterInterval, micro.Registry and micro.Broker, and how often its
-// client tries again, holds unless a flag says otherwise, also where --server or --client put another implementation
-// in place of the one that was given these options.
+// client tries again, holds unless a flag says otherwise, also where --server
+// or --client put another implementation in place of the one that was given
+// these options.
 //
 // Wrappers are different: --client replaces a client with all its wrappers, so
 // they belong in a second service.Init, after Parse.
 func Parse(service micro.Service, check func() error) {
 	app := service.Options().Cmd.App()
-	cli.AppHelpTemplate = help
 	own := app.Flags[len(cmd.DefaultFlags):]
 	app.Flags = slices.Concat(own, withDefaults(cmd.DefaultFlags, service))
+	for _, f := range app.Flags {
+		unsetIfEmpty(f)
+	}
+	repair()
 
+	prefix := stderr(app.Name + ": ")
 	fail := func(err error) error {
-		fmt.Fprintf(os.Stderr, "%s: %v (see \"%[1]s --help\")\n", app.Name, err)
+		fmt.Fprintf(prefix, "%v (see \"%s --help\")\n", err, app.Name)
 		os.Exit(exitUsage)
 		return nil
 	}
+	cli.AppHelpTemplate = help
 	// go-micro prints its help page and exits with 0 when a flag is wrong.
 	app.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return fail(err) }
-	// The only error left to RunAndExitOnError is a variable that cannot be parsed.
+	// The only error left to the library is a variable that cannot be parsed.
+	app.ErrWriter = prefix
 	cli.OsExiter = func(int) { os.Exit(exitUsage) }
 	apply := app.Before
 	app.Before = func(ctx *cli.Context) error {
-		if err := checkMicro(ctx); err != nil {
-			return fail(err)
-		}
-		if err := apply(ctx); err != nil {
-			return fail(err)
-		}
-		if err := check(); err != nil {
-			return fail(err)
+		for _, step := range []func() error{
+			func() error { return checkMicro(ctx) },
+			func() error { return apply(ctx) },
+			check,
+		} {
+			if err := step(); err != nil {
+				return fail(err)
+			}
 		}
 		return nil
 	}
@@ -74,6 +86,56 @@ func Parse(service micro.Service, check func() error) {
 	service.Init()
 	opts := service.Options()
 	service.Init(micro.Registry(opts.Registry), micro.Broker(opts.Broker))
+}
+
+// stderr is a writer to stderr that puts itself before what is written.
+type stderr string
+
+func (prefix stderr) Write(b []byte) (int, error) {
+	_, err := fmt.Fprintf(os.Stderr, "%s%s", string(prefix), b)
+	return len(b), err
+}
+
+// NewBroker returns a broker that opens no port, for services that neither
+// publish nor subscribe. go-micro's default one listens on another port.
+func NewBroker(opts ...broker.Option) broker.Broker {
+	// Without a context it panics as soon as it is told of the registry.
+	withContext := func(o *broker.Options) { o.Context = context.Background() }
+	return memory.NewBroker(append([]broker.Option{withContext}, opts...)...)
+}
+
+// repair makes what flags choose work as what is there without them does.
+func repair() {
+	cmd.DefaultBrokers["memory"] = NewBroker
+	// The RPC server answers the calls that it has before it stops if it is told
+	// to, which it has to be when it is made.
+	for name, newServer := range cmd.DefaultServers {
+		cmd.DefaultServers[name] = func(opts ...server.Option) server.Server {
+			return newServer(append([]server.Option{server.Wait(nil)}, opts...)...)
+		}
+	}
+}
+
+// unsetIfEmpty removes a flag's variable from the environment if it is empty, as
+// "${VARIABLE:-}" in a compose file makes it. The library would take it for the
+// value.
+func unsetIfEmpty(f cli.Flag) {
+	var variable string
+	switch f := f.(type) {
+	case cli.StringFlag:
+		variable = f.EnvVar
+	case cli.StringSliceFlag:
+		variable = f.EnvVar
+	case cli.IntFlag:
+		variable = f.EnvVar
+	case cli.DurationFlag:
+		variable = f.EnvVar
+	case cli.BoolFlag:
+		variable = f.EnvVar
+	}
+	if v, ok := os.LookupEnv(variable); ok && v == "" {
+		os.Unsetenv(variable)
+	}
 }
 
 // withDefaults returns flags with what service was built with as their
@@ -115,23 +177,30 @@ func checkMicro(ctx *cli.Context) error {
 	if ctx.Args().Present() {
 		return fmt.Errorf("unexpected argument %q", ctx.Args().First())
 	}
-	if name := ctx.String("server"); cmd.DefaultServers[name] == nil {
-		return fmt.Errorf("unknown server %q; one of %s", name, names(cmd.DefaultServers))
-	}
-	if name := ctx.String("client"); cmd.DefaultClients[name] == nil {
-		return fmt.Errorf("unknown client %q; one of %s", name, names(cmd.DefaultClients))
-	}
-	if name := ctx.String("registry"); cmd.DefaultRegistries[name] == nil {
-		return fmt.Errorf("unknown registry %q; one of %s", name, names(cmd.DefaultRegistries))
+	for _, choice := range []struct {
+		flag  string
+		names []string
+	}{
+		{"server", names(cmd.DefaultServers)},
+		{"client", names(cmd.DefaultClients)},
+		{"registry", names(cmd.DefaultRegistries)},
+	} {
+		if name := ctx.String(choice.flag); name != "" && !slices.Contains(choice.names, name) {
+			return fmt.Errorf("unknown %s %q; one of %s", choice.flag, name, strings.Join(choice.names, ", "))
+		}
 	}
 	if addr := ctx.String("server_advertise"); addr != "" {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
 			return fmt.Errorf("--server_advertise: %w; want host:port", err)
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return fmt.Errorf("--server_advertise: port %q is not a number from 1 to 65535", port)
 		}
 	}
 	return nil
 }
 
-func names[V any](m map[string]V) string {
-	return strings.Join(slices.Sorted(maps.Keys(m)), ", ")
+func names[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
 }

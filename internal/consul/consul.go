@@ -6,6 +6,7 @@ package consul
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -20,10 +21,9 @@ const DefaultAddress = "127.0.0.1:8500"
 
 // NewRegistry returns go-micro's Consul registry for the agent that
 // CONSUL_HTTP_ADDR (DefaultAddress without it) or, later, --registry_address
-// names, with the settings of Consul's other CONSUL_HTTP_ variables. Files that
-// those name and that cannot be read are errors. Nothing is sent before the
-// registry is used.
-func NewRegistry() (registry.Registry, error) {
+// names, with the settings of Consul's other CONSUL_ variables. Nothing is sent,
+// and nothing is said of wrong settings, before the registry is used: see Err.
+func NewRegistry() registry.Registry {
 	cfg := api.DefaultConfig()
 	if cfg.Address == "localhost:8500" { // the library's default, which may be another's over IPv6
 		cfg.Address = DefaultAddress
@@ -33,15 +33,26 @@ func NewRegistry() (registry.Registry, error) {
 	// all of the above.
 	client, err := api.NewHttpClient(cfg.Transport, cfg.TLSConfig)
 	if err != nil {
-		return nil, fmt.Errorf("settings from CONSUL_ variables: %w", err)
+		client = new(http.Client)
 	}
 	client.Transport = bounded{client.Transport}
 	cfg.HttpClient = client
 	return &safe{
 		Registry: consul.NewRegistry(consul.Config(cfg)),
 		config:   *cfg,
+		err:      err,
 		known:    map[string][]*registry.Service{},
-	}, nil
+	}
+}
+
+// Err returns what is wrong with the settings of r, such as a file that a
+// variable names and that cannot be read. Only a registry that is used needs to
+// be asked.
+func Err(r registry.Registry) error {
+	if s, ok := r.(*safe); ok && s.err != nil {
+		return fmt.Errorf("settings from CONSUL_ variables: %w", s.err)
+	}
+	return nil
 }
 
 // safe makes one of go-micro's Consul registries safe to rely on. It looks
@@ -52,9 +63,11 @@ func NewRegistry() (registry.Registry, error) {
 type safe struct {
 	registry.Registry
 	config api.Config
+	err    error // in the settings
 
-	mu    sync.Mutex
-	known map[string][]*registry.Service // what Consul said last, by service
+	mu      sync.Mutex
+	known   map[string][]*registry.Service // what Consul said last, by service
+	watches int                            // how many watchers there were
 }
 
 // GetService returns the nodes of a service whose checks pass, with addresses
@@ -102,17 +115,21 @@ func bracket(address string) string {
 	return net.JoinHostPort(address[:i], address[i+1:])
 }
 
-// Address returns the host:port at which r is asked, or "" for a registry that
-// has none, as mdns.
+// Address returns the host:port at which r is asked, the first where there are
+// several, or "" for a registry that has none, as mdns.
 func Address(r registry.Registry) string {
-	addr := ""
 	if addrs := r.Options().Addrs; len(addrs) > 0 {
-		addr = addrs[0]
-	} else if s, ok := r.(*safe); ok {
-		addr = s.config.Address
-	} else {
-		return ""
+		return hostPort(addrs[0])
 	}
+	if s, ok := r.(*safe); ok {
+		return hostPort(s.config.Address)
+	}
+	return ""
+}
+
+// hostPort strips the scheme that Consul's addresses may have, and adds the port
+// that they may lack.
+func hostPort(addr string) string {
 	if _, after, ok := strings.Cut(addr, "://"); ok {
 		addr = after
 	}

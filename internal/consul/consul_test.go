@@ -3,7 +3,9 @@ package consul
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,8 +25,7 @@ func TestAddress(t *testing.T) {
 		{"", "[::1]:1", "[::1]:1"},
 	} {
 		t.Setenv("CONSUL_HTTP_ADDR", test.variable)
-		r, err := NewRegistry()
-		require.NoError(t, err)
+		r := NewRegistry()
 		if test.option != "" {
 			// As Init does, but without asking whether anyone is there.
 			r = &withAddr{r, test.option}
@@ -105,8 +106,7 @@ func TestAHangingAgentIsGivenUp(t *testing.T) {
 	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer hanging.Close()
 	defer close(release)
-	r, err := NewRegistry()
-	require.NoError(t, err)
+	r := NewRegistry()
 
 	done := make(chan error, 1)
 	go func() {
@@ -126,9 +126,8 @@ func TestAHangingAgentIsGivenUp(t *testing.T) {
 }
 
 func TestWatchWantsAService(t *testing.T) {
-	r, err := NewRegistry()
-	require.NoError(t, err)
-	_, err = r.Watch()
+	r := NewRegistry()
+	_, err := r.Watch()
 	require.ErrorContains(t, err, "no service given")
 }
 
@@ -142,8 +141,7 @@ func TestAStoppedWatcherSaysSo(t *testing.T) {
 	defer agent.Close()
 	defer close(release)
 	t.Setenv("CONSUL_HTTP_ADDR", strings.TrimPrefix(agent.URL, "http://"))
-	r, err := NewRegistry()
-	require.NoError(t, err)
+	r := NewRegistry()
 	w, err := r.Watch(registry.WatchService("svc"))
 	require.NoError(t, err)
 	go func() {
@@ -152,4 +150,45 @@ func TestAStoppedWatcherSaysSo(t *testing.T) {
 	}()
 	_, err = w.Next()
 	require.Equal(t, registry.ErrWatcherStopped, err)
+}
+
+func TestWatchersTakeAddressesInTurn(t *testing.T) {
+	var asked [2]atomic.Int64
+	var addrs []string
+	for i := range asked {
+		agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			asked[i].Add(1)
+			w.WriteHeader(http.StatusInternalServerError)
+		}))
+		defer agent.Close()
+		addrs = append(addrs, strings.TrimPrefix(agent.URL, "http://"))
+	}
+	r := NewRegistry()
+	require.NoError(t, r.Init(registry.Addrs(addrs...)))
+	before := [2]int64{asked[0].Load(), asked[1].Load()} // Init tries an address out
+	for range 2 {
+		w, err := r.Watch(registry.WatchService("svc"))
+		require.NoError(t, err)
+		_, err = w.Next()
+		require.Error(t, err)
+	}
+	for i := range asked {
+		require.EqualValues(t, 1, asked[i].Load()-before[i], "agent %d", i)
+	}
+}
+
+func TestWrongSettingsAreToldWhenAsked(t *testing.T) {
+	t.Setenv("CONSUL_CACERT", "nowhere.pem")
+	require.ErrorContains(t, Err(NewRegistry()), "nowhere.pem")
+	require.NoError(t, Err(memory.NewRegistry()))
+}
+
+// TestMain clears what the caller's environment says.
+func TestMain(m *testing.M) {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "CONSUL_") {
+			os.Unsetenv(name)
+		}
+	}
+	os.Exit(m.Run())
 }

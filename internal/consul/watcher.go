@@ -9,7 +9,9 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// Watch returns a watcher of the service that opts name.
+// Watch returns a watcher of the service that opts name. Where there are several
+// addresses, each watcher takes the next: go-micro's cache makes a new one when
+// the last has failed.
 func (s *safe) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 	var wo registry.WatchOptions
 	for _, o := range opts {
@@ -19,7 +21,12 @@ func (s *safe) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 		return nil, fmt.Errorf("watching Consul: no service given; use registry.WatchService")
 	}
 	config := s.config
-	config.Address = Address(s)
+	if addrs := s.Options().Addrs; len(addrs) > 0 {
+		s.mu.Lock()
+		config.Address = addrs[s.watches%len(addrs)]
+		s.watches++
+		s.mu.Unlock()
+	}
 	client, err := api.NewClient(&config)
 	if err != nil {
 		return nil, fmt.Errorf("watching %s in Consul at %s: %w", wo.Service, config.Address, err)

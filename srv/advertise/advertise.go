@@ -10,6 +10,7 @@ package advertise
 import (
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/micro/go-micro/registry"
 	"github.com/micro/go-micro/server"
@@ -31,18 +32,20 @@ const (
 // called by itself. An empty registryAddr stands for the default route.
 //
 // The address is looked up at each registration, so a registry whose name
-// resolves later, or a new network, needs no restart.
-func Registry(r registry.Registry, registryAddr string) registry.Registry {
-	return &advertised{Registry: r, registryAddr: registryAddr}
+// resolves later, or a new network, needs no restart. Where opts, the server's,
+// name an address to advertise, or one to listen on, that stays.
+func Registry(r registry.Registry, registryAddr string, opts server.Options) registry.Registry {
+	return &advertised{Registry: r, registryAddr: registryAddr, chosen: chosen(opts)}
 }
 
-// Chosen reports whether opts name the address to advertise: with an advertise
+// chosen reports whether opts name the host to advertise: with an advertise
 // address, or by listening on one address only.
-func Chosen(opts server.Options) bool {
+func chosen(opts server.Options) bool {
+	addr := opts.Address
 	if opts.Advertise != "" {
-		return true
+		addr = opts.Advertise
 	}
-	host, _, err := net.SplitHostPort(opts.Address)
+	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return false
 	}
@@ -53,21 +56,27 @@ func Chosen(opts server.Options) bool {
 type advertised struct {
 	registry.Registry
 	registryAddr string
+	chosen       bool
 	last         string // the host of the last registration; Register has one caller
 }
 
 func (a *advertised) Register(s *registry.Service, opts ...registry.RegisterOption) error {
-	host := Host(a.registryAddr)
-	if host != a.last {
-		log.Infof("Advertising %s", host)
-		a.last = host
-	}
 	moved := *s
 	moved.Nodes = make([]*registry.Node, len(s.Nodes))
 	for i, node := range s.Nodes {
-		_, port, err := net.SplitHostPort(node.Address)
+		host, port, err := net.SplitHostPort(node.Address)
 		if err != nil {
 			return fmt.Errorf("address of node %s: %w", node.Id, err)
+		}
+		if !a.chosen {
+			host = Host(a.registryAddr)
+		}
+		if a.String() == "mdns" && strings.Contains(host, ":") {
+			return fmt.Errorf("cannot register %s: go-micro's mDNS registry carries IPv4 addresses only; name one with --server_advertise, or use Consul", host)
+		}
+		if host != a.last {
+			log.Infof("Advertising %s", host)
+			a.last = host
 		}
 		n := *node
 		n.Address = net.JoinHostPort(host, port)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/micro/go-micro/registry"
+	"github.com/micro/go-micro/registry/mdns"
 	"github.com/micro/go-micro/registry/memory"
 	"github.com/micro/go-micro/server"
 	"github.com/stretchr/testify/require"
@@ -37,41 +38,55 @@ func TestHost(t *testing.T) {
 	}
 }
 
-func TestChosen(t *testing.T) {
-	for _, test := range []struct {
-		address, advertise string
-		want               bool
-	}{
-		{":0", "", false},
-		{":8080", "", false},
-		{"0.0.0.0:8080", "", false},
-		{"[::]:8080", "", false},
-		{"127.0.0.1:0", "", true},
-		{"[fd00::2]:0", "", true},
-		{"localhost:0", "", true},
-		{":0", "192.0.2.1:8080", true},
+// registered returns what is registered for a server that go-micro thinks is at
+// [fd00::2]:4711, which is its guess for one that listens everywhere.
+func registered(t *testing.T, opts server.Options, guess string) string {
+	t.Helper()
+	inner := memory.NewRegistry()
+	node := &registry.Node{Id: "svc-1", Address: guess}
+	service := &registry.Service{Name: "svc", Version: "1", Nodes: []*registry.Node{node}}
+	require.NoError(t, advertise.Registry(inner, "127.0.0.1:8500", opts).Register(service))
+	require.Equal(t, guess, node.Address, "the caller's own node is left alone")
+	got, err := inner.GetService("svc")
+	require.NoError(t, err)
+	return got[0].Nodes[0].Address
+}
+
+func TestAddressesThatAreNotChosenAreReplaced(t *testing.T) {
+	want := net.JoinHostPort(advertise.Host("127.0.0.1:8500"), "4711")
+	for _, opts := range []server.Options{
+		{Address: ":0"},
+		{Address: ":4711"},
+		{Address: "0.0.0.0:4711"},
+		{Address: "[::]:4711"},
+		{Address: "127.0.0.1:0", Advertise: ":4711"},
+		{Address: ":0", Advertise: "0.0.0.0:4711"},
 	} {
-		got := advertise.Chosen(server.Options{Address: test.address, Advertise: test.advertise})
-		require.Equal(t, test.want, got, "%+v", test)
+		require.Equal(t, want, registered(t, opts, "[fd00::2]:4711"), "%+v", opts)
 	}
 }
 
-func TestRegisterMovesTheNodeAndLeavesTheCallersAlone(t *testing.T) {
-	inner := memory.NewRegistry()
-	r := advertise.Registry(inner, "127.0.0.1:8500")
-	node := &registry.Node{Id: "svc-1", Address: "[fd00::2]:4711"}
-	service := &registry.Service{Name: "svc", Version: "1", Nodes: []*registry.Node{node}}
-	require.NoError(t, r.Register(service))
-	require.Equal(t, "[fd00::2]:4711", node.Address)
+func TestAddressesThatAreChosenStay(t *testing.T) {
+	for _, test := range []struct {
+		opts server.Options
+		node string
+	}{
+		{server.Options{Address: "127.0.0.1:0"}, "127.0.0.1:4711"},
+		{server.Options{Address: "[fd00::2]:0"}, "[fd00::2]:4711"},
+		{server.Options{Address: "localhost:0"}, "localhost:4711"},
+		{server.Options{Address: ":0", Advertise: "192.0.2.1:8080"}, "192.0.2.1:8080"},
+	} {
+		require.Equal(t, test.node, registered(t, test.opts, test.node), "%+v", test.opts)
+	}
+}
 
-	got, err := inner.GetService("svc")
-	require.NoError(t, err)
-	require.Equal(t, net.JoinHostPort(advertise.Host("127.0.0.1:8500"), "4711"), got[0].Nodes[0].Address)
+func TestWhatCannotBeRegistered(t *testing.T) {
+	service := func(address string) *registry.Service {
+		return &registry.Service{Name: "svc", Nodes: []*registry.Node{{Id: "svc-1", Address: address}}}
+	}
+	r := advertise.Registry(memory.NewRegistry(), "", server.Options{Address: ":0"})
+	require.ErrorContains(t, r.Register(service("nonsense")), "address of node svc-1")
 
-	require.NoError(t, r.Deregister(service))
-	_, err = inner.GetService("svc")
-	require.Error(t, err)
-
-	node.Address = "nonsense"
-	require.ErrorContains(t, r.Register(service), "address of node svc-1")
+	r = advertise.Registry(mdns.NewRegistry(), "", server.Options{Address: "[fd00::2]:0"})
+	require.ErrorContains(t, r.Register(service("[fd00::2]:4711")), "IPv4 addresses only")
 }
