@@ -56,7 +56,8 @@ func main() {
 
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second interrupt ends the process
+	context.AfterFunc(ctx, stop)   // a second interrupt ends the process
+	signal.Ignore(syscall.SIGPIPE) // "client | head": writing fails instead
 	findCtx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
 
@@ -96,10 +97,18 @@ func run() int {
 	r := report.New(s.Requests, s.Verbose)
 	calls.Make(ctx, plan, func(ctx context.Context) calls.Result {
 		return hello(ctx, t, basis, s.Name)
-	}, r.Add)
+	}, func(c calls.Result) {
+		r.Add(c)
+		if r.Err() != nil {
+			stop() // nobody reads the answers
+		}
+	})
 
 	if s.Requests != 1 {
 		r.Sum()
+	}
+	if err := r.Err(); err != nil {
+		return fail(err)
 	}
 	if s.Requests > 0 && r.Made() < s.Requests {
 		return fail(fmt.Errorf("interrupted after %d of %d calls", r.Made(), s.Requests))

@@ -1,8 +1,7 @@
 // Command tools builds the Consul and Jaeger that the demo and the end-to-end
 // tests run on, from the modules in this directory: "make tools".
 //
-// With -path it prints where built tools are kept, and with -check it only
-// tells, by its exit status, whether all are there.
+// With -path it prints where built tools are kept.
 package main
 
 import (
@@ -22,7 +21,6 @@ func main() {
 
 func run() int {
 	path := flag.Bool("path", false, "print the directory of built tools")
-	check := flag.Bool("check", false, "exit with 0 if all tools are there, and 1 if not")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -36,13 +34,7 @@ func run() int {
 		return 0
 	}
 	for _, t := range []tool.Tool{tool.Consul, tool.Jaeger} {
-		var err error
-		if *check {
-			_, err = t.Find()
-		} else {
-			_, err = t.Build(ctx, ".", os.Stdout)
-		}
-		if err != nil {
+		if _, err := t.Build(ctx, ".", os.Stdout); err != nil {
 			return fail(err)
 		}
 	}

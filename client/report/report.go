@@ -28,6 +28,7 @@ type Report struct {
 	bar            *mpb.Bar // nil when there is none
 
 	start     time.Time
+	err       error // in writing answers
 	made      int
 	failures  map[string]int          // by kind
 	nodes     map[string]int          // by address
@@ -98,7 +99,9 @@ func (r *Report) Add(c calls.Result) {
 		outcome = failure.Describe(c.Err)
 		r.failures[failure.Kind(c.Err)]++
 	} else {
-		fmt.Fprintln(r.answers, c.Answer)
+		if _, err := fmt.Fprintln(r.answers, c.Answer); err != nil && r.err == nil {
+			r.err = fmt.Errorf("writing answers: %w", err)
+		}
 		_ = r.latencies.RecordValue(min(c.Latency, maxLatency).Microseconds())
 	}
 	switch {
@@ -112,6 +115,9 @@ func (r *Report) Add(c calls.Result) {
 		r.bar.Increment()
 	}
 }
+
+// Err returns the first error in writing answers. What was not written is lost.
+func (r *Report) Err() error { return r.err }
 
 // Made returns how many calls were added.
 func (r *Report) Made() int { return r.made }

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"io"
 	"regexp"
 	"testing"
 	"time"
@@ -73,4 +74,17 @@ func TestASummaryOfNothing(t *testing.T) {
 	newReport(&notes, &notes, false).Sum()
 	require.NotContains(t, notes.String(), "latency")
 	require.NotContains(t, notes.String(), "NaN")
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
+
+func TestAnswersThatCannotBeWrittenAreAnError(t *testing.T) {
+	var notes bytes.Buffer
+	r := newReport(full{}, &notes, false)
+	require.NoError(t, r.Err())
+	r.Add(results[0])
+	r.Add(results[1])
+	require.ErrorContains(t, r.Err(), "writing answers: ")
 }

@@ -15,7 +15,7 @@ func TestProcess(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	log := filepath.Join(t.TempDir(), "log")
-	p, err := Start("sh", log, []string{"WORD=hello"}, "/bin/sh", "-c", `trap 'echo bye; exit 3' TERM; echo $WORD; while :; do sleep 0.01; done`)
+	p, err := Start("sh", log, Environ("WORD=hello"), "/bin/sh", "-c", `trap 'echo bye; exit 3' TERM; echo $WORD; while :; do sleep 0.01; done`)
 	require.NoError(t, err)
 	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("hello"), 1))
 	require.EqualError(t, p.Stop(syscall.SIGTERM), "exit status 3")
@@ -57,4 +57,13 @@ func TestParseTrace(t *testing.T) {
 
 	_, err = parseTrace([]byte(`{"data":[]}`))
 	require.ErrorContains(t, err, "0 traces")
+}
+
+func TestEnviron(t *testing.T) {
+	t.Setenv("MICRO_REGISTRY", "mdns")
+	t.Setenv("OTHER", "kept")
+	env := Environ("MICRO_REGISTRY_ADDRESS=127.0.0.1:1")
+	require.NotContains(t, env, "MICRO_REGISTRY=mdns")
+	require.Contains(t, env, "OTHER=kept")
+	require.Contains(t, env, "MICRO_REGISTRY_ADDRESS=127.0.0.1:1")
 }

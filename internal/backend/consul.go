@@ -30,7 +30,7 @@ func StartConsul(ctx context.Context, path, dir, host string, port int) (*Consul
 		port = ports[0]
 	}
 	addr := net.JoinHostPort(host, strconv.Itoa(port))
-	p, err := Start("consul", filepath.Join(dir, "consul.log"), nil, path, "agent", "-dev",
+	p, err := Start("consul", filepath.Join(dir, "consul.log"), Environ(), path, "agent", "-dev",
 		"-bind", "127.0.0.1", "-client", host,
 		"-http-port", strconv.Itoa(port),
 		"-server-port", strconv.Itoa(ports[1]),

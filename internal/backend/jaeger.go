@@ -40,11 +40,11 @@ func StartJaeger(ctx context.Context, path, dir string, uiPort, spansPort int) (
 		return nil, err
 	}
 	j := &Jaeger{Addr: local(spansPort), URL: "http://" + local(uiPort)}
-	j.Process, err = Start("jaeger", filepath.Join(dir, "jaeger.log"), []string{
-		"BASIS_JAEGER_SPANS=" + j.Addr,
-		"BASIS_JAEGER_QUERY=" + local(uiPort),
-		"BASIS_JAEGER_QUERY_GRPC=" + local(ports[2]),
-	}, path, "--config", "file:"+config)
+	j.Process, err = Start("jaeger", filepath.Join(dir, "jaeger.log"), Environ(
+		"BASIS_JAEGER_SPANS="+j.Addr,
+		"BASIS_JAEGER_QUERY="+local(uiPort),
+		"BASIS_JAEGER_QUERY_GRPC="+local(ports[2]),
+	), path, "--config", "file:"+config)
 	if err != nil {
 		return nil, err
 	}

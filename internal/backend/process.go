@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -32,8 +34,8 @@ type Process struct {
 	err  error         // how; valid after done
 }
 
-// Start runs path with args. Its output is appended to the file at log, and env
-// is added to this process's environment.
+// Start runs path with args in the environment env. Its output is appended to the
+// file at log.
 func Start(name, log string, env []string, path string, args ...string) (*Process, error) {
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -41,7 +43,7 @@ func Start(name, log string, env []string, path string, args ...string) (*Proces
 	}
 	defer f.Close() // the process has its own
 	cmd := exec.Command(path, args...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = f, f
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
@@ -52,6 +54,17 @@ func Start(name, log string, env []string, path string, args ...string) (*Proces
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// Environ returns this process's environment without the variables that set up
+// the pair, Consul or Jaeger, and with those in env.
+func Environ(env ...string) []string {
+	all := slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return slices.ContainsFunc([]string{"BASIS_", "MICRO_", "CONSUL_", "JAEGER_"}, func(prefix string) bool {
+			return strings.HasPrefix(variable, prefix)
+		})
+	})
+	return append(all, env...)
 }
 
 // Stop sends a signal, SIGTERM unless the process is to be killed, and waits

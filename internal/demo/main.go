@@ -164,7 +164,7 @@ func (d *demo) start(binary string, args ...string) (*backend.Process, error) {
 	d.started++
 	name := fmt.Sprintf("%s-%d", binary, d.started)
 	fmt.Printf("   $ %s &\n", strings.Join(append([]string{binary}, args...), " "))
-	p, err := backend.Start(name, filepath.Join(d.dir, name+".log"), append(d.logging, d.env...), filepath.Join(d.dir, binary), args...)
+	p, err := backend.Start(name, filepath.Join(d.dir, name+".log"), backend.Environ(append(d.logging, d.env...)...), filepath.Join(d.dir, binary), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (d *demo) start(binary string, args ...string) (*backend.Process, error) {
 // client returns the command that runs the client.
 func (d *demo) client(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(d.dir, "client"), args...)
-	cmd.Env = append(os.Environ(), d.env...)
+	cmd.Env = backend.Environ(d.env...)
 	return cmd
 }
 
