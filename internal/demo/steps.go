@@ -259,30 +259,52 @@ func tracing(ctx context.Context, d *demo) error {
 	return nil
 }
 
-// loggedSpans wants two spans of a trace in the client's log, and two in that of
-// the server that answered.
+// loggedSpans wants the spans of a trace in the logs, two of the client and two
+// of the server that answered, each the parent of the next.
 func (d *demo) loggedSpans(ctx context.Context, trace, notes string) error {
-	ofTrace := regexp.MustCompile(`Reporting span ` + trace + `:.*`)
-	if n := len(ofTrace.FindAllString(notes, -1)); n != 2 {
-		return fmt.Errorf("the client logged %d spans of trace %s, not 2", n, trace)
+	ofTrace := regexp.MustCompile(`Reporting span ` + trace + `:([0-9a-f]+):([0-9a-f]+):`)
+	spans := ofTrace.FindAllStringSubmatch(notes, -1)
+	if len(spans) != 2 {
+		return fmt.Errorf("the client logged %d spans of trace %s, not 2", len(spans), trace)
 	}
+	server, err := d.serversSpans(ctx, ofTrace)
+	if err != nil {
+		return err
+	}
+	children := map[string]string{} // by parent
+	for _, s := range append(spans, server...) {
+		children[s[2]] = s[1]
+	}
+	parent := "0000000000000000"
+	for range 4 {
+		child, ok := children[parent]
+		if !ok {
+			return fmt.Errorf("no span of trace %s has the parent %s", trace, parent)
+		}
+		parent = child
+	}
+	return nil
+}
+
+// serversSpans waits until a server has logged two spans, and shows them.
+func (d *demo) serversSpans(ctx context.Context, ofTrace *regexp.Regexp) ([][]string, error) {
 	for {
 		for _, p := range d.servers {
 			log, err := os.ReadFile(p.Log)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			if spans := ofTrace.FindAllString(string(log), -1); len(spans) == 2 {
+			if spans := ofTrace.FindAllStringSubmatch(string(log), -1); len(spans) == 2 {
 				for _, s := range spans {
-					fmt.Printf("   | %s: %s\n", p.Name, s)
+					fmt.Printf("   | %s: %s\n", p.Name, s[0])
 				}
-				return nil
+				return spans, nil
 			}
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("no server logged two spans of trace %s", trace)
+			return nil, fmt.Errorf("no server logged two matches of %v", ofTrace)
 		}
 	}
 }
