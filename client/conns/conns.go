@@ -160,19 +160,21 @@ func (p *Pool) Call(next client.CallFunc) client.CallFunc {
 // wait returns when c is connected, or has failed to connect, which the call
 // will tell. Taking too long is an error.
 func wait(ctx context.Context, c *conn) error {
+	if c.GetState() == connectivity.Ready {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	for {
-		switch state := c.GetState(); state {
+		state := c.GetState()
+		switch state {
 		case connectivity.Ready, connectivity.TransientFailure, connectivity.Shutdown:
 			return nil
 		case connectivity.Idle:
 			c.Connect()
-			fallthrough
-		default:
-			if !c.WaitForStateChange(ctx, state) {
-				return fmt.Errorf("no answer within %v", connectTimeout)
-			}
+		}
+		if !c.WaitForStateChange(ctx, state) {
+			return fmt.Errorf("no answer within %v", connectTimeout)
 		}
 	}
 }
