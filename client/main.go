@@ -46,6 +46,10 @@ const (
 // service.
 const findTimeout = 700 * time.Millisecond
 
+// maxGrace is how long, at most, an interrupted client waits for the calls that
+// are under way.
+const maxGrace = 5 * time.Second
+
 // retries is how often, by default, a call is tried again at another node. Of
 // three nodes, two may fail at once.
 const retries = 2
@@ -93,9 +97,9 @@ func run() int {
 	}
 
 	basis := proto.NewBasisService(serviceName, service.Client())
-	plan := calls.Plan{Requests: s.Requests, Concurrency: s.Concurrency, Grace: s.HystrixTimeout}
+	plan := calls.Plan{Requests: s.Requests, Concurrency: s.Concurrency, Grace: min(s.HystrixTimeout, maxGrace)}
 	r := report.New(s.Requests, s.Verbose)
-	calls.Make(ctx, plan, func(ctx context.Context) calls.Result {
+	left := calls.Make(ctx, plan, func(ctx context.Context) calls.Result {
 		return hello(ctx, t, basis, s.Name)
 	}, func(c calls.Result) {
 		r.Add(c)
@@ -109,6 +113,9 @@ func run() int {
 	}
 	if err := r.Err(); err != nil {
 		return fail(err)
+	}
+	if left > 0 {
+		return fail(fmt.Errorf("interrupted with %d calls under way, after %d", left, r.Made()))
 	}
 	if s.Requests > 0 && r.Made() < s.Requests {
 		return fail(fmt.Errorf("interrupted after %d of %d calls", r.Made(), s.Requests))

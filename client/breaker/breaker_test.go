@@ -36,6 +36,7 @@ const maxConcurrent = 2
 // has a circuit of its own, named after it.
 func guarded(t *testing.T, cfg hystrix.CommandConfig, call func(context.Context) error) func() error {
 	t.Helper()
+	hystrix.Flush() // what an earlier run of the same test left
 	req := client.NewRequest(t.Name(), "Basis.Hello", nil)
 	hystrix.ConfigureCommand(t.Name()+".Basis.Hello", cfg)
 	c := breaker.Guard(hystrixplugin.NewClientWrapper(), maxConcurrent)(&fake{call: call, timeout: time.Minute})

@@ -70,22 +70,21 @@ func Begin(ctx context.Context) error {
 }
 
 // Make calls do as plan says and hands each result to report, one at a time, as
-// they come. When ctx is done no more calls begin, those that have begun may
-// take plan.Grace, and the others, which are not reported, are left to
-// themselves.
+// they come. When ctx is done no more calls begin, and those that have begun may
+// take plan.Grace. It returns how many of those it did not wait for.
 //
 // The context that do gets outlives ctx, so that an interrupt does not fail
 // calls. Make sets each result's number.
-func Make(ctx context.Context, plan Plan, do func(context.Context) Result, report func(Result)) {
+func Make(ctx context.Context, plan Plan, do func(context.Context) Result, report func(Result)) (left int) {
 	var (
 		started  atomic.Int64
 		callers  sync.WaitGroup
 		results  = make(chan Result)
-		left     = make(chan struct{}) // closed when nobody reads results any more
+		over     = make(chan struct{}) // closed when nobody reads results any more
 		out      = &gate{interrupted: ctx.Done()}
 		reported = 0
 	)
-	defer close(left)
+	defer close(over)
 	n := plan.Concurrency
 	if plan.Requests > 0 {
 		n = min(n, plan.Requests)
@@ -105,7 +104,7 @@ func Make(ctx context.Context, plan Plan, do func(context.Context) Result, repor
 				r.Number = n
 				select {
 				case results <- r:
-				case <-left:
+				case <-over:
 					return
 				}
 			}
@@ -122,7 +121,7 @@ func Make(ctx context.Context, plan Plan, do func(context.Context) Result, repor
 		select {
 		case r, ok := <-results:
 			if !ok {
-				return
+				return 0
 			}
 			report(r)
 			reported++
@@ -130,7 +129,8 @@ func Make(ctx context.Context, plan Plan, do func(context.Context) Result, repor
 			done = nil
 			giveUp = time.After(plan.Grace)
 		case <-giveUp:
-			return
+			return out.count() - reported
 		}
 	}
+	return 0
 }

@@ -33,17 +33,14 @@ const (
 	// connectTimeout is how long a call waits for its node's connection before
 	// it is better tried at another node. A handshake within a data centre
 	// takes a few milliseconds.
-	connectTimeout = 500 * time.Millisecond
+	connectTimeout = 300 * time.Millisecond
 	// maxBackoff is how long, at most, passes between attempts to connect to a
 	// node, and so how soon one that is back is called again.
 	maxBackoff = 3 * time.Second
-	// idleTimeout is how long the connection to a node that is not called any
-	// more is kept.
-	idleTimeout = time.Minute
 )
 
-// Pool is the connections of one client. Its methods Prefer and Call belong
-// among that client's wrappers and call wrappers.
+// Pool is the connections of one client to the nodes of one service. Its methods
+// Prefer and Call belong among that client's wrappers and call wrappers.
 type Pool struct {
 	mu    sync.Mutex
 	conns map[string]*conn // by address
@@ -57,10 +54,9 @@ func New() *Pool {
 // conn is one node's connection. Its fields are guarded by the pool's mutex.
 type conn struct {
 	*grpc.ClientConn
-	calls   int       // under way
-	used    time.Time // when the last one began
-	retired bool      // to be closed when the last one ends
-	untried bool      // neither seen up nor seen to fail
+	calls   int  // under way
+	retired bool // to be closed when the last one ends
+	untried bool // neither seen up nor seen to fail
 }
 
 // Prefer is a client wrapper. It hides from the selector's strategy, for each
@@ -87,15 +83,18 @@ func (p *preferring) Call(ctx context.Context, req client.Request, rsp any, opts
 	return p.Client.Call(ctx, req, rsp, append(opts[:len(opts):len(opts)], p.option)...)
 }
 
-// connected returns services without the nodes that are not connected.
+// connected returns services without the nodes that are not connected. It drops
+// the connections of nodes that are not among them any more.
 func (p *Pool) connected(services []*registry.Service) []*registry.Service {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var some []*registry.Service
+	listed := map[string]bool{}
 	for _, service := range services {
 		s := *service
 		s.Nodes = nil
 		for _, node := range service.Nodes {
+			listed[node.Address] = true
 			if p.mayCall(node.Address) {
 				s.Nodes = append(s.Nodes, node)
 			}
@@ -104,10 +103,25 @@ func (p *Pool) connected(services []*registry.Service) []*registry.Service {
 			some = append(some, &s)
 		}
 	}
+	for address, c := range p.conns {
+		if !listed[address] {
+			delete(p.conns, address)
+			c.retire()
+		}
+	}
 	if len(some) == 0 {
 		return services
 	}
 	return some
+}
+
+// retire closes c as soon as it has no calls. The pool's mutex must be held, and
+// c not be in the pool any more.
+func (c *conn) retire() {
+	c.retired = true
+	if c.calls == 0 {
+		c.Close()
+	}
 }
 
 // mayCall reports whether the node at address is connected, or may be for all
@@ -147,6 +161,9 @@ func (p *Pool) Call(next client.CallFunc) client.CallFunc {
 		}
 		defer p.release(c)
 		if err := wait(ctx, c); err != nil {
+			p.mu.Lock()
+			c.untried = false
+			p.mu.Unlock()
 			return errors.InternalServerError("go.micro.client", "connecting to %s: %v", node.Address, err)
 		}
 		err = c.Invoke(outgoing(ctx, req, opts), method(req), req.Body(), rsp)
@@ -163,7 +180,7 @@ func wait(ctx context.Context, c *conn) error {
 	if c.GetState() == connectivity.Ready {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %v", connectTimeout))
 	defer cancel()
 	for {
 		state := c.GetState()
@@ -174,7 +191,7 @@ func wait(ctx context.Context, c *conn) error {
 			c.Connect()
 		}
 		if !c.WaitForStateChange(ctx, state) {
-			return fmt.Errorf("no answer within %v", connectTimeout)
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -185,7 +202,6 @@ func (p *Pool) take(address string) (*conn, error) {
 	defer p.mu.Unlock()
 	c := p.conns[address]
 	if c == nil {
-		p.closeIdle()
 		var err error
 		if c, err = dial(address); err != nil {
 			return nil, err
@@ -194,7 +210,6 @@ func (p *Pool) take(address string) (*conn, error) {
 		p.conns[address] = c
 	}
 	c.calls++
-	c.used = time.Now()
 	return c, nil
 }
 
@@ -220,20 +235,9 @@ func (p *Pool) replace(address string, old *conn) {
 	if err != nil {
 		return // it could be dialed before, so this does not happen
 	}
-	c.used = old.used
 	c.Connect()
 	p.conns[address] = c
-	old.retired = true
-}
-
-// closeIdle closes connections to nodes that are not called any more.
-func (p *Pool) closeIdle() {
-	for address, c := range p.conns {
-		if c.calls == 0 && time.Since(c.used) > idleTimeout {
-			c.Close()
-			delete(p.conns, address)
-		}
-	}
+	old.retire()
 }
 
 func dial(address string) (*conn, error) {

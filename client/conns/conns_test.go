@@ -32,9 +32,10 @@ const service = "go.micro.srv.basis"
 // it hangs it answers nothing, not even a handshake.
 type node struct {
 	id          string
-	server      string // where the server listens
-	address     string // where the relay does
-	connections atomic.Int64
+	server      string       // where the server listens
+	address     string       // where the relay does
+	connections atomic.Int64 // so far
+	closed      atomic.Int64 // of them
 	hang        atomic.Bool
 
 	mu   sync.Mutex
@@ -102,7 +103,10 @@ func (n *node) serve(l net.Listener) {
 		n.mu.Lock()
 		n.open = append(n.open, in, out)
 		n.mu.Unlock()
-		go n.copy(out, in)
+		go func() {
+			n.copy(out, in) // until the client closes
+			n.closed.Add(1)
+		}()
 		go n.copy(in, out)
 	}
 }
@@ -124,6 +128,9 @@ func (n *node) copy(to, from net.Conn) {
 	}
 }
 
+// live returns how many connections clients have to the node.
+func (n *node) live() int64 { return n.connections.Load() - n.closed.Load() }
+
 // kill ends the node as the end of its process would.
 func (n *node) kill() {
 	n.mu.Lock()
@@ -134,12 +141,31 @@ func (n *node) kill() {
 	n.open = nil
 }
 
+// uncached is a selector that asks the registry each time, so that changes count
+// at once.
+type uncached struct {
+	selector.Selector
+	registry registry.Registry
+}
+
+func (u *uncached) Select(name string, opts ...selector.SelectOption) (selector.Next, error) {
+	var o selector.SelectOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	services, err := u.registry.GetService(name)
+	if err != nil {
+		return nil, err
+	}
+	return o.Strategy(services), nil
+}
+
 // newClient returns a function that makes a call and tells which node answered.
 func newClient(r registry.Registry, timeout time.Duration) func(name string) (string, error) {
 	pool := conns.New()
 	c := grpc.NewClient(
 		client.Registry(r),
-		client.Selector(selector.NewSelector(selector.Registry(r))),
+		client.Selector(&uncached{Selector: selector.NewSelector(), registry: r}),
 		client.Retries(2),
 		client.WrapCall(pool.Call),
 	)
@@ -242,6 +268,40 @@ func TestANodeThatHangsCostsOneCallAndIsCalledAgainWhenItIsBack(t *testing.T) {
 		got, err := call("John")
 		return err == nil && got == a.id
 	}, time.Minute, 10*time.Millisecond, "a is not called again")
+}
+
+func TestANodeThatHangsFromTheStartCostsNoCall(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b := start(t, r, "a"), start(t, r, "b")
+	a.hang.Store(true)
+	call := newClient(r, 10*time.Second)
+	slow := 0
+	for range 50 {
+		began := time.Now()
+		got, err := call("John")
+		require.NoError(t, err)
+		require.Equal(t, b.id, got)
+		if time.Since(began) > 250*time.Millisecond {
+			slow++
+		}
+	}
+	require.LessOrEqual(t, slow, 5, "only the first call waits for a; a busy machine may hold up some more")
+}
+
+func TestNodesThatLeftAreForgotten(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b := start(t, r, "a"), start(t, r, "b")
+	call := newClient(r, time.Minute)
+	for range 2 {
+		_, err := call("John")
+		require.NoError(t, err)
+	}
+	require.EqualValues(t, 1, a.live())
+	require.NoError(t, r.Deregister(&registry.Service{Name: service, Nodes: []*registry.Node{{Id: a.id, Address: a.address}}}))
+	_, err := call("John")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return a.live() == 0 }, time.Minute, 10*time.Millisecond, "the connection to a stays")
+	require.EqualValues(t, 1, b.live())
 }
 
 func TestIfNoNodeIsConnectedAllAreTried(t *testing.T) {

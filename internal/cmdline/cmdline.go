@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/micro/cli"
 	micro "github.com/micro/go-micro"
@@ -187,6 +188,18 @@ func checkMicro(ctx *cli.Context) error {
 	} {
 		if name := ctx.String(choice.flag); name != "" && !slices.Contains(choice.names, name) {
 			return fmt.Errorf("unknown %s %q; one of %s", choice.flag, name, strings.Join(choice.names, ", "))
+		}
+	}
+	for _, flag := range []string{"client_retries", "client_pool_size", "register_ttl", "register_interval"} {
+		if n := ctx.Int(flag); n < 0 {
+			return fmt.Errorf("--%s is %d; want 0 or more", flag, n)
+		}
+	}
+	for _, flag := range []string{"client_request_timeout", "client_pool_ttl"} {
+		if text := ctx.String(flag); text != "" {
+			if d, err := time.ParseDuration(text); err != nil || d <= 0 {
+				return fmt.Errorf("--%s is %q; want a duration, as in 500ms or 5s", flag, text)
+			}
 		}
 	}
 	if addr := ctx.String("server_advertise"); addr != "" {

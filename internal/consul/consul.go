@@ -65,6 +65,8 @@ type safe struct {
 	config api.Config
 	err    error // in the settings
 
+	asking sync.Mutex // held while Consul is asked; taken before mu
+
 	mu      sync.Mutex
 	known   map[string][]*registry.Service // what Consul said last, by service
 	watches int                            // how many watchers there were
@@ -74,20 +76,34 @@ type safe struct {
 // that can be dialed. Consul is asked as long as it knows of none; after that,
 // a watcher keeps the answer current.
 func (s *safe) GetService(name string) ([]*registry.Service, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if known := s.known[name]; hasNodes(known) {
+	if known := s.last(name); hasNodes(known) {
 		return registry.Copy(known), nil
 	}
+	s.asking.Lock()
+	defer s.asking.Unlock()
 	services, err := s.lookUp(name)
 	if err != nil {
 		return nil, err
 	}
-	s.known[name] = registry.Copy(services)
+	s.remember(name, services)
 	return services, nil
 }
 
-// lookUp asks Consul for a service. s.mu must be held.
+// last returns what Consul said last of a service. It is not to be changed.
+func (s *safe) last(name string) []*registry.Service {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known[name]
+}
+
+// remember keeps a copy of what Consul said.
+func (s *safe) remember(name string, services []*registry.Service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known[name] = registry.Copy(services)
+}
+
+// lookUp asks Consul for a service. s.asking must be held.
 func (s *safe) lookUp(name string) ([]*registry.Service, error) {
 	services, err := s.Registry.GetService(name)
 	if err != nil {

@@ -83,9 +83,8 @@ func (w *watcher) wait() error {
 	}
 
 	r := w.registry
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	before := r.known[w.service]
+	r.asking.Lock()
+	defer r.asking.Unlock()
 	after, err := r.lookUp(w.service)
 	if err != nil {
 		return err
@@ -96,8 +95,8 @@ func (w *watcher) wait() error {
 		// nodes that were there will register again.
 		return nil
 	}
-	r.known[w.service] = registry.Copy(after)
-	w.pending = changes(before, after)
+	w.pending = changes(r.last(w.service), after)
+	r.remember(w.service, after)
 	return nil
 }
 
