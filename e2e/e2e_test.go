@@ -48,9 +48,7 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) int {
 	var jaegerPath string
 	var err error
-	if consul, err = tool.Consul.Find(); err == nil {
-		jaegerPath, err = tool.Jaeger.Find()
-	}
+	consul, jaegerPath, err = tool.FindAll()
 	if errors.Is(err, tool.ErrMissing) && !*required {
 		fmt.Printf("end-to-end scripts left out (%v); \"make e2e\" builds what is missing and runs them\n", err)
 		return 0

@@ -58,11 +58,7 @@ func run() int {
 				Name: "delay", EnvVar: "BASIS_DELAY", Destination: &delay,
 				Usage: "How long each call takes, as in 1s or 200ms",
 			},
-			cli.StringFlag{
-				Name: "jaeger_address", EnvVar: "JAEGER_ADDRESS", Destination: &jaegerAddress,
-				Value: tracer.DefaultAddress,
-				Usage: "host:port of the Jaeger that spans are sent to, over UDP",
-			},
+			cmdline.JaegerAddress(&jaegerAddress),
 		),
 	)
 	cmdline.Parse(service, func() error {

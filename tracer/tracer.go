@@ -5,14 +5,14 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
-	"strconv"
 	"sync"
 	"time"
 
 	opentracing "github.com/opentracing/opentracing-go"
 	jaeger "github.com/uber/jaeger-client-go"
 	jaegercfg "github.com/uber/jaeger-client-go/config"
+
+	"github.com/gomicroexample/basis/internal/hostport"
 )
 
 // DefaultAddress is where a Jaeger on this machine takes spans from
@@ -101,13 +101,7 @@ func newReporter(cfg *jaegercfg.ReporterConfig, addr string, logger jaeger.Logge
 // Whether the host resolves is not asked: a Jaeger may come up after those who
 // send it spans.
 func CheckAddress(addr string) error {
-	_, port, err := net.SplitHostPort(addr)
-	if err == nil {
-		if n, perr := strconv.ParseUint(port, 10, 16); perr != nil || n == 0 {
-			err = fmt.Errorf("port %q is not a number from 1 to 65535", port)
-		}
-	}
-	if err != nil {
+	if err := hostport.Check(addr); err != nil {
 		return fmt.Errorf("address of Jaeger %q: %w; want host:port, as in %s", addr, err, DefaultAddress)
 	}
 	return nil

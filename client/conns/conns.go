@@ -24,6 +24,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	grpcmetadata "google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/gomicroexample/basis/client/nodes"
 )
 
 // contentType is that of go-micro's gRPC client, by default.
@@ -64,23 +66,14 @@ type conn struct {
 // them, it hides none. It has to be the last wrapper, behind the one that sets
 // the strategy.
 func (p *Pool) Prefer(c client.Client) client.Client {
-	return &preferring{Client: c, option: client.WithSelectOption(func(o *selector.SelectOptions) {
+	return nodes.WithSelectOption(c, func(o *selector.SelectOptions) {
 		strategy := o.Strategy
 		o.Strategy = func(services []*registry.Service) selector.Next {
 			return func() (*registry.Node, error) {
 				return strategy(p.connected(services))()
 			}
 		}
-	})}
-}
-
-type preferring struct {
-	client.Client
-	option client.CallOption
-}
-
-func (p *preferring) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
-	return p.Client.Call(ctx, req, rsp, append(opts[:len(opts):len(opts)], p.option)...)
+	})
 }
 
 // connected returns services without the nodes that are not connected. It drops

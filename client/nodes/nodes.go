@@ -118,17 +118,23 @@ func RandomStart(roundRobin client.Wrapper) client.Wrapper {
 		return rotate(services, start)
 	})
 	return func(c client.Client) client.Client {
-		return &filtered{Client: roundRobin(c), option: client.WithSelectOption(filter)}
+		return WithSelectOption(roundRobin(c), filter)
 	}
 }
 
-type filtered struct {
+// WithSelectOption returns c with option added to each call's, after those that
+// the caller gives.
+func WithSelectOption(c client.Client, option selector.SelectOption) client.Client {
+	return &withOption{Client: c, option: client.WithSelectOption(option)}
+}
+
+type withOption struct {
 	client.Client
 	option client.CallOption
 }
 
-func (f *filtered) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
-	return f.Client.Call(ctx, req, rsp, append(slices.Clip(opts), f.option)...)
+func (w *withOption) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
+	return w.Client.Call(ctx, req, rsp, append(slices.Clip(opts), w.option)...)
 }
 
 // rotate returns the nodes of all services, which are the versions of one, as

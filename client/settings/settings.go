@@ -10,6 +10,7 @@ import (
 
 	"github.com/micro/cli"
 
+	"github.com/gomicroexample/basis/internal/cmdline"
 	"github.com/gomicroexample/basis/tracer"
 )
 
@@ -70,10 +71,7 @@ func (s *Settings) Flags() []cli.Flag {
 			Name: "hystrix_volume", EnvVar: "BASIS_HYSTRIX_VOLUME", Value: 1, Destination: &s.HystrixVolume,
 			Usage: "Breaker: calls in the last 10 s before the circuit may open",
 		},
-		cli.StringFlag{
-			Name: "jaeger_address", EnvVar: "JAEGER_ADDRESS", Value: tracer.DefaultAddress, Destination: &s.JaegerAddress,
-			Usage: "host:port of the Jaeger that spans are sent to, over UDP",
-		},
+		cmdline.JaegerAddress(&s.JaegerAddress),
 		cli.BoolFlag{
 			Name: "verbose", EnvVar: "BASIS_VERBOSE", Destination: &s.Verbose,
 			Usage: "A line per call on stderr: number, outcome, latency, node, trace",

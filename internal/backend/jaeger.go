@@ -22,8 +22,8 @@ type Jaeger struct {
 }
 
 // StartJaeger runs the Jaeger at path with its log in dir, and waits until it
-// can be asked. Its UI is on uiPort, and takes spans on spansPort, if those are
-// free, and on others otherwise.
+// can be asked. Its UI is on uiPort, and it takes spans on spansPort, if those
+// are free, and on others otherwise.
 func StartJaeger(ctx context.Context, path, dir string, uiPort, spansPort int) (*Jaeger, error) {
 	ports, err := freePorts(3)
 	if err != nil {

@@ -7,10 +7,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +18,9 @@ import (
 	"github.com/micro/go-micro/broker/memory"
 	"github.com/micro/go-micro/config/cmd"
 	"github.com/micro/go-micro/server"
+
+	"github.com/gomicroexample/basis/internal/hostport"
+	"github.com/gomicroexample/basis/tracer"
 )
 
 // exitUsage is the status of a command that was called wrongly.
@@ -103,6 +104,15 @@ func NewBroker(opts ...broker.Option) broker.Broker {
 	// Without a context it panics as soon as it is told of the registry.
 	withContext := func(o *broker.Options) { o.Context = context.Background() }
 	return memory.NewBroker(append([]broker.Option{withContext}, opts...)...)
+}
+
+// JaegerAddress is the flag for where spans are sent. Its value, which is put
+// into destination, is for tracer.CheckAddress to check.
+func JaegerAddress(destination *string) cli.Flag {
+	return cli.StringFlag{
+		Name: "jaeger_address", EnvVar: "JAEGER_ADDRESS", Value: tracer.DefaultAddress, Destination: destination,
+		Usage: "host:port of the Jaeger that spans are sent to, over UDP",
+	}
 }
 
 // repair makes what flags choose work as what is there without them does.
@@ -203,12 +213,8 @@ func checkMicro(ctx *cli.Context) error {
 		}
 	}
 	if addr := ctx.String("server_advertise"); addr != "" {
-		_, port, err := net.SplitHostPort(addr)
-		if err != nil {
+		if err := hostport.Check(addr); err != nil {
 			return fmt.Errorf("--server_advertise: %w; want host:port", err)
-		}
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return fmt.Errorf("--server_advertise: port %q is not a number from 1 to 65535", port)
 		}
 	}
 	return nil

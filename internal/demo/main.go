@@ -103,12 +103,9 @@ func (d *demo) show(ctx context.Context) error {
 
 // startBackends starts Consul and Jaeger, or arranges to do without.
 func (d *demo) startBackends(ctx context.Context) error {
-	consul, err := tool.Consul.Find()
+	consul, jaeger, err := tool.FindAll()
 	if err == nil {
-		var jaeger string
-		if jaeger, err = tool.Jaeger.Find(); err == nil {
-			return d.startReal(ctx, consul, jaeger)
-		}
+		return d.startReal(ctx, consul, jaeger)
 	}
 	if !errors.Is(err, tool.ErrMissing) {
 		return err

@@ -84,6 +84,16 @@ func (t Tool) Find() (string, error) {
 	return "", fmt.Errorf("%s %s: %w", t.Name, t.Version, ErrMissing)
 }
 
+// FindAll returns the paths of Consul and Jaeger, or the error of the first that
+// Find does not find.
+func FindAll() (consul, jaeger string, err error) {
+	if consul, err = Consul.Find(); err != nil {
+		return "", "", err
+	}
+	jaeger, err = Jaeger.Find()
+	return consul, jaeger, err
+}
+
 // built is where Build puts the binary.
 func (t Tool) built() (string, error) {
 	dir, err := Dir()
