@@ -15,6 +15,7 @@ import (
 	grpcclient "github.com/micro/go-micro/client/grpc"
 	"github.com/micro/go-micro/config/cmd"
 	grpcserver "github.com/micro/go-micro/server/grpc"
+	"github.com/micro/go-micro/util/log"
 	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
 
 	"github.com/gomicroexample/basis/internal/cmdline"
@@ -37,7 +38,10 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process at once, whatever it is waiting for.
-	context.AfterFunc(ctx, func() { signal.Reset(syscall.SIGINT, syscall.SIGTERM) })
+	context.AfterFunc(ctx, func() {
+		signal.Reset(syscall.SIGINT, syscall.SIGTERM)
+		log.Info("Stopping; a second signal ends it at once")
+	})
 
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
