@@ -42,9 +42,12 @@ const (
 	serviceName = "go.micro.srv.basis"
 )
 
-// findTimeout is how long the client, once started, looks for a node of the
-// service.
+// findTimeout is how long the client looks for a node of the service, unless it
+// is to wait for one.
 const findTimeout = 700 * time.Millisecond
+
+// findInterval is how often a client that waits looks again.
+const findInterval = 500 * time.Millisecond
 
 // maxGrace is how long, at most, an interrupted client waits for the calls that
 // are under way.
@@ -62,8 +65,6 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)   // a second interrupt ends the process
 	signal.Ignore(syscall.SIGPIPE) // "client | head": writing fails instead
-	findCtx, cancel := context.WithTimeout(ctx, findTimeout)
-	defer cancel()
 
 	var s settings.Settings
 	service := micro.NewService(
@@ -92,7 +93,7 @@ func run() int {
 
 	service.Init(stack(t, s)...)
 
-	if err := nodes.Find(findCtx, service.Client(), serviceName); err != nil {
+	if err := find(ctx, service.Client(), s.Wait); err != nil {
 		return fail(err)
 	}
 
@@ -124,6 +125,27 @@ func run() int {
 		return 1
 	}
 	return 0
+}
+
+// find looks for a node of the service, and goes on looking for as long as wait,
+// whether there is no node or no registry yet.
+func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
+	deadline := time.Now().Add(wait)
+	for told := false; ; told = true {
+		findCtx, cancel := context.WithTimeout(ctx, findTimeout)
+		err := nodes.Find(findCtx, c, serviceName)
+		cancel()
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		if !told {
+			fmt.Fprintf(os.Stderr, "client: %v; waiting for up to %v\n", err, wait)
+		}
+		select {
+		case <-time.After(findInterval):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // stack is what a call goes through, from the first to the last. The span covers

@@ -22,6 +22,8 @@ type Settings struct {
 	Concurrency int    // how many callers share them
 	RateLimit   int    // calls a second, of all callers together; 0 is no limit
 
+	Wait time.Duration // how long to wait for a server before the first call
+
 	HystrixTimeout       time.Duration // a call that takes longer has failed
 	HystrixSleepWindow   time.Duration // how long an open circuit refuses before it tries one call
 	HystrixErrorPercent  int           // failures in the last 10 s, in percent, that open the circuit
@@ -46,6 +48,10 @@ func (s *Settings) Flags() []cli.Flag {
 		cli.IntFlag{
 			Name: "concurrency", EnvVar: "BASIS_CONCURRENCY", Value: 1, Destination: &s.Concurrency,
 			Usage: "How many callers make them at once",
+		},
+		cli.DurationFlag{
+			Name: "wait", EnvVar: "BASIS_WAIT", Destination: &s.Wait,
+			Usage: "How long to wait for the registry and a server before the first call, as in 60s",
 		},
 		cli.IntFlag{
 			Name: "rate_limit", EnvVar: "BASIS_RATE_LIMIT", Value: 1, Destination: &s.RateLimit,
@@ -116,6 +122,9 @@ func (s *Settings) Check() error {
 		if d.value < time.Millisecond || d.value%time.Millisecond != 0 {
 			return fmt.Errorf("--%s is %v; want whole milliseconds, 1ms or more", d.flag, d.value)
 		}
+	}
+	if s.Wait < 0 {
+		return fmt.Errorf("--wait is %v; want 0 or more", s.Wait)
 	}
 	return tracer.CheckAddress(s.JaegerAddress)
 }

@@ -45,7 +45,7 @@ func TestDefaultsAreTheArticles(t *testing.T) {
 
 func TestEverySettingHasAVariable(t *testing.T) {
 	for key, value := range map[string]string{
-		"BASIS_NAME": "Ann", "BASIS_REQUESTS": "3", "BASIS_CONCURRENCY": "4", "BASIS_RATE_LIMIT": "5",
+		"BASIS_NAME": "Ann", "BASIS_REQUESTS": "3", "BASIS_CONCURRENCY": "4", "BASIS_RATE_LIMIT": "5", "BASIS_WAIT": "11s",
 		"BASIS_HYSTRIX_TIMEOUT": "6ms", "BASIS_HYSTRIX_SLEEP_WINDOW": "7ms", "BASIS_HYSTRIX_ERROR_PERCENT": "8",
 		"BASIS_HYSTRIX_MAX_CONCURRENT": "9", "BASIS_HYSTRIX_VOLUME": "10",
 		"JAEGER_ADDRESS": "jaeger:1", "BASIS_VERBOSE": "true",
@@ -55,7 +55,7 @@ func TestEverySettingHasAVariable(t *testing.T) {
 	s, err := parse("--requests=30") // a flag comes before its variable
 	require.NoError(t, err)
 	require.Equal(t, settings.Settings{
-		Name: "Ann", Requests: 30, Concurrency: 4, RateLimit: 5,
+		Name: "Ann", Requests: 30, Concurrency: 4, RateLimit: 5, Wait: 11 * time.Second,
 		HystrixTimeout: 6 * time.Millisecond, HystrixSleepWindow: 7 * time.Millisecond,
 		HystrixErrorPercent: 8, HystrixMaxConcurrent: 9, HystrixVolume: 10,
 		JaegerAddress: "jaeger:1", Verbose: true,
@@ -78,6 +78,7 @@ func TestOutOfRange(t *testing.T) {
 		{"--hystrix_timeout=0s", "--hystrix_timeout is 0s; want whole milliseconds, 1ms or more"},
 		{"--hystrix_timeout=1500us", "--hystrix_timeout is 1.5ms; want whole milliseconds, 1ms or more"},
 		{"--hystrix_sleep_window=-1s", "--hystrix_sleep_window is -1s; want whole milliseconds, 1ms or more"},
+		{"--wait=-1s", "--wait is -1s; want 0 or more"},
 		{"--jaeger_address=jaeger", `address of Jaeger "jaeger": address jaeger: missing port in address; want host:port, as in localhost:6831`},
 	} {
 		_, err := parse(test.arg)
