@@ -8,12 +8,41 @@ PROTO_OUT := .
 # Set by "make e2e": then missing tools fail the end-to-end scripts.
 REQUIRED :=
 
-.PHONY: demo test e2e tools tools-path proto lint
+# What runs docker-compose.yml, and the revision that the images' labels tell.
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+export REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+.PHONY: demo up down logs swarm-up swarm-down images test e2e e2e-docker tools tools-path proto lint
 
 # The article's steps, one after another. KEEP=1 keeps everything running.
 demo:
 	@go build -o bin/demo ./internal/demo
 	@exec bin/demo $(if $(KEEP),-keep)
+
+# The whole demo in containers: needs Docker with Compose, and curl.
+up:
+	$(COMPOSE) up --build --detach
+	@tools/await-trace http://127.0.0.1:8500 http://127.0.0.1:16686
+
+# Leaves nothing but the images.
+down:
+	$(COMPOSE) down --volumes --remove-orphans
+
+logs:
+	$(COMPOSE) logs --follow --tail=20
+
+# The same on a swarm, which "docker swarm init" makes of one machine.
+swarm-up:
+	$(COMPOSE) build
+	@tools/swarm up
+
+swarm-down:
+	@tools/swarm down
+
+# Makes the images of Go, Consul and Jaeger on this machine, where they cannot be
+# pulled. Needs busybox, statically linked (Debian and Ubuntu: busybox-static).
+images: tools
+	@tools/images
 
 # Unit and in-process tests, then the end-to-end scripts where Consul and Jaeger
 # are at hand. The race detector needs a C compiler.
@@ -25,6 +54,11 @@ test:
 # The end-to-end scripts alone, with what they run on built first.
 e2e: tools
 	cd e2e && go test -race -count=1 -timeout=30m -args -required
+
+# What docker-compose.yml says, on a Docker engine: the one that is there or, as
+# root, one of its own.
+e2e-docker:
+	tools/engine sh -c 'tools/images -missing && $(COMPOSE) build && cd e2e/docker && go test -count=1 -timeout=10m -v -args -docker'
 
 # Builds Consul and Jaeger from source, once per machine: about 13 minutes on
 # two cores. CONSUL_BIN and JAEGER_BIN name binaries to use instead.

@@ -16,6 +16,10 @@ import (
 // name server is away should not stand still.
 const resolveTimeout = 200 * time.Millisecond
 
+// resolveInterval is how often the name is resolved anew: a Jaeger that was
+// started after this program, or elsewhere, gets spans within that time.
+const resolveInterval = 5 * time.Second
+
 // closeTimeout is how long the end of a program waits for its last spans to be
 // sent. Sending a datagram takes no time; resolving a name may.
 const closeTimeout = time.Second
@@ -35,7 +39,9 @@ func newTransport(addr string, logger jaeger.Logger) jaeger.Transport {
 	go func() {
 		defer close(resolved)
 		udp, err := jaeger.NewUDPTransportWithParams(jaeger.UDPTransportParams{
-			AgentClientUDPParams: utils.AgentClientUDPParams{HostPort: addr, Logger: logger},
+			AgentClientUDPParams: utils.AgentClientUDPParams{
+				HostPort: addr, Logger: logger, AttemptReconnectInterval: resolveInterval,
+			},
 		})
 		if err != nil {
 			logger.Error(err.Error())

@@ -41,7 +41,7 @@ func TestPortsAreFreeAndNotGivenTwice(t *testing.T) {
 }
 
 func TestParseTrace(t *testing.T) {
-	spans, err := parseTrace([]byte(`{"data":[{
+	spans, err := ParseTrace([]byte(`{"data":[{
 		"processes":{"p1":{"serviceName":"client"},"p2":{"serviceName":"srv"}},
 		"spans":[
 			{"spanID":"3","operationName":"Hello","processID":"p2","references":[{"refType":"CHILD_OF","spanID":"2"}],"tags":[{"key":"error","type":"bool","value":true}]},
@@ -55,7 +55,7 @@ func TestParseTrace(t *testing.T) {
 		{Service: "srv", Operation: "Hello", Parent: "Basis.Hello", Tags: map[string]string{"error": "true"}},
 	}, spans)
 
-	_, err = parseTrace([]byte(`{"data":[]}`))
+	_, err = ParseTrace([]byte(`{"data":[]}`))
 	require.ErrorContains(t, err, "0 traces")
 }
 

@@ -78,14 +78,15 @@ func (j *Jaeger) Trace(ctx context.Context, id string, n int) ([]Span, error) {
 		if err != nil {
 			return false
 		}
-		spans, err = parseTrace(body)
+		spans, err = ParseTrace(body)
 		return err == nil && len(spans) >= n
 	})
 	return spans, err
 }
 
-// parseTrace reads the answer of Jaeger's /api/traces/ID.
-func parseTrace(body []byte) ([]Span, error) {
+// ParseTrace returns the spans in an answer of Jaeger's /api/traces/ID, parents
+// before children.
+func ParseTrace(body []byte) ([]Span, error) {
 	var answer struct {
 		Data []struct {
 			Processes map[string]struct{ ServiceName string }

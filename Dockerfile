@@ -1,0 +1,27 @@
+# Both programs, each in an image of its own: --target srv and --target client.
+FROM golang:1.26 AS build
+WORKDIR /src
+# Dependencies change less often than the code, and are a layer of their own.
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/ ./srv ./client
+
+# What the images share: nothing but labels and a user without rights.
+FROM scratch AS base
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Basis" \
+      org.opencontainers.image.source="https://github.com/gomicroexample/basis" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+USER 65532:65532
+
+FROM base AS srv
+COPY --from=build /out/srv /srv
+ENTRYPOINT ["/srv"]
+
+FROM base AS client
+COPY --from=build /out/client /client
+ENTRYPOINT ["/client"]
