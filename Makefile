@@ -8,9 +8,11 @@ PROTO_OUT := .
 # Set by "make e2e": then missing tools fail the end-to-end scripts.
 REQUIRED :=
 
-# What runs docker-compose.yml, and the revision that the images' labels tell.
+# What runs docker-compose.yml.
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
-export REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+# Builds the images of the pair. Their labels tell the revision.
+BUILD_IMAGES = $(COMPOSE) build --build-arg REVISION=$(shell git rev-parse HEAD)
 
 .PHONY: demo up down logs swarm-up swarm-down images test e2e e2e-docker tools tools-path proto lint
 
@@ -21,7 +23,8 @@ demo:
 
 # The whole demo in containers: needs Docker with Compose, and curl.
 up:
-	$(COMPOSE) up --build --detach
+	$(BUILD_IMAGES)
+	$(COMPOSE) up --detach
 	@tools/await-trace http://127.0.0.1:8500 http://127.0.0.1:16686
 
 # Leaves nothing but the images.
@@ -33,7 +36,7 @@ logs:
 
 # The same on a swarm, which "docker swarm init" makes of one machine.
 swarm-up:
-	$(COMPOSE) build
+	$(BUILD_IMAGES)
 	@tools/swarm up
 
 swarm-down:
@@ -58,7 +61,7 @@ e2e: tools
 # What docker-compose.yml says, on a Docker engine: the one that is there or, as
 # root, one of its own.
 e2e-docker:
-	tools/engine sh -c 'tools/images -missing && $(COMPOSE) build && cd e2e/docker && go test -count=1 -timeout=10m -v -args -docker'
+	tools/engine sh -c 'tools/images -missing && $(BUILD_IMAGES) && cd e2e/docker && go test -count=1 -timeout=10m -v -args -docker'
 
 # Builds Consul and Jaeger from source, once per machine: about 13 minutes on
 # two cores. CONSUL_BIN and JAEGER_BIN name binaries to use instead.

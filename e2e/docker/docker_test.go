@@ -141,13 +141,10 @@ type call struct{ outcome, node, trace string }
 
 var callLine = regexp.MustCompile(`call=\d+ outcome="(.*)" latency=\S+ node=(\S+) trace=(\S+)`)
 
-// made returns the calls that the client has made, as the command in $LOG tells.
-// One that failed is the end.
+// made returns the calls that the client has made, as the shell command in $LOG
+// tells. One that failed is the end.
 func made(ts *testscript.TestScript) []call {
-	command := strings.Fields(ts.Getenv("LOG"))
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Dir = ts.MkAbs(".")
-	log, err := cmd.CombinedOutput()
+	log, err := exec.Command("sh", "-c", ts.Getenv("LOG")).CombinedOutput()
 	if err != nil {
 		ts.Fatalf("%s: %v\n%s", ts.Getenv("LOG"), err, log)
 	}
