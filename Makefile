@@ -14,7 +14,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 # Builds the images of the pair. Their labels tell the revision.
 BUILD_IMAGES = $(COMPOSE) build --build-arg REVISION=$(shell git rev-parse HEAD)
 
-.PHONY: demo up down logs swarm-up swarm-down images test e2e e2e-docker tools tools-path proto lint
+.PHONY: demo up down logs swarm-up swarm-down images test e2e e2e-docker tools tools-path certs proto lint
 
 # The article's steps, one after another. KEEP=1 keeps everything running.
 demo:
@@ -70,6 +70,10 @@ tools:
 
 tools-path:
 	@go run ./tools -path
+
+# A throw-away CA and certificates of srv and client in certs/, for trying TLS.
+certs:
+	@go run ./tools/certs
 
 # Regenerates proto/*.go. Needs protoc (Debian and Ubuntu: protobuf-compiler).
 # The micro plugin comes from go-micro v2, the only one whose module can still be
