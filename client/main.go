@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"os"
 	"os/signal"
@@ -80,8 +81,19 @@ func run() int {
 		)),
 		micro.Flags(s.Flags()...),
 	)
-	cmdline.Parse(service, s.Check)
+	cmdline.Parse(service, func() error {
+		if err := s.TLS.Check(service.Client().String()); err != nil {
+			return err
+		}
+		return s.Check()
+	})
 	if err := consul.Err(service.Options().Registry); err != nil {
+		return fail(err)
+	}
+
+	// A node's address is not in its certificate; the service's name is.
+	tlsConfig, err := s.TLS.Config(serviceName)
+	if err != nil {
 		return fail(err)
 	}
 
@@ -91,7 +103,7 @@ func run() int {
 	}
 	defer closer.Close() // sends the last spans
 
-	service.Init(stack(t, s)...)
+	service.Init(stack(t, s, tlsConfig)...)
 
 	if err := find(ctx, service.Client(), s.Wait); err != nil {
 		return fail(err)
@@ -152,15 +164,16 @@ func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 // the limiter's wait and the breaker's refusals. The wait is over before the
 // breaker starts its clock or counts the call as under way. The node is chosen
 // last, for each attempt anew, from those that are connected.
-func stack(t opentracing.Tracer, s settings.Settings) []micro.Option {
+func stack(t opentracing.Tracer, s settings.Settings, tlsConfig *tls.Config) []micro.Option {
 	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
 	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
 	hystrix.DefaultErrorPercentThreshold = s.HystrixErrorPercent
 	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent + breaker.Headroom
 	hystrix.DefaultVolumeThreshold = s.HystrixVolume
-	pool := conns.New()
+	pool := conns.New(tlsConfig)
 	return []micro.Option{
 		atLeast(s.HystrixTimeout),
+		authTLS(tlsConfig),
 		micro.WrapClient(
 			ocplugin.NewClientWrapper(t),
 			limiter(s.RateLimit),
@@ -178,6 +191,16 @@ func atLeast(d time.Duration) micro.Option {
 	return func(o *micro.Options) {
 		if t := o.Client.Options().CallOptions.RequestTimeout; t == microclient.DefaultRequestTimeout && t < d {
 			o.Client.Init(microclient.RequestTimeout(d))
+		}
+	}
+}
+
+// authTLS has go-micro's own connections, those that the pool does not make, use
+// TLS too. A nil config is none.
+func authTLS(config *tls.Config) micro.Option {
+	return func(o *micro.Options) {
+		if config != nil {
+			_ = o.Client.Init(grpcclient.AuthTLS(config)) // never fails
 		}
 	}
 }

@@ -52,7 +52,7 @@ func TestEightCallersTwoServersOneAgent(t *testing.T) {
 		microclient.Selector(selector.NewSelector(selector.Registry(r))),
 		microclient.RequestTimeout(time.Minute),
 	)}
-	for _, o := range stack(tr, s) {
+	for _, o := range stack(tr, s, nil) {
 		o(&opts)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -32,7 +32,7 @@ var required = flag.Bool("required", false, "fail where Consul or Jaeger is miss
 
 // The backends that scripts share.
 var (
-	binaries string // directory of srv, client, consul
+	binaries string // directory of srv, client, certs, consul
 	consul   string // path of Consul
 	jaeger   *backend.Jaeger
 )
@@ -66,7 +66,7 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// setUp builds the pair and starts the Jaeger that all scripts share: traces
+// setUp builds the pair and certs and starts the Jaeger that all scripts share: traces
 // are told apart by their IDs. Consul is started by each script, since what is
 // registered in it is not.
 func setUp(jaegerPath string) (stop func(), err error) {
@@ -75,11 +75,11 @@ func setUp(jaegerPath string) (stop func(), err error) {
 		return nil, err
 	}
 	stop = func() { os.RemoveAll(dir) }
-	build := exec.Command("go", "build", "-race", "-o", dir+string(filepath.Separator), "../srv", "../client")
+	build := exec.Command("go", "build", "-race", "-o", dir+string(filepath.Separator), "../srv", "../client", "../tools/certs")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		stop()
-		return nil, fmt.Errorf("building srv and client: %w", err)
+		return nil, fmt.Errorf("building srv, client and certs: %w", err)
 	}
 	if err := os.Symlink(consul, filepath.Join(dir, "consul")); err != nil {
 		stop()

@@ -20,6 +20,7 @@ import (
 
 	"github.com/gomicroexample/basis/internal/cmdline"
 	"github.com/gomicroexample/basis/internal/consul"
+	"github.com/gomicroexample/basis/internal/mtls"
 	"github.com/gomicroexample/basis/proto"
 	"github.com/gomicroexample/basis/srv/advertise"
 	"github.com/gomicroexample/basis/srv/handler"
@@ -34,14 +35,16 @@ func run() int {
 	var (
 		delay         time.Duration
 		jaegerAddress string
+		files         mtls.Files
 	)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process at once, whatever it is waiting for.
-	context.AfterFunc(ctx, func() {
+	forget := context.AfterFunc(ctx, func() {
 		signal.Reset(syscall.SIGINT, syscall.SIGTERM)
 		log.Info("Stopping; a second signal ends it at once")
 	})
+	defer forget() // a start that fails is not a signal
 
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
@@ -64,10 +67,14 @@ func run() int {
 			},
 			cmdline.JaegerAddress(&jaegerAddress),
 		),
+		micro.Flags(files.Flags()...),
 	)
 	cmdline.Parse(service, func() error {
 		if delay < 0 {
 			return fmt.Errorf("--delay is %v; want 0 or more", delay)
+		}
+		if err := files.Check(service.Server().String()); err != nil {
+			return err
 		}
 		return tracer.CheckAddress(jaegerAddress)
 	})
@@ -75,6 +82,13 @@ func run() int {
 		return fail(err)
 	}
 	name := service.Server().Options().Name
+	tlsConfig, err := files.Config(name)
+	if err != nil {
+		return fail(err)
+	}
+	if tlsConfig != nil {
+		_ = service.Server().Init(grpcserver.AuthTLS(tlsConfig)) // never fails
+	}
 
 	t, closer, err := tracer.NewTracer(name, jaegerAddress)
 	if err != nil {

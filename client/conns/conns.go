@@ -8,6 +8,7 @@ package conns
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"github.com/micro/go-micro/registry"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	grpcmetadata "google.golang.org/grpc/metadata"
@@ -44,13 +46,16 @@ const (
 // Pool is the connections of one client to the nodes of one service. Its methods
 // Prefer and Call belong among that client's wrappers and call wrappers.
 type Pool struct {
+	tls *tls.Config // nil for plaintext
+
 	mu    sync.Mutex
 	conns map[string]*conn // by address
 }
 
-// New returns an empty pool. Connections are made when they are needed.
-func New() *Pool {
-	return &Pool{conns: map[string]*conn{}}
+// New returns an empty pool. Connections are made when they are needed, with TLS
+// as config says or, if that is nil, in plaintext.
+func New(config *tls.Config) *Pool {
+	return &Pool{tls: config, conns: map[string]*conn{}}
 }
 
 // conn is one node's connection. Its fields are guarded by the pool's mutex.
@@ -163,7 +168,7 @@ func (p *Pool) Call(next client.CallFunc) client.CallFunc {
 		if err != nil && ctx.Err() != nil {
 			p.replace(node.Address, c)
 		}
-		return microError(err)
+		return p.microError(node.Address, err)
 	}
 }
 
@@ -196,7 +201,7 @@ func (p *Pool) take(address string) (*conn, error) {
 	c := p.conns[address]
 	if c == nil {
 		var err error
-		if c, err = dial(address); err != nil {
+		if c, err = p.dial(address); err != nil {
 			return nil, err
 		}
 		c.untried = true
@@ -224,7 +229,7 @@ func (p *Pool) replace(address string, old *conn) {
 	if p.conns[address] != old {
 		return
 	}
-	c, err := dial(address)
+	c, err := p.dial(address)
 	if err != nil {
 		return // it could be dialed before, so this does not happen
 	}
@@ -233,9 +238,13 @@ func (p *Pool) replace(address string, old *conn) {
 	old.retire()
 }
 
-func dial(address string) (*conn, error) {
+func (p *Pool) dial(address string) (*conn, error) {
+	creds := insecure.NewCredentials()
+	if p.tls != nil {
+		creds = newTLS(p.tls)
+	}
 	cc, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff},
 			MinConnectTimeout: maxBackoff,
@@ -265,9 +274,9 @@ func method(req client.Request) string {
 	return "/" + req.Service() + "." + structName + "/" + methodName
 }
 
-// microError returns a call's error as go-micro's client does: the server's own
-// one, or a 500 of the client.
-func microError(err error) error {
+// microError returns the error of a call to address as go-micro's client does:
+// the server's own one, or a 500 of the client.
+func (p *Pool) microError(address string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -275,5 +284,12 @@ func microError(err error) error {
 	if e := errors.Parse(s.Message()); e.Code > 0 {
 		return e
 	}
-	return errors.InternalServerError("go.micro.client", "%s", s.Message())
+	if s.Code() != codes.Unavailable {
+		return errors.InternalServerError("go.micro.client", "%s", s.Message())
+	}
+	hint := ""
+	if p.tls == nil && strings.Contains(s.Message(), "server preface") { // as grpc words a connection that was closed at once
+		hint = "; if the server has TLS on, use --tls_cert, --tls_key and --tls_ca"
+	}
+	return errors.InternalServerError("go.micro.client", "calling %s: %s%s", address, s.Message(), hint)
 }

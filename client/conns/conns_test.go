@@ -51,16 +51,16 @@ func (n *node) Hello(_ context.Context, req *proto.Request, rsp *proto.Response)
 }
 
 // start runs a server behind a relay, and registers the relay in r.
-func start(t *testing.T, r registry.Registry, id string) *node {
+func start(t *testing.T, r registry.Registry, id string, opts ...server.Option) *node {
 	t.Helper()
 	n := &node{id: id}
 	own := memory.NewRegistry()
-	s := grpcserver.NewServer(
+	s := grpcserver.NewServer(append(opts,
 		server.Name(service),
 		server.Address("127.0.0.1:0"),
 		server.Registry(own),
 		server.Broker(brokermemory.NewBroker(func(o *broker.Options) { o.Context = context.Background() })),
-	)
+	)...)
 	require.NoError(t, proto.RegisterBasisHandler(s, n))
 	require.NoError(t, s.Start())
 	t.Cleanup(func() { require.NoError(t, s.Stop()) })
@@ -162,7 +162,7 @@ func (u *uncached) Select(name string, opts ...selector.SelectOption) (selector.
 
 // newClient returns a function that makes a call and tells which node answered.
 func newClient(r registry.Registry, timeout time.Duration) func(name string) (string, error) {
-	pool := conns.New()
+	pool := conns.New(nil)
 	c := grpc.NewClient(
 		client.Registry(r),
 		client.Selector(&uncached{Selector: selector.NewSelector(), registry: r}),

@@ -11,6 +11,7 @@ import (
 	"github.com/micro/cli"
 
 	"github.com/gomicroexample/basis/internal/cmdline"
+	"github.com/gomicroexample/basis/internal/mtls"
 	"github.com/gomicroexample/basis/tracer"
 )
 
@@ -30,13 +31,14 @@ type Settings struct {
 	HystrixMaxConcurrent int           // calls under way at once; more are refused
 	HystrixVolume        int           // calls in the last 10 s below which the circuit stays closed
 
-	JaegerAddress string // host:port
-	Verbose       bool   // a line per call
+	JaegerAddress string     // host:port
+	Verbose       bool       // a line per call
+	TLS           mtls.Files // for calls
 }
 
 // Flags returns the flags that fill s.
 func (s *Settings) Flags() []cli.Flag {
-	return []cli.Flag{
+	return append([]cli.Flag{
 		cli.StringFlag{
 			Name: "name", EnvVar: "BASIS_NAME", Value: "John", Destination: &s.Name,
 			Usage: "Who to greet, 1 to 256 bytes",
@@ -82,7 +84,7 @@ func (s *Settings) Flags() []cli.Flag {
 			Name: "verbose", EnvVar: "BASIS_VERBOSE", Destination: &s.Verbose,
 			Usage: "A line per call on stderr: number, outcome, latency, node, trace",
 		},
-	}
+	}, s.TLS.Flags()...)
 }
 
 // maxCallers is more callers than one process has a use for.

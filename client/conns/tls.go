@@ -1,0 +1,63 @@
+package conns
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// telling is TLS credentials whose errors tell what to do where the server is to
+// blame or the server refuses.
+type telling struct {
+	credentials.TransportCredentials
+}
+
+func newTLS(config *tls.Config) credentials.TransportCredentials {
+	return telling{credentials.NewTLS(config)}
+}
+
+func (t telling) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := t.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	var notTLS tls.RecordHeaderError
+	if errors.As(err, &notTLS) {
+		err = fmt.Errorf("%w; the server has to be started with --tls_cert, --tls_key and --tls_ca", err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return judged{conn}, info, nil
+}
+
+func (t telling) Clone() credentials.TransportCredentials {
+	return telling{t.TransportCredentials.Clone()}
+}
+
+// judged is a connection whose handshake is over for the client. In TLS 1.3 the
+// server looks at the client's certificate only after that (RFC 8446, 2): a
+// refusal is an alert in place of the first answer.
+type judged struct{ net.Conn }
+
+func (j judged) Read(b []byte) (int, error) {
+	n, err := j.Conn.Read(b)
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "remote error" { // an alert, as crypto/tls tells it
+		err = fmt.Errorf("the server refuses: %w; want a --tls_cert that a CA in the server's --tls_ca signed", err)
+	}
+	return n, err
+}
+
+// Write tells of the alert, if there was one, rather than that the server closed
+// the connection after it.
+func (j judged) Write(b []byte) (int, error) {
+	n, err := j.Conn.Write(b)
+	if err != nil {
+		if _, alert := j.Read(make([]byte, 1)); alert != nil {
+			err = alert
+		}
+	}
+	return n, err
+}

@@ -1,0 +1,143 @@
+// Package mtls is the flags and files with which srv and client prove to each
+// other who they are: mutual TLS.
+package mtls
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/micro/cli"
+)
+
+// Files are the paths of PEM files. All are empty where TLS is off.
+type Files struct {
+	Cert string // the own certificate, with what is between it and its CA
+	Key  string // its private key
+	CA   string // the CAs whose certificates the other side may have
+}
+
+// Flags returns the flags that fill f.
+func (f *Files) Flags() []cli.Flag {
+	return []cli.Flag{
+		cli.StringFlag{
+			Name: "tls_cert", EnvVar: "BASIS_TLS_CERT", Destination: &f.Cert,
+			Usage: "PEM file with the certificate to show; turns mutual TLS on, together with --tls_key and --tls_ca",
+		},
+		cli.StringFlag{
+			Name: "tls_key", EnvVar: "BASIS_TLS_KEY", Destination: &f.Key,
+			Usage: "PEM file with the certificate's private key",
+		},
+		cli.StringFlag{
+			Name: "tls_ca", EnvVar: "BASIS_TLS_CA", Destination: &f.CA,
+			Usage: "PEM file with the CAs, one of which must have signed the other side's certificate",
+		},
+	}
+}
+
+// Check returns an error unless all files are given or none. Those of go-micro's
+// servers and clients that are not gRPC's would ignore them, so implementation,
+// the one in use, has to be "grpc". The files are for Config to read.
+func (f *Files) Check(implementation string) error {
+	var given, missing []string
+	for _, file := range []struct{ flag, path string }{
+		{"--tls_cert", f.Cert}, {"--tls_key", f.Key}, {"--tls_ca", f.CA},
+	} {
+		if strings.Contains(file.path, "-----BEGIN") { // not to be repeated in an error
+			return fmt.Errorf("%s holds the PEM text itself; want the path of a file with it", file.flag)
+		}
+		if file.path == "" {
+			missing = append(missing, file.flag)
+		} else {
+			given = append(given, file.flag)
+		}
+	}
+	if len(given) == 0 {
+		return nil
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%s without %s; want all three or none", strings.Join(given, " and "), strings.Join(missing, " and "))
+	}
+	if implementation != "grpc" {
+		return fmt.Errorf("%s is for gRPC only, not for %s; leave out --server and --client", given[0], implementation)
+	}
+	return nil
+}
+
+// Config reads the files. What it returns is for either side: TLS 1.2 or later,
+// both sides show a certificate that one of the CAs signed. A client also wants
+// the server's to be for serverName, a DNS name. Without files it returns nil.
+//
+// A file that cannot be used is an error that names it; so is a certificate
+// that has expired or is not valid yet. Later changes to the files do not count.
+func (f *Files) Config(serverName string) (*tls.Config, error) {
+	if f.Cert == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+	if err != nil {
+		return nil, fmt.Errorf("--tls_cert %s with --tls_key %s: %w", f.Cert, f.Key, err)
+	}
+	if err := checkTime(pair.Leaf); err != nil {
+		return nil, fmt.Errorf("--tls_cert %s: %w", f.Cert, err)
+	}
+	cas, err := readCAs(f.CA)
+	if err != nil {
+		return nil, fmt.Errorf("--tls_ca %s: %w", f.CA, err)
+	}
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{pair},
+		ServerName:   serverName,
+		RootCAs:      cas,
+		ClientCAs:    cas,
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+	}, nil
+}
+
+// readCAs returns the certificates in the file at path. While CAs are being
+// replaced, old ones among them may have expired, but not all.
+func readCAs(path string) (*x509.CertPool, error) {
+	rest, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	wrong := fmt.Errorf("no certificate in it; want PEM")
+	for valid := false; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			if valid {
+				return pool, nil
+			}
+			return nil, wrong
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		ca, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		pool.AddCert(ca)
+		if err := checkTime(ca); err != nil {
+			wrong = err
+		} else {
+			valid = true
+		}
+	}
+}
+
+func checkTime(c *x509.Certificate) error {
+	switch now := time.Now(); {
+	case now.Before(c.NotBefore):
+		return fmt.Errorf("not valid before %s; now it is %s", c.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	case now.After(c.NotAfter):
+		return fmt.Errorf("expired on %s; now it is %s", c.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
