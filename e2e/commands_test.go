@@ -19,6 +19,7 @@ import (
 	psnet "github.com/shirou/gopsutil/v4/net"
 
 	"github.com/gomicroexample/basis/internal/backend"
+	"github.com/gomicroexample/basis/internal/mtls"
 )
 
 const term = syscall.SIGTERM
@@ -76,11 +77,29 @@ func patient() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }
 
-// agent [host] starts a Consul agent, on 127.0.0.1 or on host. Its address is
-// put into $CONSUL and, as the default for all, into $CONSUL_HTTP_ADDR. The
-// next one of the same script has the same address and an empty catalog.
+// agent [-config=file] [host] starts a Consul agent, on 127.0.0.1 or on host. Its
+// address is put into $CONSUL and, as the default for all, into
+// $CONSUL_HTTP_ADDR. The next one of the same script has the same address and an
+// empty catalog. One with a file has TLS and ACLs, and the script has to set
+// Consul's variables for calling it first.
 func agent(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, !neg && len(args) <= 1, "agent [host]")
+	var secured *backend.Secured
+	if len(args) > 0 && strings.HasPrefix(args[0], "-config=") {
+		files := mtls.Files{
+			Cert: ts.MkAbs(ts.Getenv("CONSUL_CLIENT_CERT")),
+			Key:  ts.MkAbs(ts.Getenv("CONSUL_CLIENT_KEY")),
+			CA:   ts.MkAbs(ts.Getenv("CONSUL_CACERT")),
+		}
+		config, err := files.Config("localhost")
+		ts.Check(err)
+		secured = &backend.Secured{
+			Config: ts.MkAbs(strings.TrimPrefix(args[0], "-config=")),
+			TLS:    config,
+			Token:  ts.Getenv("CONSUL_HTTP_TOKEN"),
+		}
+		args = args[1:]
+	}
+	want(ts, !neg && len(args) <= 1, "agent [-config=file] [host]")
 	host := "127.0.0.1"
 	if len(args) == 1 {
 		host = args[0]
@@ -95,7 +114,7 @@ func agent(ts *testscript.TestScript, neg bool, args []string) {
 		port, err = strconv.Atoi(p)
 		ts.Check(err)
 	}
-	c, err := backend.StartConsul(ctx, consul, ts.MkAbs("."), host, port)
+	c, err := backend.StartConsul(ctx, consul, ts.MkAbs("."), host, port, secured)
 	ts.Check(err)
 	s.consul = c
 	s.processes["consul"] = c.Process
@@ -111,8 +130,11 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	name := args[0]
 	path, err := exec.LookPath(filepath.Join(binaries, args[1]))
 	ts.Check(err)
-	env := slices.Clone(s.env.Vars)                              // and nothing of the caller's
-	for _, key := range []string{"CONSUL_HTTP_ADDR", "GORACE"} { // what scripts change
+	env := slices.Clone(s.env.Vars) // and nothing of the caller's
+	for _, key := range []string{   // what scripts change
+		"CONSUL_HTTP_ADDR", "CONSUL_HTTP_SSL", "CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY",
+		"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "GORACE",
+	} {
 		env = append(env, key+"="+ts.Getenv(key))
 	}
 	p, err := backend.Start(name, ts.MkAbs(name+".log"), env, path, args[2:]...)

@@ -86,6 +86,9 @@ func unreachable(r registry.Registry, err error) error {
 	if r.String() != "consul" {
 		return fmt.Errorf("cannot ask %s: %w", place(r), err)
 	}
+	if errors.Is(err, consul.ErrDenied) {
+		return fmt.Errorf("cannot ask %s: %w", place(r), err)
+	}
 	var request *url.Error
 	if errors.As(err, &request) {
 		err = request.Err // without the URL, which place names in short

@@ -48,7 +48,7 @@ func StartJaeger(ctx context.Context, path, dir string, uiPort, spansPort int) (
 	if err != nil {
 		return nil, err
 	}
-	if err := j.waitHTTP(ctx, j.URL+"/api/services", nil); err != nil {
+	if err := j.waitHTTP(ctx, j.URL+"/api/services"); err != nil {
 		_ = j.Stop(syscall.SIGKILL)
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,8 +35,8 @@ type Process struct {
 	err  error         // how; valid after done
 }
 
-// Start runs path with args in the environment env. Its output is appended to the
-// file at log.
+// Start runs path with args in the environment env and in the directory of log, the
+// file that its output is appended to.
 func Start(name, log string, env []string, path string, args ...string) (*Process, error) {
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -44,6 +45,7 @@ func Start(name, log string, env []string, path string, args ...string) (*Proces
 	defer f.Close() // the process has its own
 	cmd := exec.Command(path, args...)
 	cmd.Env = env
+	cmd.Dir = filepath.Dir(log)
 	cmd.Stdout, cmd.Stderr = f, f
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
@@ -92,12 +94,11 @@ func (p *Process) WaitLog(ctx context.Context, re *regexp.Regexp, n int) error {
 	})
 }
 
-// waitHTTP waits until a GET of url is answered with 200 and a body for which
-// ready, if any, is true.
-func (p *Process) waitHTTP(ctx context.Context, url string, ready func([]byte) bool) error {
+// waitHTTP waits until a GET of url is answered with 200.
+func (p *Process) waitHTTP(ctx context.Context, url string) error {
 	return p.until(ctx, "an answer from "+url, func() bool {
-		body, err := Get(ctx, url)
-		return err == nil && (ready == nil || ready(body))
+		_, err := Get(ctx, url)
+		return err == nil
 	})
 }
 
@@ -135,13 +136,19 @@ func (p *Process) tail() []byte {
 
 // Get returns the body of url. An answer that is not 200 is an error.
 func Get(ctx context.Context, url string) ([]byte, error) {
+	return get(ctx, http.DefaultClient, url, nil)
+}
+
+// get is Get with a client and headers.
+func get(ctx context.Context, client *http.Client, url string, header http.Header) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
-	rsp, err := http.DefaultClient.Do(req)
+	req.Header = header
+	rsp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/micro/go-micro/config/cmd"
 	"github.com/micro/go-micro/server"
 
+	"github.com/gomicroexample/basis/internal/consul"
 	"github.com/gomicroexample/basis/internal/hostport"
 	"github.com/gomicroexample/basis/tracer"
 )
@@ -210,6 +211,11 @@ func checkMicro(ctx *cli.Context) error {
 			if d, err := time.ParseDuration(text); err != nil || d <= 0 {
 				return fmt.Errorf("--%s is %q; want a duration, as in 500ms or 5s", flag, text)
 			}
+		}
+	}
+	for _, addr := range strings.Split(ctx.String("registry_address"), ",") {
+		if err := consul.CheckAddress(addr); err != nil {
+			return fmt.Errorf("--registry_address %w", err)
 		}
 	}
 	if addr := ctx.String("server_advertise"); addr != "" {

@@ -4,9 +4,11 @@
 package consul
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -19,10 +21,17 @@ import (
 // DefaultAddress is that of an agent on this machine.
 const DefaultAddress = "127.0.0.1:8500"
 
+// ErrDenied is the error of what Consul's ACLs do not allow.
+var ErrDenied = errors.New("permission denied")
+
 // NewRegistry returns go-micro's Consul registry for the agent that
 // CONSUL_HTTP_ADDR (DefaultAddress without it) or, later, --registry_address
 // names, with the settings of Consul's other CONSUL_ variables. Nothing is sent,
 // and nothing is said of wrong settings, before the registry is used: see Err.
+//
+// Where Consul has ACLs, registering takes a token with service:write for the
+// service, and looking it up one with service:read for it and node:read for the
+// nodes that it is on. What the token does not allow is an ErrDenied.
 func NewRegistry() registry.Registry {
 	cfg := api.DefaultConfig()
 	if cfg.Address == "localhost:8500" { // the library's default, which may be another's over IPv6
@@ -37,12 +46,32 @@ func NewRegistry() registry.Registry {
 	}
 	client.Transport = bounded{client.Transport}
 	cfg.HttpClient = client
+	if err == nil {
+		config := *cfg
+		_, err = api.NewClient(&config) // which reads CONSUL_HTTP_TOKEN_FILE
+	}
+	if wrong := CheckAddress(cfg.Address); wrong != nil {
+		err = fmt.Errorf("CONSUL_HTTP_ADDR %w", wrong)
+	}
 	return &safe{
 		Registry: consul.NewRegistry(consul.Config(cfg)),
 		config:   *cfg,
 		err:      err,
 		known:    map[string][]*registry.Service{},
 	}
+}
+
+// CheckAddress returns an error if addr cannot be that of an agent, which is
+// host:port, perhaps after http:// or https://. A password in it would find its
+// way into errors, and so the error does not repeat it.
+func CheckAddress(addr string) error {
+	if strings.Contains(addr, "@") {
+		return errors.New("has a user or password in it; want host:port, and those in CONSUL_HTTP_AUTH")
+	}
+	if scheme, _, ok := strings.Cut(addr, "://"); ok && !slices.Contains([]string{"http", "https", "unix"}, scheme) {
+		return fmt.Errorf("is %s; want host:port", addr)
+	}
+	return nil
 }
 
 // Err returns what is wrong with the settings of r, such as a file that a
@@ -70,6 +99,25 @@ type safe struct {
 	mu      sync.Mutex
 	known   map[string][]*registry.Service // what Consul said last, by service
 	watches int                            // how many watchers there were
+}
+
+// Init does nothing with settings that Err tells are wrong: go-micro would go on
+// without an API client, and crash.
+func (s *safe) Init(opts ...registry.Option) error {
+	if s.err != nil {
+		return nil
+	}
+	return s.Registry.Init(opts...)
+}
+
+// Register registers the service's first node, or renews its registration.
+func (s *safe) Register(service *registry.Service, opts ...registry.RegisterOption) error {
+	return denied(s.Registry.Register(service, opts...))
+}
+
+// Deregister takes the service's first node out of Consul.
+func (s *safe) Deregister(service *registry.Service) error {
+	return denied(s.Registry.Deregister(service))
 }
 
 // GetService returns the nodes of a service whose checks pass, with addresses
@@ -106,8 +154,11 @@ func (s *safe) remember(name string, services []*registry.Service) {
 // lookUp asks Consul for a service. s.asking must be held.
 func (s *safe) lookUp(name string) ([]*registry.Service, error) {
 	services, err := s.Registry.GetService(name)
+	if err == nil && !hasNodes(services) {
+		err = s.hidden(name)
+	}
 	if err != nil {
-		return nil, err
+		return nil, denied(err)
 	}
 	for _, service := range services {
 		for _, node := range service.Nodes {
@@ -115,6 +166,48 @@ func (s *safe) lookUp(name string) ([]*registry.Service, error) {
 		}
 	}
 	return services, nil
+}
+
+// hidden returns an error if Consul hides nodes of a service that it does not
+// list: ACLs make its lists shorter, and are told of only to whom has a token.
+func (s *safe) hidden(name string) error {
+	client, err := s.client(0)
+	if err != nil {
+		return err
+	}
+	var state any
+	_, err = client.Raw().Query("/v1/agent/health/service/name/"+url.PathEscape(name), &state, nil)
+	if status := (api.StatusError{}); errors.As(err, &status) && status.Code == http.StatusForbidden {
+		return err
+	}
+	_, meta, err := client.Health().Service(name, "", false, &api.QueryOptions{AllowStale: true})
+	if err == nil && meta.ResultsFilteredByACLs {
+		return fmt.Errorf("%w: the token may not see all nodes of %s; it needs service:read for that and node:read for where they run", ErrDenied, name)
+	}
+	return nil
+}
+
+// denied returns err, made an ErrDenied in words if that is what Consul says.
+func denied(err error) error {
+	if status := (api.StatusError{}); errors.As(err, &status) && status.Code == http.StatusForbidden {
+		why := strings.TrimSuffix(strings.TrimPrefix(status.Body, "Permission denied: "), ".")
+		return fmt.Errorf("%w by Consul: %s; set CONSUL_HTTP_TOKEN to a token that may", ErrDenied, why)
+	}
+	return err
+}
+
+// client returns an API client, for one of the addresses in turn where there are
+// several.
+func (s *safe) client(turn int) (*api.Client, error) {
+	config := s.config
+	if addrs := s.Options().Addrs; len(addrs) > 0 {
+		config.Address = addrs[turn%len(addrs)]
+	}
+	client, err := api.NewClient(&config)
+	if err != nil {
+		return nil, fmt.Errorf("asking Consul at %s: %w", config.Address, err)
+	}
+	return client, nil
 }
 
 func hasNodes(services []*registry.Service) bool {

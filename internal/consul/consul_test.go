@@ -125,6 +125,33 @@ func TestAHangingAgentIsGivenUp(t *testing.T) {
 	}
 }
 
+// An agent that refuses go-micro's own probe is not passed over for the next one.
+func TestAnyTokenMayProbe(t *testing.T) {
+	var asked [2]atomic.Int64
+	var addrs []string
+	for i := range asked {
+		agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/v1/agent/services":
+				_, _ = w.Write([]byte("{}"))
+			case "/v1/health/service/svc":
+				asked[i].Add(1)
+				_, _ = w.Write([]byte("[]"))
+			default:
+				w.WriteHeader(http.StatusForbidden)
+			}
+		}))
+		defer agent.Close()
+		addrs = append(addrs, strings.TrimPrefix(agent.URL, "http://"))
+	}
+	r := NewRegistry()
+	require.NoError(t, r.Init(registry.Addrs(addrs...)))
+	_, err := r.GetService("svc")
+	require.ErrorIs(t, err, ErrDenied)
+	require.NotZero(t, asked[0].Load())
+	require.Zero(t, asked[1].Load())
+}
+
 func TestWatchWantsAService(t *testing.T) {
 	r := NewRegistry()
 	_, err := r.Watch()

@@ -15,9 +15,13 @@ const (
 	// dialTimeout bounds each attempt to connect.
 	dialTimeout = 400 * time.Millisecond
 	// probeTimeout bounds the request with which go-micro tries out an address
-	// before it makes the one that it was asked for.
-	probeTimeout = 400 * time.Millisecond
-	probePath    = "/v1/agent/host"
+	// before it makes the one that it was asked for. Its own takes a token with
+	// operator:read; without that, go-micro makes an API client for each use.
+	// What it asks instead every token may, and it too is answered by the agent
+	// alone with a JSON object, which is all that go-micro looks at.
+	probeTimeout  = 400 * time.Millisecond
+	probePath     = "/v1/agent/host"
+	openProbePath = "/v1/agent/services"
 	// answerTimeout bounds all other requests but blocking queries, which
 	// wait for minutes by design.
 	answerTimeout = 5 * time.Second
@@ -34,6 +38,8 @@ func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 		return b.next.RoundTrip(req)
 	case strings.HasSuffix(req.URL.Path, probePath):
 		timeout = probeTimeout
+		req = req.Clone(req.Context())
+		req.URL.Path = strings.TrimSuffix(req.URL.Path, probePath) + openProbePath
 	}
 	ctx, cancel := context.WithTimeoutCause(req.Context(), timeout, fmt.Errorf("no answer within %v", timeout))
 	rsp, err := b.next.RoundTrip(req.WithContext(ctx))

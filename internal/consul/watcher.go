@@ -20,16 +20,13 @@ func (s *safe) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 	if wo.Service == "" {
 		return nil, fmt.Errorf("watching Consul: no service given; use registry.WatchService")
 	}
-	config := s.config
-	if addrs := s.Options().Addrs; len(addrs) > 0 {
-		s.mu.Lock()
-		config.Address = addrs[s.watches%len(addrs)]
-		s.watches++
-		s.mu.Unlock()
-	}
-	client, err := api.NewClient(&config)
+	s.mu.Lock()
+	turn := s.watches
+	s.watches++
+	s.mu.Unlock()
+	client, err := s.client(turn)
 	if err != nil {
-		return nil, fmt.Errorf("watching %s in Consul at %s: %w", wo.Service, config.Address, err)
+		return nil, fmt.Errorf("watching %s: %w", wo.Service, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &watcher{registry: s, service: wo.Service, health: client.Health(), ctx: ctx, cancel: cancel}, nil

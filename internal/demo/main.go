@@ -129,7 +129,7 @@ func (d *demo) startReal(ctx context.Context, consulPath, jaegerPath string) err
 	fmt.Println("Starting Consul and Jaeger ...")
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	consul, err := backend.StartConsul(ctx, consulPath, d.dir, "127.0.0.1", 8500)
+	consul, err := backend.StartConsul(ctx, consulPath, d.dir, "127.0.0.1", 8500, nil)
 	if err != nil {
 		return err
 	}
