@@ -1,6 +1,6 @@
 // Package consul is go-micro's Consul registry with what it lacks to be relied
 // on: bounds on connecting and on waiting for answers, the settings in Consul's
-// own variables, IPv6 addresses, and use by several callers at once.
+// own variables, ACLs, IPv6 addresses, and use by several callers at once.
 package consul
 
 import (
