@@ -66,9 +66,9 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// setUp builds the pair and certs and starts the Jaeger that all scripts share: traces
-// are told apart by their IDs. Consul is started by each script, since what is
-// registered in it is not.
+// setUp builds the pair and certs, and starts the Jaeger that all scripts share:
+// traces are told apart by their IDs. Consul is started by each script, since what
+// is registered in it is not.
 func setUp(jaegerPath string) (stop func(), err error) {
 	dir, err := os.MkdirTemp("", "basis-e2e-")
 	if err != nil {

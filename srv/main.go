@@ -35,7 +35,7 @@ func run() int {
 	var (
 		delay         time.Duration
 		jaegerAddress string
-		files         mtls.Files
+		tlsFiles      mtls.Files
 	)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -67,13 +67,13 @@ func run() int {
 			},
 			cmdline.JaegerAddress(&jaegerAddress),
 		),
-		micro.Flags(files.Flags()...),
+		micro.Flags(tlsFiles.Flags()...),
 	)
 	cmdline.Parse(service, func() error {
 		if delay < 0 {
 			return fmt.Errorf("--delay is %v; want 0 or more", delay)
 		}
-		if err := files.Check(service.Server().String()); err != nil {
+		if err := tlsFiles.Check(service.Server().String()); err != nil {
 			return err
 		}
 		return tracer.CheckAddress(jaegerAddress)
@@ -82,7 +82,7 @@ func run() int {
 		return fail(err)
 	}
 	name := service.Server().Options().Name
-	tlsConfig, err := files.Config(name)
+	tlsConfig, err := tlsFiles.Config(name)
 	if err != nil {
 		return fail(err)
 	}

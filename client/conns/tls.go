@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// telling is TLS credentials whose errors tell what to do where the server is to
-// blame or the server refuses.
+// telling is TLS credentials whose errors say what to do about a server without
+// TLS, and about one that refuses the client.
 type telling struct {
 	credentials.TransportCredentials
 }

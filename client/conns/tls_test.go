@@ -2,6 +2,7 @@ package conns_test
 
 import (
 	"context"
+	"crypto/tls"
 	"path/filepath"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ func TestTLS(t *testing.T) {
 	config, err := srv.Config(service)
 	require.NoError(t, err)
 	secure, plain := memory.NewRegistry(), memory.NewRegistry()
-	start(t, secure, "a", grpcserver.AuthTLS(config))
+	n := start(t, secure, "a", grpcserver.AuthTLS(config))
 	start(t, plain, "a")
 
 	for _, contentType := range []string{own, microsOwn} {
@@ -75,6 +76,8 @@ func TestTLS(t *testing.T) {
 		require.ErrorContains(t, callTLS(t, secure, mtls.Files{}, contentType), "server preface")
 		require.Error(t, callTLS(t, secure, mixed, contentType))
 	}
+	_, err = tls.Dial("tcp", n.address, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
+	require.ErrorContains(t, err, "protocol version not supported")
 	require.ErrorContains(t, callTLS(t, plain, ours, own), "the server has to be started with --tls_cert")
 	require.ErrorContains(t, callTLS(t, secure, mtls.Files{}, own), "if the server has TLS on, use --tls_cert")
 	// The server may close the connection before all of the client's first words

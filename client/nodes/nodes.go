@@ -83,10 +83,7 @@ func isNone(err error) bool {
 
 // unreachable says why r could not be asked, and what to do.
 func unreachable(r registry.Registry, err error) error {
-	if r.String() != "consul" {
-		return fmt.Errorf("cannot ask %s: %w", place(r), err)
-	}
-	if errors.Is(err, consul.ErrDenied) {
+	if r.String() != "consul" || errors.Is(err, consul.ErrDenied) {
 		return fmt.Errorf("cannot ask %s: %w", place(r), err)
 	}
 	var request *url.Error

@@ -168,8 +168,9 @@ func (s *safe) lookUp(name string) ([]*registry.Service, error) {
 	return services, nil
 }
 
-// hidden returns an error if Consul hides nodes of a service that it does not
-// list: ACLs make its lists shorter, and are told of only to whom has a token.
+// hidden returns an error if ACLs may be why Consul lists no node of a service. It
+// leaves out what the token does not allow to see, and says so only in answers to
+// requests with a token; one for the service's health at the agent it refuses.
 func (s *safe) hidden(name string) error {
 	client, err := s.client(0)
 	if err != nil {
