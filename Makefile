@@ -63,8 +63,9 @@ e2e: tools
 e2e-docker:
 	tools/engine sh -c 'tools/images -missing && $(BUILD_IMAGES) && cd e2e/docker && go test -count=1 -timeout=10m -v -args -docker'
 
-# Builds Consul and Jaeger from source, once per machine: about 13 minutes on
-# two cores. CONSUL_BIN and JAEGER_BIN name binaries to use instead.
+# Builds Consul, Jaeger, grpcurl and ghz from source, once per machine: about 15
+# minutes on two cores. CONSUL_BIN, JAEGER_BIN, GRPCURL_BIN and GHZ_BIN name
+# binaries to use instead.
 tools:
 	@go run ./tools
 

@@ -1,5 +1,6 @@
 // Command tools builds the Consul and Jaeger that the demo and the end-to-end
-// tests run on, from the modules in this directory: "make tools".
+// tests run on, and the tests' gRPC clients, from the modules in this directory:
+// "make tools".
 //
 // With -path it prints where built tools are kept.
 package main
@@ -33,7 +34,7 @@ func run() int {
 		fmt.Println(dir)
 		return 0
 	}
-	for _, t := range []tool.Tool{tool.Consul, tool.Jaeger} {
+	for _, t := range []tool.Tool{tool.Grpcurl, tool.Ghz, tool.Consul, tool.Jaeger} {
 		if _, err := t.Build(ctx, ".", os.Stdout); err != nil {
 			return fail(err)
 		}

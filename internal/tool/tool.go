@@ -1,5 +1,6 @@
 // Package tool finds the Consul and Jaeger that the demo and the end-to-end
-// tests run on, and builds them from source where there are none.
+// tests run on, and the gRPC clients that the tests call with, and builds them from
+// source where there are none.
 package tool
 
 import (
@@ -21,7 +22,8 @@ type Tool struct {
 	Variable string   // names a binary to use instead
 	pkg      string   // what to build
 	ldflags  string   // how
-	versions []string // what "NAME version" may print for a binary of the same version
+	ask      string   // the argument that makes a binary tell its version
+	versions []string // what a binary of the same version may say then
 	minutes  int      // how long a build takes on two cores, about
 }
 
@@ -31,6 +33,7 @@ var (
 		Name: "consul", Version: "1.22.6", Variable: "CONSUL_BIN",
 		pkg:      "github.com/hashicorp/consul",
 		ldflags:  "-s -w",
+		ask:      "version",
 		versions: []string{"Consul v1.22.6"},
 		minutes:  7,
 	}
@@ -39,8 +42,30 @@ var (
 		Name: "jaeger", Version: "1.76.0", Variable: "JAEGER_BIN",
 		pkg:      "github.com/jaegertracing/jaeger/cmd/jaeger",
 		ldflags:  "-s -w -X github.com/jaegertracing/jaeger/internal/version.latestVersion=v1.76.0",
+		ask:      "version",
 		versions: []string{`"gitVersion":"v1.76.0"`, `"gitVersion":"v2.13.0"`},
 		minutes:  6,
+	}
+)
+
+// Grpcurl and Ghz are gRPC clients that know nothing of go-micro: one makes a
+// single call, the other many.
+var (
+	Grpcurl = Tool{
+		Name: "grpcurl", Version: "1.9.4", Variable: "GRPCURL_BIN",
+		pkg:      "github.com/fullstorydev/grpcurl/cmd/grpcurl",
+		ldflags:  "-s -w -X main.version=v1.9.4",
+		ask:      "--version",
+		versions: []string{"grpcurl v1.9.4"},
+		minutes:  1,
+	}
+	Ghz = Tool{
+		Name: "ghz", Version: "0.121.0", Variable: "GHZ_BIN",
+		pkg:      "github.com/bojand/ghz/cmd/ghz",
+		ldflags:  "-s -w -X main.version=v0.121.0",
+		ask:      "--version",
+		versions: []string{"v0.121.0"},
+		minutes:  1,
 	}
 )
 
@@ -104,7 +129,7 @@ func (t Tool) built() (string, error) {
 func (t Tool) isVersion(path string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	out, _ := exec.CommandContext(ctx, path, "version").CombinedOutput()
+	out, _ := exec.CommandContext(ctx, path, t.ask).CombinedOutput()
 	for _, v := range t.versions {
 		if strings.Contains(string(out), v) {
 			return true
@@ -131,7 +156,7 @@ func (t Tool) Build(ctx context.Context, root string, log io.Writer) (string, er
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", err
 	}
-	fmt.Fprintf(log, "%s %s: building from source, once on this machine; about %d minutes on two cores ...\n", t.Name, t.Version, t.minutes)
+	fmt.Fprintf(log, "%s %s: building from source, once on this machine; about %d min on two cores ...\n", t.Name, t.Version, t.minutes)
 	start := time.Now()
 
 	// Built beside its place and moved there, so that an interrupted build is

@@ -62,6 +62,8 @@ func TestVersionsAreThoseOfTheModules(t *testing.T) {
 	}{
 		{tool.Consul, "github.com/hashicorp/consul"},
 		{tool.Jaeger, "github.com/jaegertracing/jaeger"},
+		{tool.Grpcurl, "github.com/fullstorydev/grpcurl"},
+		{tool.Ghz, "github.com/bojand/ghz"},
 	} {
 		mod, err := os.ReadFile(filepath.Join("..", "..", "tools", test.tool.Name, "go.mod"))
 		require.NoError(t, err)
