@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/micro/go-micro/errors"
+
+	"github.com/gomicroexample/basis/internal/oneline"
 )
 
 // IsCallers reports whether err says that the request was wrong, so that any
@@ -17,20 +19,21 @@ func IsCallers(err error) bool {
 }
 
 // Kind groups failures: one of hystrix by its text, as "hystrix: timeout", and
-// one of go-micro by its code, as "400 Bad Request".
+// one of go-micro by its code, as "400 Bad Request". It is on one line, whatever a
+// server sent.
 func Kind(err error) string {
 	if e := parse(err); e != nil {
-		return fmt.Sprintf("%d %s", e.Code, e.Status)
+		return oneline.Escape(fmt.Sprintf("%d %s", e.Code, e.Status))
 	}
-	return err.Error()
+	return oneline.Escape(err.Error())
 }
 
-// Describe puts err in words. go-micro's own text is JSON.
+// Describe puts err in words, on one line. go-micro's own text is JSON.
 func Describe(err error) string {
 	if e := parse(err); e != nil {
-		return fmt.Sprintf("%s: %s (%s)", Kind(err), e.Detail, e.Id)
+		return Kind(err) + oneline.Escape(fmt.Sprintf(": %s (%s)", e.Detail, e.Id))
 	}
-	return err.Error()
+	return Kind(err)
 }
 
 // parse returns err as go-micro's error, or nil if it is none. The gRPC client

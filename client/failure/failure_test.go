@@ -26,6 +26,8 @@ func TestFailures(t *testing.T) {
 		{"timeout", errors.Timeout("go.micro.srv.basis", "late"), false, "408 Request Timeout", "408 Request Timeout: late (go.micro.srv.basis)"},
 		{"server's fault", errors.InternalServerError("go.micro.srv.basis", "oops"), false, "500 Internal Server Error", "500 Internal Server Error: oops (go.micro.srv.basis)"},
 		{"breaker", hystrix.ErrCircuitOpen, false, "hystrix: circuit open", "hystrix: circuit open"},
+		{"more than a line", &errors.Error{Id: "a\nb", Code: 400, Detail: "no\r\x1b[2J", Status: "Bad\nRequest"}, true, `400 Bad\nRequest`, `400 Bad\nRequest: no\r\x1b[2J (a\nb)`},
+		{"more than a line, of another kind", stderrors.New("a\nb"), false, `a\nb`, `a\nb`},
 		{"JSON of something else", stderrors.New(`{"a":1}`), false, `{"a":1}`, `{"a":1}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

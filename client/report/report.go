@@ -17,6 +17,7 @@ import (
 
 	"github.com/gomicroexample/basis/client/calls"
 	"github.com/gomicroexample/basis/client/failure"
+	"github.com/gomicroexample/basis/internal/oneline"
 )
 
 // Report writes answers to one stream and everything else to another. It is
@@ -88,8 +89,10 @@ func newReport(answers, notes io.Writer, verbose bool) *Report {
 	}
 }
 
-// Add tells of one call.
+// Add tells of one call. What a server and a registry said of it stays on its
+// line: what would end that is escaped.
 func (r *Report) Add(c calls.Result) {
+	c.Answer, c.Node = oneline.Escape(c.Answer), oneline.Escape(c.Node)
 	r.made++
 	if c.Node != "" {
 		r.nodes[c.Node]++

@@ -36,6 +36,17 @@ func TestAnswersGoToOneStreamAndFailuresToTheOther(t *testing.T) {
 	require.Equal(t, 2, r.Failed())
 }
 
+func TestWhatOthersSayStaysOnItsLine(t *testing.T) {
+	var answers, notes bytes.Buffer
+	r := newReport(&answers, &notes, true)
+	r.Add(calls.Result{Number: 1, Answer: "Hello\nHello \x1b[2JAnn", Node: "127.0.0.1:1\nforged", Trace: "a1"})
+	r.Sum()
+	require.Equal(t, `Hello\nHello \x1b[2JAnn`+"\n", answers.String())
+	require.NotRegexp(t, `(?m)^forged`, notes.String())
+	require.Regexp(t, `node=127.0.0.1:1\\nforged trace=a1\n`, notes.String())
+	require.Regexp(t, `  127.0.0.1:1\\nforged +1\n`, notes.String())
+}
+
 func TestVerboseIsALinePerCall(t *testing.T) {
 	var answers, notes bytes.Buffer
 	r := newReport(&answers, &notes, true)
