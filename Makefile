@@ -14,7 +14,10 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 # Builds the images of the pair. Their labels tell the revision.
 BUILD_IMAGES = $(COMPOSE) build --build-arg REVISION=$(shell git rev-parse HEAD)
 
-.PHONY: demo up down logs swarm-up swarm-down images test e2e e2e-docker tools tools-path certs proto lint
+# How long "make fuzz" makes up inputs for each of its tests.
+FUZZ := 30s
+
+.PHONY: demo up down logs swarm-up swarm-down images test e2e e2e-docker fuzz tools tools-path certs proto lint
 
 # The article's steps, one after another. KEEP=1 keeps everything running.
 demo:
@@ -62,6 +65,12 @@ e2e: tools
 # root, one of its own.
 e2e-docker:
 	tools/engine sh -c 'tools/images -missing && $(BUILD_IMAGES) && cd e2e/docker && go test -count=1 -timeout=10m -v -args -docker'
+
+# Made-up names for the handler, and made-up messages and metadata over the wire.
+# What breaks something is kept in testdata/fuzz, and tried by "make test" then.
+fuzz:
+	go test -run='^$$' -fuzz='^FuzzHello$$' -fuzztime=$(FUZZ) ./srv/handler
+	go test -run='^$$' -fuzz='^FuzzHello$$' -fuzztime=$(FUZZ) ./srv
 
 # Builds Consul, Jaeger, grpcurl and ghz from source, once per machine: about 15
 # minutes on two cores. CONSUL_BIN, JAEGER_BIN, GRPCURL_BIN and GHZ_BIN name

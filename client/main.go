@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -34,6 +35,7 @@ import (
 	"github.com/gomicroexample/basis/client/settings"
 	"github.com/gomicroexample/basis/internal/cmdline"
 	"github.com/gomicroexample/basis/internal/consul"
+	"github.com/gomicroexample/basis/internal/oneline"
 	"github.com/gomicroexample/basis/proto"
 	"github.com/gomicroexample/basis/tracer"
 )
@@ -63,6 +65,7 @@ func main() {
 }
 
 func run() int {
+	log.SetOutput(oneline.Writer{Writer: os.Stderr}) // go-micro's log and the tracer's go there too
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)   // a second interrupt ends the process
 	signal.Ignore(syscall.SIGPIPE) // "client | head": writing fails instead
@@ -255,6 +258,6 @@ func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, 
 }
 
 func fail(err error) int {
-	fmt.Fprintf(os.Stderr, "client: %v\n", err)
+	fmt.Fprintf(os.Stderr, "client: %s\n", oneline.Escape(err.Error()))
 	return 1
 }

@@ -23,7 +23,7 @@ const (
 
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Who to greet: 1 to 256 bytes of UTF-8.
+	// Who to greet: 1 to 256 bytes of UTF-8, on one line.
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

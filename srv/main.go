@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	stdlog "log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -14,16 +15,21 @@ import (
 	micro "github.com/micro/go-micro"
 	grpcclient "github.com/micro/go-micro/client/grpc"
 	"github.com/micro/go-micro/config/cmd"
+	"github.com/micro/go-micro/server"
 	grpcserver "github.com/micro/go-micro/server/grpc"
 	"github.com/micro/go-micro/util/log"
 	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/gomicroexample/basis/internal/cmdline"
 	"github.com/gomicroexample/basis/internal/consul"
 	"github.com/gomicroexample/basis/internal/mtls"
+	"github.com/gomicroexample/basis/internal/oneline"
 	"github.com/gomicroexample/basis/proto"
 	"github.com/gomicroexample/basis/srv/advertise"
 	"github.com/gomicroexample/basis/srv/handler"
+	"github.com/gomicroexample/basis/srv/refuse"
 	"github.com/gomicroexample/basis/tracer"
 )
 
@@ -37,6 +43,7 @@ func run() int {
 		jaegerAddress string
 		tlsFiles      mtls.Files
 	)
+	stdlog.SetOutput(oneline.Writer{Writer: os.Stderr}) // go-micro's log and the tracer's go there too
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process at once, whatever it is waiting for.
@@ -48,7 +55,7 @@ func run() int {
 
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
-		micro.Server(grpcserver.NewServer()),
+		micro.Server(grpcserver.NewServer(limits()...)),
 		micro.Client(grpcclient.NewClient()),
 		micro.Context(ctx),
 		micro.Registry(consul.NewRegistry()),   // at 127.0.0.1:8500
@@ -112,7 +119,33 @@ func run() int {
 	return 0
 }
 
+// limits are what one caller can make the server hold, and wait for. gRPC's own
+// are wider, where there are any.
+func limits() []server.Option {
+	return []server.Option{
+		// The longest name makes a request of 259 bytes. Up to here Hello says of
+		// longer ones what it wants; gRPC's limit is 4 MB.
+		grpcserver.MaxMsgSize(64 << 10),
+		grpcserver.Options(
+			// Metadata has a few short values. gRPC's limit is 16 MB, for now: 8 KB
+			// is to be its next.
+			grpc.MaxHeaderListSize(8<<10),
+			// Calls under way on one connection; others wait at the caller. A
+			// caller that never reads gets no further either. gRPC has no limit.
+			grpc.MaxConcurrentStreams(1000),
+			// A new connection that does not speak HTTP/2 by then is closed. gRPC
+			// waits for 2 minutes.
+			grpc.ConnectionTimeout(5*time.Second),
+			// After Time without a word from a caller it is asked whether it is
+			// still there. One that neither answers nor takes answers for Timeout
+			// is cut off. gRPC asks after 2 hours.
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
+			grpc.StreamInterceptor(refuse.Malformed),
+		),
+	}
+}
+
 func fail(err error) int {
-	fmt.Fprintf(os.Stderr, "srv: %v\n", err)
+	fmt.Fprintf(os.Stderr, "srv: %s\n", oneline.Escape(err.Error()))
 	return 1
 }

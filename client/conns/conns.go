@@ -43,6 +43,11 @@ const (
 	maxBackoff = 3 * time.Second
 )
 
+// maxAnswerBytes is how large an answer may be, its metadata apart, which may be
+// as much. The longest, to a name of 256 bytes, has 265. gRPC's own limits are
+// 4 MB and 16 MB.
+const maxAnswerBytes = 8 << 10
+
 // Pool is the connections of one client to the nodes of one service. Its methods
 // Prefer and Call belong among that client's wrappers and call wrappers.
 type Pool struct {
@@ -245,6 +250,8 @@ func (p *Pool) dial(address string) (*conn, error) {
 	}
 	cc, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(creds),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes)),
+		grpc.WithMaxHeaderListSize(maxAnswerBytes),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff},
 			MinConnectTimeout: maxBackoff,

@@ -41,7 +41,7 @@ func (s *Settings) Flags() []cli.Flag {
 	return append([]cli.Flag{
 		cli.StringFlag{
 			Name: "name", EnvVar: "BASIS_NAME", Value: "John", Destination: &s.Name,
-			Usage: "Who to greet, 1 to 256 bytes",
+			Usage: "Who to greet, 1 to 256 bytes on one line",
 		},
 		cli.IntFlag{
 			Name: "requests", EnvVar: "BASIS_REQUESTS", Value: 1, Destination: &s.Requests,
@@ -91,7 +91,7 @@ func (s *Settings) Flags() []cli.Flag {
 const maxCallers = 100_000
 
 // Check returns an error that names the first flag whose value is out of range.
-// How long a name may be is the server's to check.
+// How long a name may be, and of what, is the server's to check.
 func (s *Settings) Check() error {
 	if !utf8.ValidString(s.Name) {
 		return fmt.Errorf("--name is %q; want UTF-8", s.Name)

@@ -3,13 +3,16 @@ package handler
 
 import (
 	"context"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/micro/go-micro/errors"
 	"github.com/micro/go-micro/util/log"
 	opentracing "github.com/opentracing/opentracing-go"
 	"github.com/opentracing/opentracing-go/ext"
 
+	"github.com/gomicroexample/basis/internal/oneline"
 	"github.com/gomicroexample/basis/proto"
 )
 
@@ -26,7 +29,8 @@ type Basis struct {
 }
 
 // Hello answers "Hello " and the name. A name that is empty or longer than
-// MaxNameBytes is a BadRequest (400). When the caller's deadline passes, or the
+// MaxNameBytes is a BadRequest (400), and so is one that is not UTF-8 or not on
+// one line: it would add lines, or escape codes, to whatever shows it. When the caller's deadline passes, or the
 // caller goes away, before the delay is over, it stops waiting and returns a
 // Timeout (408).
 //
@@ -52,6 +56,13 @@ func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Respon
 	}
 	if n := len(req.GetName()); n > MaxNameBytes {
 		return errors.BadRequest(b.ID, "name is %d bytes; want 1 to %d", n, MaxNameBytes)
+	}
+	if !utf8.ValidString(req.GetName()) {
+		return errors.BadRequest(b.ID, "name is not UTF-8")
+	}
+	if i := strings.IndexFunc(req.GetName(), oneline.Breaks); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(req.GetName()[i:])
+		return errors.BadRequest(b.ID, "name has the control character %U; want text on one line", r)
 	}
 	if err := b.work(ctx); err != nil {
 		return err

@@ -2,11 +2,15 @@ package handler_test
 
 import (
 	"context"
+	"math"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/micro/go-micro/errors"
+	"github.com/micro/go-micro/util/log"
 	opentracing "github.com/opentracing/opentracing-go"
 	"github.com/opentracing/opentracing-go/mocktracer"
 	"github.com/stretchr/testify/require"
@@ -19,7 +23,7 @@ const id = "go.micro.srv.basis"
 
 func TestHelloGreets(t *testing.T) {
 	b := &handler.Basis{ID: id}
-	for _, name := range []string{"John", "José", strings.Repeat("x", handler.MaxNameBytes)} {
+	for _, name := range []string{"John", "José", "山田 太郎", "👩🏽‍🚀", strings.Repeat("x", handler.MaxNameBytes)} {
 		rsp := new(proto.Response)
 		require.NoError(t, b.Hello(context.Background(), &proto.Request{Name: name}, rsp))
 		require.Equal(t, "Hello "+name, rsp.Msg)
@@ -32,6 +36,11 @@ func TestHelloRefusesBadNames(t *testing.T) {
 		{"", "name is empty; want 1 to 256 bytes"},
 		{strings.Repeat("x", handler.MaxNameBytes+1), "name is 257 bytes; want 1 to 256"},
 		{strings.Repeat("é", 200), "name is 400 bytes; want 1 to 256"},
+		{"John\xff", "name is not UTF-8"},
+		{"John\n2026/01/01 all is well", "name has the control character U+000A; want text on one line"},
+		{"\x1b[31mJohn", "name has the control character U+001B; want text on one line"},
+		{"John\u009b2J", "name has the control character U+009B; want text on one line"},
+		{"John\u2028Ann", "name has the control character U+2028; want text on one line"},
 	} {
 		rsp := new(proto.Response)
 		err := b.Hello(context.Background(), &proto.Request{Name: test.name}, rsp)
@@ -72,4 +81,35 @@ func TestHelloAddsASpanToTheTrace(t *testing.T) {
 	}
 	require.Equal(t, map[string]any{"req": `name:"John"`, "res": `msg:"Hello John"`}, call("John").Tags())
 	require.Equal(t, true, call("").Tag("error"))
+}
+
+// FuzzHello calls the handler itself, with names that could not come over the
+// wire too. It greets those of 1 to 256 bytes of UTF-8 on one line and no others.
+func FuzzHello(f *testing.F) {
+	for _, name := range []string{
+		"John", "José", "山田 太郎", "👩🏽‍🚀", "", "a\nb", "\x1b[2J", "\u0085", "\u2029", "\x00", "\x7f", "\xff", "\xed\xa0\x80", "\u202e", "%s%n",
+		strings.Repeat("x", handler.MaxNameBytes), strings.Repeat("x", handler.MaxNameBytes+1), strings.Repeat("é", handler.MaxNameBytes/2),
+	} {
+		f.Add(name)
+	}
+	log.SetLevel(log.Level(math.MaxInt)) // leaves out what Hello logs of each call
+	b := &handler.Basis{ID: id}
+	f.Fuzz(func(t *testing.T, name string) {
+		tracer := mocktracer.New()
+		ctx := opentracing.ContextWithSpan(context.Background(), tracer.StartSpan("parent"))
+		rsp := new(proto.Response)
+		err := b.Hello(ctx, &proto.Request{Name: name}, rsp)
+		greets := len(name) >= 1 && len(name) <= handler.MaxNameBytes && utf8.ValidString(name) &&
+			!regexp.MustCompile(`[\p{Cc}\p{Zl}\p{Zp}]`).MatchString(name)
+		if greets {
+			require.NoError(t, err)
+			require.Equal(t, "Hello "+name, rsp.Msg)
+		} else {
+			require.Equal(t, int32(400), errors.Parse(err.Error()).Code)
+			require.Empty(t, rsp.Msg)
+		}
+		spans := tracer.FinishedSpans()
+		require.Len(t, spans, 1)
+		require.Equal(t, !greets, spans[0].Tag("error") == true)
+	})
 }
