@@ -36,6 +36,16 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"listens":   listens,
 	"signal":    signal,
 	"trace":     trace,
+
+	"listening": listening, // these are in input_test.go
+	"peak":      peak,
+	"post":      post,
+	"garbage":   garbage,
+	"halfopen":  halfopen,
+	"deaf":      deaf,
+	"longname":  longname,
+	"impostor":  impostor,
+	"liar":      liar,
 }
 
 type sessionKey struct{}
@@ -133,7 +143,7 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	env := slices.Clone(s.env.Vars) // and nothing of the caller's
 	for _, key := range []string{   // what scripts change
 		"CONSUL_HTTP_ADDR", "CONSUL_HTTP_SSL", "CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY",
-		"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "GORACE",
+		"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "GORACE", "JAEGER_REPORTER_LOG_SPANS",
 	} {
 		env = append(env, key+"="+ts.Getenv(key))
 	}

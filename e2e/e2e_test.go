@@ -28,11 +28,11 @@ import (
 const patience = 60 * time.Second
 
 // required makes tools that are missing an error.
-var required = flag.Bool("required", false, "fail where Consul or Jaeger is missing, instead of leaving the scripts out")
+var required = flag.Bool("required", false, "fail where Consul, Jaeger, grpcurl or ghz is missing, instead of leaving the scripts out")
 
 // The backends that scripts share.
 var (
-	binaries string // directory of srv, client, certs, consul
+	binaries string // directory of srv, client, certs and the tools
 	consul   string // path of Consul
 	jaeger   *backend.Jaeger
 )
@@ -46,18 +46,21 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	var jaegerPath string
-	var err error
-	consul, jaegerPath, err = tool.FindAll()
-	if errors.Is(err, tool.ErrMissing) && !*required {
-		fmt.Printf("end-to-end scripts left out (%v); \"make e2e\" builds what is missing and runs them\n", err)
-		return 0
+	tools := map[string]string{} // paths by name
+	for _, t := range []tool.Tool{tool.Consul, tool.Jaeger, tool.Grpcurl, tool.Ghz} {
+		path, err := t.Find()
+		if errors.Is(err, tool.ErrMissing) && !*required {
+			fmt.Printf("end-to-end scripts left out (%v); \"make e2e\" builds what is missing and runs them\n", err)
+			return 0
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
+			return 1
+		}
+		tools[t.Name] = path
 	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
-		return 1
-	}
-	stop, err := setUp(jaegerPath)
+	consul = tools["consul"]
+	stop, err := setUp(tools)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
 		return 1
@@ -69,27 +72,34 @@ func run(m *testing.M) int {
 // setUp builds the pair and certs, and starts the Jaeger that all scripts share:
 // traces are told apart by their IDs. Consul is started by each script, since what
 // is registered in it is not.
-func setUp(jaegerPath string) (stop func(), err error) {
+func setUp(tools map[string]string) (stop func(), err error) {
 	dir, err := os.MkdirTemp("", "basis-e2e-")
 	if err != nil {
 		return nil, err
 	}
 	stop = func() { os.RemoveAll(dir) }
-	build := exec.Command("go", "build", "-race", "-o", dir+string(filepath.Separator), "../srv", "../client", "../tools/certs")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		stop()
-		return nil, fmt.Errorf("building srv, client and certs: %w", err)
+	for _, args := range [][]string{
+		{"-race", "-o", dir + string(filepath.Separator), "../srv", "../client", "../tools/certs"},
+		{"-o", filepath.Join(dir, "plainsrv"), "../srv"}, // to measure: the race detector multiplies memory
+	} {
+		build := exec.Command("go", append([]string{"build"}, args...)...)
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			stop()
+			return nil, fmt.Errorf("building srv, client and certs: %w", err)
+		}
 	}
-	if err := os.Symlink(consul, filepath.Join(dir, "consul")); err != nil {
-		stop()
-		return nil, err
+	for name, path := range tools {
+		if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
+			stop()
+			return nil, err
+		}
 	}
 	binaries = dir
 
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if jaeger, err = backend.StartJaeger(ctx, jaegerPath, dir, 0, 0); err != nil {
+	if jaeger, err = backend.StartJaeger(ctx, tools["jaeger"], dir, 0, 0); err != nil {
 		stop()
 		return nil, err
 	}
@@ -100,11 +110,18 @@ func setUp(jaegerPath string) (stop func(), err error) {
 }
 
 func TestScripts(t *testing.T) {
+	protoDir, err := filepath.Abs("../proto")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", binaries+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("JAEGER_ADDRESS", jaeger.Addr)
+			env.Setenv("PROTO", protoDir)
+			env.Setenv("NL", "\n")
+			env.Setenv("ESC", "\x1b")
 			env.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
 			env.Values[sessionKey{}] = newSession(env)
 			return nil
