@@ -43,6 +43,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"garbage":   garbage,
 	"halfopen":  halfopen,
 	"deaf":      deaf,
+	"flood":     flood,
 	"longname":  longname,
 	"impostor":  impostor,
 	"liar":      liar,

@@ -294,6 +294,34 @@ func deaf(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// flood name n makes n calls at once on one connection and sends, after the
+// message of each, as many more of 60 KB as the server takes.
+func flood(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "flood name n")
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	conn, err := grpc.NewClient(address(ts, args[0]), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	ts.Check(err)
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 12*time.Second)
+	defer cancel()
+	var callers sync.WaitGroup
+	var sent atomic.Int64
+	for range n {
+		callers.Go(func() {
+			stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/proto.Basis/Hello")
+			if err != nil {
+				return
+			}
+			for name := "John"; stream.SendMsg(&proto.Request{Name: name}) == nil; sent.Add(1) {
+				name = strings.Repeat("x", 60_000)
+			}
+		})
+	}
+	callers.Wait()
+	ts.Logf("%d calls on one connection sent %d messages", n, sent.Load())
+}
+
 // impostor registers, in the script's Consul, a server of the same service whose
 // answers are more than a line, and larger than a greeting may be.
 func impostor(ts *testscript.TestScript, neg bool, args []string) {

@@ -132,7 +132,10 @@ func limits() []server.Option {
 			grpc.MaxHeaderListSize(8<<10),
 			// Calls under way on one connection; others wait at the caller. A
 			// caller that never reads gets no further either. gRPC has no limit.
-			grpc.MaxConcurrentStreams(1000),
+			grpc.MaxConcurrentStreams(500),
+			// What a caller may have sent of one call that is not read yet. gRPC
+			// begins with 64 KB too, and goes up to 16 MB.
+			grpc.StaticStreamWindowSize(64<<10),
 			// A new connection that does not speak HTTP/2 by then is closed. gRPC
 			// waits for 2 minutes.
 			grpc.ConnectionTimeout(5*time.Second),

@@ -100,6 +100,7 @@ func TestWhatCallersGetWrong(t *testing.T) {
 		{"service", "/proto.Nope/Hello", john, nil, codes.Unimplemented,
 			`{"id":"go.micro.server","code":501,"detail":"no method \"/proto.Nope/Hello\"; want one that the service's .proto file names","status":"Not Implemented"}`},
 		{"too large", hello, make([]byte, 64<<10+1), nil, codes.ResourceExhausted, "grpc: received message larger than max (65537 vs. 65536)"},
+		{"too much metadata", hello, john, []string{"x", strings.Repeat("x", 8<<10)}, codes.Internal, "violates the maximum size (8192 bytes) set by server"},
 		{"just not too large", hello, append([]byte("\x0a\xfc\xff\x03"), make([]byte, 64<<10-4)...), nil, codes.InvalidArgument, "name is 65532 bytes; want 1 to 256"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

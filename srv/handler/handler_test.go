@@ -105,6 +105,7 @@ func FuzzHello(f *testing.F) {
 			require.NoError(t, err)
 			require.Equal(t, "Hello "+name, rsp.Msg)
 		} else {
+			require.Error(t, err)
 			require.Equal(t, int32(400), errors.Parse(err.Error()).Code)
 			require.Empty(t, rsp.Msg)
 		}
