@@ -107,9 +107,9 @@ func TestWhatCallersGetWrong(t *testing.T) {
 			_, err := call(t, conn, test.method, test.message, test.md...)
 			require.Equal(t, test.code, status.Code(err))
 			require.Contains(t, status.Convert(err).Message(), test.want)
+			greet(t, conn)
 		})
 	}
-	greet(t, conn)
 	for _, md := range [][]string{{"timeout", "5000000000"}, {"x-content-type", "application/grpc+proto"}, {"x-content-type", "application/json"}} {
 		answer, err := call(t, conn, hello, john, md...)
 		require.NoError(t, err, md)
