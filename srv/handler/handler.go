@@ -30,9 +30,9 @@ type Basis struct {
 
 // Hello answers "Hello " and the name. A name that is empty or longer than
 // MaxNameBytes is a BadRequest (400), and so is one that is not UTF-8 or not on
-// one line: it would add lines, or escape codes, to whatever shows it. When the caller's deadline passes, or the
-// caller goes away, before the delay is over, it stops waiting and returns a
-// Timeout (408).
+// one line: it would add lines, or escape codes, to whatever shows it. When the
+// caller's deadline passes, or the caller goes away, before the delay is over, it
+// stops waiting and returns a Timeout (408).
 //
 // It adds a span to the caller's trace, with the tags req and res, and error
 // when it fails.
