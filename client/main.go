@@ -30,6 +30,7 @@ import (
 	"github.com/gomicroexample/basis/client/breaker"
 	"github.com/gomicroexample/basis/client/calls"
 	"github.com/gomicroexample/basis/client/conns"
+	"github.com/gomicroexample/basis/client/failure"
 	"github.com/gomicroexample/basis/client/nodes"
 	"github.com/gomicroexample/basis/client/report"
 	"github.com/gomicroexample/basis/client/settings"
@@ -166,7 +167,8 @@ func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 // stack is what a call goes through, from the first to the last. The span covers
 // the limiter's wait and the breaker's refusals. The wait is over before the
 // breaker starts its clock or counts the call as under way. The node is chosen
-// last, for each attempt anew, from those that are connected.
+// last, for each attempt anew, from those that are connected and do not fail at
+// everything.
 func stack(t opentracing.Tracer, s settings.Settings, tlsConfig *tls.Config) []micro.Option {
 	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
 	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
@@ -177,6 +179,7 @@ func stack(t opentracing.Tracer, s settings.Settings, tlsConfig *tls.Config) []m
 	return []micro.Option{
 		atLeast(s.HystrixTimeout),
 		authTLS(tlsConfig),
+		func(o *micro.Options) { o.Client.Init(microclient.Retry(retry)) },
 		micro.WrapClient(
 			ocplugin.NewClientWrapper(t),
 			limiter(s.RateLimit),
@@ -206,6 +209,15 @@ func authTLS(config *tls.Config) micro.Option {
 			_ = o.Client.Init(grpcclient.AuthTLS(config)) // never fails
 		}
 	}
+}
+
+// retry reports whether a call that failed may do better at another node. It is
+// go-micro's own function, which knows of 500 only, for all of 5xx.
+func retry(ctx context.Context, req microclient.Request, count int, err error) (bool, error) {
+	if failure.IsServers(err) {
+		return true, nil
+	}
+	return microclient.RetryOnError(ctx, req, count, err)
 }
 
 // limiter returns uber's limiter for so many calls a second, or no limit for 0.

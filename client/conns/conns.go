@@ -1,9 +1,11 @@
 // Package conns makes calls over one gRPC connection per node, shared by all
-// callers, and steers calls to nodes whose connection is up.
+// callers, and steers calls to nodes whose connection is up and that do not
+// answer with failures only.
 //
 // go-micro's own pool gives each call under way a connection to itself and
 // closes it after any error. And since a node that died stays in the registry
-// until its TTL has passed, calls go on being sent to it.
+// until its TTL has passed, calls go on being sent to it. So do calls to a node
+// that is there and fails at everything.
 package conns
 
 import (
@@ -27,6 +29,7 @@ import (
 	grpcmetadata "google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/gomicroexample/basis/client/failure"
 	"github.com/gomicroexample/basis/client/nodes"
 )
 
@@ -41,6 +44,14 @@ const (
 	// maxBackoff is how long, at most, passes between attempts to connect to a
 	// node, and so how soon one that is back is called again.
 	maxBackoff = 3 * time.Second
+	// spellFailures is how many 5xx in a row begin a node's bad spell. One or
+	// two may be due to what was asked; it is what Envoy's outlier detection
+	// takes by default (consecutive_5xx).
+	spellFailures = 5
+	// spell is how long a bad spell lasts. After it, the first call tells
+	// whether the next begins, and is tried again elsewhere if so; that costs
+	// so little that Envoy's 30 s (base_ejection_time) are not needed.
+	spell = 3 * time.Second
 )
 
 // maxAnswerBytes is how large an answer may be, its metadata apart, which may be
@@ -66,44 +77,69 @@ func New(config *tls.Config) *Pool {
 // conn is one node's connection. Its fields are guarded by the pool's mutex.
 type conn struct {
 	*grpc.ClientConn
-	calls   int  // under way
-	retired bool // to be closed when the last one ends
-	untried bool // neither seen up nor seen to fail
+	calls     int       // under way
+	retired   bool      // to be closed when the last one ends
+	untried   bool      // neither seen up nor seen to fail
+	failures  int       // 5xx in a row
+	spellEnds time.Time // when the node's last bad spell ends
 }
 
 // Prefer is a client wrapper. It hides from the selector's strategy, for each
-// attempt anew, the nodes that are known not to be connected. If that is all of
-// them, it hides none. It has to be the last wrapper, behind the one that sets
-// the strategy.
+// attempt anew, the nodes that are known not to be connected, and of the others
+// those that have a bad spell: they answered several calls in a row with a 5xx,
+// less than a few seconds ago. Where that would leave none, it does not hide
+// them. It has to be the last wrapper, behind the one that sets the strategy.
 func (p *Pool) Prefer(c client.Client) client.Client {
 	return nodes.WithSelectOption(c, func(o *selector.SelectOptions) {
 		strategy := o.Strategy
 		o.Strategy = func(services []*registry.Service) selector.Next {
 			return func() (*registry.Node, error) {
-				return strategy(p.connected(services))()
+				return strategy(p.preferred(services))()
 			}
 		}
 	})
 }
 
-// connected returns services without the nodes that are not connected. It drops
-// the connections of nodes that are not among them any more.
-func (p *Pool) connected(services []*registry.Service) []*registry.Service {
+// preferred returns services with the best nodes only: those that are connected
+// and have no bad spell, or else those that are connected, or else all.
+func (p *Pool) preferred(services []*registry.Service) []*registry.Service {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.forget(services)
+	connected := keep(services, p.mayCall)
+	if len(connected) == 0 {
+		return services
+	}
+	if good := keep(connected, p.isGood); len(good) > 0 {
+		return good
+	}
+	return connected
+}
+
+// keep returns services with those nodes only whose address is as it should be.
+func keep(services []*registry.Service, should func(address string) bool) []*registry.Service {
 	var some []*registry.Service
-	listed := map[string]bool{}
 	for _, service := range services {
 		s := *service
 		s.Nodes = nil
 		for _, node := range service.Nodes {
-			listed[node.Address] = true
-			if p.mayCall(node.Address) {
+			if should(node.Address) {
 				s.Nodes = append(s.Nodes, node)
 			}
 		}
 		if len(s.Nodes) > 0 {
 			some = append(some, &s)
+		}
+	}
+	return some
+}
+
+// forget drops the connections of nodes that are not among services any more.
+func (p *Pool) forget(services []*registry.Service) {
+	listed := map[string]bool{}
+	for _, service := range services {
+		for _, node := range service.Nodes {
+			listed[node.Address] = true
 		}
 	}
 	for address, c := range p.conns {
@@ -112,10 +148,6 @@ func (p *Pool) connected(services []*registry.Service) []*registry.Service {
 			c.retire()
 		}
 	}
-	if len(some) == 0 {
-		return services
-	}
-	return some
 }
 
 // retire closes c as soon as it has no calls. The pool's mutex must be held, and
@@ -148,6 +180,25 @@ func (p *Pool) mayCall(address string) bool {
 	return c.untried
 }
 
+// isGood reports whether the node at address has no bad spell.
+func (p *Pool) isGood(address string) bool {
+	c := p.conns[address]
+	return c == nil || time.Now().After(c.spellEnds)
+}
+
+// note takes down how a call over c ended.
+func (p *Pool) note(c *conn, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !isServers(err) {
+		c.failures = 0
+		return
+	}
+	if c.failures++; c.failures >= spellFailures {
+		c.spellEnds = time.Now().Add(spell)
+	}
+}
+
 // Call is a call wrapper that makes the call itself, as go-micro's gRPC client
 // does but over the node's shared connection. Its errors are go-micro's too. A
 // node that did not answer in time gets a new connection: until it has taken
@@ -173,6 +224,7 @@ func (p *Pool) Call(next client.CallFunc) client.CallFunc {
 		if err != nil && ctx.Err() != nil {
 			p.replace(node.Address, c)
 		}
+		p.note(c, err)
 		return p.microError(node.Address, err)
 	}
 }
@@ -299,4 +351,14 @@ func (p *Pool) microError(address string, err error) error {
 		hint = "; if the server has TLS on, use --tls_cert, --tls_key and --tls_ca"
 	}
 	return errors.InternalServerError("go.micro.client", "calling %s: %s%s", address, s.Message(), hint)
+}
+
+// isServers reports whether a call's error is a failure of the server: a 5xx, or
+// an error that is none of go-micro's, which gRPC's servers make Unknown.
+func isServers(err error) bool {
+	s := status.Convert(err)
+	if e := errors.Parse(s.Message()); e.Code > 0 {
+		return failure.IsServers(e)
+	}
+	return s.Code() == codes.Unknown
 }

@@ -2,6 +2,7 @@ package conns_test
 
 import (
 	"context"
+	stderrors "errors"
 	"io"
 	"net"
 	"sync"
@@ -37,12 +38,18 @@ type node struct {
 	connections atomic.Int64 // so far
 	closed      atomic.Int64 // of them
 	hang        atomic.Bool
+	answered    atomic.Int64          // calls
+	fail        atomic.Pointer[error] // what calls are answered with, if set
 
 	mu   sync.Mutex
 	open []io.Closer
 }
 
 func (n *node) Hello(_ context.Context, req *proto.Request, rsp *proto.Response) error {
+	n.answered.Add(1)
+	if err := n.fail.Load(); err != nil {
+		return *err
+	}
 	if req.Name == "" {
 		return errors.BadRequest(service, "name is empty")
 	}
@@ -319,4 +326,81 @@ func TestIfNoNodeIsConnectedAllAreTried(t *testing.T) {
 		_, err := call("John")
 		return err == nil
 	}, time.Minute, 10*time.Millisecond, "a is not called again")
+}
+
+func TestANodeThatFailsAtEverythingIsPassedByForAWhile(t *testing.T) {
+	for name, fault := range map[string]error{
+		"5xx":         errors.InternalServerError(service, "oops"),
+		"plain error": stderrors.New("oops"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := memory.NewRegistry()
+			a, b := start(t, r, "a"), start(t, r, "b")
+			a.fail.Store(&fault)
+			call := newClient(r, time.Minute)
+			for range 20 {
+				got, err := call("John")
+				require.NoError(t, err)
+				require.Equal(t, b.id, got)
+			}
+			tried := a.answered.Load()
+			require.Less(t, tried, int64(10), "five, and one more for each three seconds")
+
+			// It is tried again after some time, and called again once it does better.
+			require.Eventually(t, func() bool {
+				_, err := call("John")
+				require.NoError(t, err)
+				return a.answered.Load() > tried
+			}, time.Minute, time.Millisecond, "a is not tried again")
+			a.fail.Store(nil)
+			require.Eventually(t, func() bool {
+				got, err := call("John")
+				return err == nil && got == a.id
+			}, time.Minute, time.Millisecond, "a is not called again")
+		})
+	}
+}
+
+func TestACallersMistakesAreNoBadSpell(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b := start(t, r, "a"), start(t, r, "b")
+	mistake := errors.BadRequest(service, "name is taken")
+	a.fail.Store(&mistake)
+	call := newClient(r, time.Minute)
+	for range 20 {
+		if _, err := call("John"); err != nil {
+			require.Equal(t, mistake, err)
+		}
+	}
+	require.EqualValues(t, 10, a.answered.Load())
+	require.EqualValues(t, 10, b.answered.Load())
+}
+
+func TestIfEveryNodeHasABadSpellThoseThatAreConnectedAreTried(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b, c := start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
+	call := newClient(r, time.Minute)
+	for range 3 {
+		_, err := call("John")
+		require.NoError(t, err)
+	}
+	c.kill()
+	fault := errors.InternalServerError(service, "oops")
+	a.fail.Store(&fault)
+	b.fail.Store(&fault)
+	answered := func() int64 { return a.answered.Load() + b.answered.Load() }
+	for range 4 {
+		_, err := call("John")
+		require.Equal(t, fault, err)
+	}
+	before := answered()
+	_, err := call("John")
+	require.Equal(t, fault, err)
+	require.EqualValues(t, 3, answered()-before, "all attempts at nodes that are connected")
+	a.fail.Store(nil)
+	for range 4 {
+		got, err := call("John")
+		require.NoError(t, err)
+		require.Equal(t, a.id, got)
+	}
 }

@@ -18,6 +18,13 @@ func IsCallers(err error) bool {
 	return e != nil && e.Code >= 400 && e.Code < 500 && e.Code != 408 && e.Id != "go.micro.client"
 }
 
+// IsServers reports whether err says that a server failed: a go-micro error of
+// 500 to 599 that it returned. Another server may do better.
+func IsServers(err error) bool {
+	e := parse(err)
+	return e != nil && e.Code >= 500 && e.Code < 600 && e.Id != "go.micro.client"
+}
+
 // Kind groups failures: one of hystrix by its text, as "hystrix: timeout", and
 // one of go-micro by its code, as "400 Bad Request". It is on one line, whatever a
 // server sent.
