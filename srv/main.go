@@ -30,6 +30,7 @@ import (
 	"github.com/gomicroexample/basis/srv/advertise"
 	"github.com/gomicroexample/basis/srv/handler"
 	"github.com/gomicroexample/basis/srv/refuse"
+	"github.com/gomicroexample/basis/srv/registration"
 	"github.com/gomicroexample/basis/tracer"
 )
 
@@ -105,7 +106,10 @@ func run() int {
 	service.Init(micro.WrapHandler(ocplugin.NewHandlerWrapper(t)))
 
 	registry := service.Options().Registry
-	service.Init(micro.Registry(advertise.Registry(registry, consul.Address(registry), service.Server().Options())))
+	service.Init(micro.Registry(registration.Keep(
+		advertise.Registry(registry, consul.Address(registry), service.Server().Options()),
+		func(err error) error { return consul.Explain(registry, err) },
+	)))
 
 	basis := &handler.Basis{ID: name, Delay: delay}
 	if err := proto.RegisterBasisHandler(service.Server(), basis); err != nil {

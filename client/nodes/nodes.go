@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -34,8 +32,8 @@ const lookupInterval = 100 * time.Millisecond
 // callers at once would race to do.
 func Find(ctx context.Context, c client.Client, service string) error {
 	r := c.Options().Registry
-	none := fmt.Errorf(`no node of %s is registered in %s; start one with "go run ./srv"`, service, place(r))
-	timeout := unreachable(r, errors.New("no answer in time"))
+	none := fmt.Errorf(`no node of %s is registered in %s; start one with "go run ./srv"`, service, consul.Place(r))
+	timeout := consul.Explain(r, errors.New("no answer in time"))
 	for {
 		found := make(chan error, 1)
 		go func() { found <- lookUp(c.Options().Selector, service) }()
@@ -45,7 +43,7 @@ func Find(ctx context.Context, c client.Client, service string) error {
 				return nil
 			}
 			if !isNone(err) {
-				return unreachable(r, err)
+				return consul.Explain(r, err)
 			}
 			timeout = none
 		case <-ctx.Done():
@@ -79,31 +77,6 @@ func lookUp(s selector.Selector, service string) error {
 // isNone reports whether err says that the registry answered, but with no node.
 func isNone(err error) bool {
 	return err == registry.ErrNotFound || err == selector.ErrNotFound || err == selector.ErrNoneAvailable
-}
-
-// unreachable says why r could not be asked, and what to do.
-func unreachable(r registry.Registry, err error) error {
-	if r.String() != "consul" || errors.Is(err, consul.ErrDenied) {
-		return fmt.Errorf("cannot ask %s: %w", place(r), err)
-	}
-	var request *url.Error
-	if errors.As(err, &request) {
-		err = request.Err // without the URL, which place names in short
-	}
-	var dial *net.OpError
-	if errors.As(err, &dial) && dial.Op == "dial" {
-		return fmt.Errorf(`no Consul agent at %s: %w; start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`,
-			consul.Address(r), err)
-	}
-	return fmt.Errorf("cannot ask %s: %w; see its log, or name another agent with --registry_address", place(r), err)
-}
-
-// place names a registry in errors: "consul at 127.0.0.1:8500", or "mdns".
-func place(r registry.Registry) string {
-	if addr := consul.Address(r); addr != "" {
-		return r.String() + " at " + addr
-	}
-	return r.String()
 }
 
 // RandomStart returns roundRobin, go-plugins' wrapper, made to start its round

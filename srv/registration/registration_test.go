@@ -1,0 +1,139 @@
+package registration_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/micro/go-micro/registry"
+	"github.com/micro/go-micro/util/log"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/srv/registration"
+)
+
+var service = &registry.Service{Name: "svc"}
+
+// fake is a registry that may be away.
+type fake struct {
+	registry.Registry // only to be a registry.Registry
+	away              atomic.Bool
+	attempts          atomic.Int64
+	registered        atomic.Bool
+}
+
+// away returns one that is.
+func away() *fake {
+	f := new(fake)
+	f.away.Store(true)
+	return f
+}
+
+func (f *fake) Register(*registry.Service, ...registry.RegisterOption) error {
+	f.attempts.Add(1)
+	if f.away.Load() {
+		return errors.New("refused")
+	}
+	f.registered.Store(true)
+	return nil
+}
+
+func (f *fake) Deregister(*registry.Service) error {
+	f.registered.Store(false)
+	return nil
+}
+
+func explain(err error) error { return fmt.Errorf("nobody there: %w", err) }
+
+// lines is a logger that keeps what it is told.
+type lines struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (l *lines) Log(v ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, fmt.Sprint(v...))
+}
+
+func (l *lines) Logf(format string, v ...any) { l.Log(fmt.Sprintf(format, v...)) }
+
+// take returns what was logged since it was last called.
+func (l *lines) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := l.all
+	l.all = nil
+	return all
+}
+
+// logged keeps what is logged until the test ends.
+func logged(t *testing.T) *lines {
+	before := log.GetLogger()
+	t.Cleanup(func() { log.SetLogger(before) })
+	l := new(lines)
+	log.SetLogger(l)
+	return l
+}
+
+// pass lets time pass, which takes none, and what happens in it end.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func TestItGoesOnTryingAndSaysSoOnce(t *testing.T) {
+	l := logged(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := away()
+		r := registration.Keep(f, explain)
+		// As go-micro does while the registry is away, for half a minute.
+		for range 3 {
+			require.NoError(t, r.Register(service))
+			pass(10*time.Second - time.Millisecond)
+		}
+		require.EqualValues(t, 30, f.attempts.Load())
+		require.Equal(t, []string{"Not registered: nobody there: refused. Trying again every 1s"}, l.take())
+
+		f.away.Store(false)
+		pass(time.Second)
+		require.True(t, f.registered.Load())
+		require.Equal(t, []string{"Registered svc"}, l.take())
+
+		// No more attempts but go-micro's own, and no more to say.
+		pass(time.Minute)
+		require.EqualValues(t, 31, f.attempts.Load())
+		require.NoError(t, r.Register(service))
+		require.EqualValues(t, 32, f.attempts.Load())
+		require.Empty(t, l.take())
+
+		// When the registry goes away again, that is said again.
+		f.away.Store(true)
+		require.NoError(t, r.Register(service))
+		require.Len(t, l.take(), 1)
+		f.away.Store(false)
+		require.NoError(t, r.Register(service))
+		require.Len(t, l.take(), 1)
+		pass(time.Minute)
+		require.EqualValues(t, 34, f.attempts.Load())
+	})
+}
+
+func TestAServerThatStoppedIsNotRegisteredAgain(t *testing.T) {
+	logged(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := away()
+		r := registration.Keep(f, explain)
+		require.NoError(t, r.Register(service))
+		require.NoError(t, r.Deregister(service))
+		f.away.Store(false)
+		pass(time.Minute)
+		require.EqualValues(t, 1, f.attempts.Load())
+		require.False(t, f.registered.Load())
+	})
+}
