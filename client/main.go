@@ -255,7 +255,10 @@ func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, 
 	span.SetTag("req", req.String())
 	start := time.Now()
 	rsp, err := basis.Hello(ctx, req)
-	r := calls.Result{Err: err, Latency: time.Since(start), Node: called.Address()}
+	r := calls.Result{Err: err, Start: start, Latency: time.Since(start), Node: called.Address()}
+	if r.Node != "" {
+		r.Waited = called.Time().Sub(start)
+	}
 	if err != nil {
 		span.SetTag("err", err.Error())
 		ext.Error.Set(span, true)

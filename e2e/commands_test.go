@@ -54,12 +54,19 @@ type sessionKey struct{}
 // session is what one script has running.
 type session struct {
 	env       *testscript.Env
+	bin       string // directory of the binaries
 	consul    *backend.Consul
 	processes map[string]*backend.Process
+
+	// Of scripts in testdata/faults.
+	mark   time.Time     // when something broke, or was whole again
+	load   told          // by the client
+	before time.Duration // the median before the first mark; 0 until it was asked for
+	row    row           // what was measured
 }
 
-func newSession(env *testscript.Env) *session {
-	s := &session{env: env, processes: map[string]*backend.Process{}}
+func newSession(env *testscript.Env, bin string) *session {
+	s := &session{env: env, bin: bin, processes: map[string]*backend.Process{}}
 	env.Defer(func() {
 		for _, p := range s.processes {
 			_ = p.Stop(syscall.SIGKILL)
@@ -139,12 +146,12 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) >= 2, "up name command [args...]")
 	s := of(ts)
 	name := args[0]
-	path, err := exec.LookPath(filepath.Join(binaries, args[1]))
+	path, err := exec.LookPath(filepath.Join(s.bin, args[1]))
 	ts.Check(err)
 	env := slices.Clone(s.env.Vars) // and nothing of the caller's
 	for _, key := range []string{   // what scripts change
 		"CONSUL_HTTP_ADDR", "CONSUL_HTTP_SSL", "CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY",
-		"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "GORACE", "JAEGER_REPORTER_LOG_SPANS",
+		"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "GORACE", "JAEGER_ADDRESS", "JAEGER_REPORTER_LOG_SPANS",
 	} {
 		env = append(env, key+"="+ts.Getenv(key))
 	}

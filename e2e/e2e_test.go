@@ -1,8 +1,10 @@
 // Package e2e is the article as executable scripts: each file in
 // testdata/script is a terminal session with the real srv and client, a real
-// Consul and a real Jaeger, and says what must come of each command.
+// Consul and a real Jaeger, and says what must come of each command. Those in
+// testdata/faults break something under load, and measure what comes of it.
 //
-// Both binaries are built with the race detector, and a race ends them.
+// Both binaries are built with the race detector, and a race ends them, but where
+// something is measured.
 package e2e
 
 import (
@@ -32,9 +34,11 @@ var required = flag.Bool("required", false, "fail where Consul, Jaeger, grpcurl 
 
 // The backends that scripts share.
 var (
-	binaries string // directory of srv, client, certs and the tools
-	consul   string // path of Consul
-	jaeger   *backend.Jaeger
+	binaries   string // directory of srv, client, certs and the tools
+	plain      string // the same without the race detector, and faulty
+	consul     string // path of Consul
+	jaegerPath string
+	jaeger     *backend.Jaeger
 )
 
 func TestMain(m *testing.M) {
@@ -59,14 +63,21 @@ func run(m *testing.M) int {
 		}
 		tools[t.Name] = path
 	}
-	consul = tools["consul"]
+	consul, jaegerPath = tools["consul"], tools["jaeger"]
 	stop, err := setUp(tools)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
 		return 1
 	}
 	defer stop()
-	return m.Run()
+	if status := m.Run(); status != 0 {
+		return status
+	}
+	if err := writeReliability(); err != nil {
+		fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
+		return 1
+	}
+	return 0
 }
 
 // setUp builds the pair and certs, and starts the Jaeger that all scripts share:
@@ -78,28 +89,33 @@ func setUp(tools map[string]string) (stop func(), err error) {
 		return nil, err
 	}
 	stop = func() { os.RemoveAll(dir) }
-	for _, args := range [][]string{
-		{"-race", "-o", dir + string(filepath.Separator), "../srv", "../client", "../tools/certs"},
-		{"-o", filepath.Join(dir, "plainsrv"), "../srv"}, // to measure: the race detector multiplies memory
+	binaries, plain = filepath.Join(dir, "race"), filepath.Join(dir, "plain")
+	for bin, args := range map[string][]string{
+		binaries: {"-race", "../srv", "../client", "../tools/certs"},
+		plain:    {"../srv", "../client", "./faulty"},
 	} {
-		build := exec.Command("go", append([]string{"build"}, args...)...)
+		build := exec.Command("go", append([]string{"build", "-o", bin + string(filepath.Separator)}, args...)...)
 		build.Stderr = os.Stderr
 		if err := build.Run(); err != nil {
 			stop()
-			return nil, fmt.Errorf("building srv, client and certs: %w", err)
+			return nil, fmt.Errorf("building srv, client and what the scripts need besides: %w", err)
+		}
+		for name, path := range tools {
+			if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
+				stop()
+				return nil, err
+			}
 		}
 	}
-	for name, path := range tools {
-		if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
-			stop()
-			return nil, err
-		}
+	// For scripts that measure memory, which the race detector multiplies.
+	if err := os.Symlink(filepath.Join(plain, "srv"), filepath.Join(binaries, "plainsrv")); err != nil {
+		stop()
+		return nil, err
 	}
-	binaries = dir
 
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if jaeger, err = backend.StartJaeger(ctx, tools["jaeger"], dir, 0, 0); err != nil {
+	if jaeger, err = backend.StartJaeger(ctx, jaegerPath, dir, 0, 0); err != nil {
 		stop()
 		return nil, err
 	}
@@ -117,13 +133,11 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("PATH", binaries+string(os.PathListSeparator)+env.Getenv("PATH"))
-			env.Setenv("JAEGER_ADDRESS", jaeger.Addr)
+			setEnv(env, binaries)
 			env.Setenv("PROTO", protoDir)
 			env.Setenv("NL", "\n")
 			env.Setenv("ESC", "\x1b")
-			env.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
-			env.Values[sessionKey{}] = newSession(env)
+			env.Values[sessionKey{}] = newSession(env, binaries)
 			return nil
 		},
 		Cmds: commands,
@@ -138,4 +152,11 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", condition)
 		},
 	})
+}
+
+// setEnv gives a script the binaries in bin and the backends that all share.
+func setEnv(env *testscript.Env, bin string) {
+	env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
+	env.Setenv("JAEGER_ADDRESS", jaeger.Addr)
+	env.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
 }

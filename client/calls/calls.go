@@ -14,7 +14,9 @@ type Result struct {
 	Number  int           // 1 for the first that was started
 	Answer  string        // empty if it failed
 	Err     error         // nil if it did not
-	Latency time.Duration // from start to outcome, waiting for the limiter included
+	Start   time.Time     // when the caller began
+	Latency time.Duration // from start to outcome
+	Waited  time.Duration // of that, until it was sent to the node: for the limiter, and for earlier attempts
 	Node    string        // host:port of the node that was called last; empty if none was
 	Trace   string        // the trace's ID; empty if it is not traced
 }

@@ -127,18 +127,31 @@ func rotate(services []*registry.Service, start uint32) []*registry.Service {
 	return []*registry.Service{&one}
 }
 
-// Called holds the address of the node that a call went to, the last one where
-// it was tried again.
+// Called tells of the node that a call went to, the last one where it was tried
+// again.
 type Called struct {
-	address atomic.Pointer[string]
+	last atomic.Pointer[attempt]
+}
+
+type attempt struct {
+	address string
+	time    time.Time
 }
 
 // Address returns host:port, or "" if the call never got as far as a node.
 func (c *Called) Address() string {
-	if p := c.address.Load(); p != nil {
-		return *p
+	if a := c.last.Load(); a != nil {
+		return a.address
 	}
 	return ""
+}
+
+// Time returns when the call was sent there, or the zero time.
+func (c *Called) Time() time.Time {
+	if a := c.last.Load(); a != nil {
+		return a.time
+	}
+	return time.Time{}
 }
 
 type calledKey struct{}
@@ -154,7 +167,7 @@ func Watch(ctx context.Context) (context.Context, *Called) {
 func Call(next client.CallFunc) client.CallFunc {
 	return func(ctx context.Context, node *registry.Node, req client.Request, rsp any, opts client.CallOptions) error {
 		if called, ok := ctx.Value(calledKey{}).(*Called); ok {
-			called.address.Store(&node.Address)
+			called.last.Store(&attempt{node.Address, time.Now()})
 		}
 		return next(ctx, node, req, rsp, opts)
 	}

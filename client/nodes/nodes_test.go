@@ -102,8 +102,10 @@ func TestWatchTellsWhichNodeWasCalled(t *testing.T) {
 
 	ctx, called := nodes.Watch(context.Background())
 	require.Empty(t, called.Address())
+	require.Zero(t, called.Time())
 	require.NoError(t, c.Call(ctx, c.NewRequest(service, "Basis.Hello", nil), nil))
 	require.Equal(t, "127.0.0.1:1", called.Address())
+	require.WithinDuration(t, time.Now(), called.Time(), time.Minute)
 }
 
 func TestFindWaitsForANode(t *testing.T) {

@@ -39,6 +39,9 @@ type Report struct {
 // maxLatency is the longest that is told apart; longer ones count as this.
 const maxLatency = time.Hour
 
+// startLayout is RFC 3339, to the millisecond.
+const startLayout = "2006-01-02T15:04:05.000Z07:00"
+
 // New returns a report of requests calls (0: without end). Answers go to
 // stdout, a line each. To stderr go a line per failed call, or per call if
 // verbose, and on a terminal a progress bar where there is more than one call
@@ -109,8 +112,9 @@ func (r *Report) Add(c calls.Result) {
 	}
 	switch {
 	case r.verbose:
-		fmt.Fprintf(r.notes, "call=%d outcome=%q latency=%v node=%s trace=%s\n",
-			c.Number, outcome, c.Latency.Round(time.Microsecond), cmp.Or(c.Node, "none"), cmp.Or(c.Trace, "none"))
+		fmt.Fprintf(r.notes, "call=%d outcome=%q latency=%v node=%s trace=%s start=%s waited=%v\n",
+			c.Number, outcome, c.Latency.Round(time.Microsecond), cmp.Or(c.Node, "none"), cmp.Or(c.Trace, "none"),
+			c.Start.UTC().Format(startLayout), c.Waited.Round(time.Microsecond))
 	case c.Err != nil:
 		fmt.Fprintf(r.notes, "client: call %d: %s\n", c.Number, outcome)
 	}

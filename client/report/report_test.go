@@ -16,11 +16,13 @@ import (
 
 var bad = errors.BadRequest("go.micro.srv.basis", "name is empty")
 
+var start = time.Date(2018, 12, 24, 12, 30, 15, 250_000_000, time.FixedZone("CET", 3600))
+
 var results = []calls.Result{
-	{Number: 1, Answer: "Hello John", Latency: 2 * time.Millisecond, Node: "127.0.0.1:1", Trace: "a1"},
-	{Number: 3, Answer: "Hello John", Latency: 4 * time.Millisecond, Node: "127.0.0.1:2", Trace: "a3"},
-	{Number: 2, Err: bad, Latency: time.Millisecond, Node: "127.0.0.1:1", Trace: "a2"},
-	{Number: 4, Err: hystrix.ErrCircuitOpen},
+	{Number: 1, Answer: "Hello John", Start: start, Latency: 2 * time.Millisecond, Waited: time.Millisecond, Node: "127.0.0.1:1", Trace: "a1"},
+	{Number: 3, Answer: "Hello John", Start: start, Latency: 4 * time.Millisecond, Node: "127.0.0.1:2", Trace: "a3"},
+	{Number: 2, Err: bad, Start: start, Latency: time.Millisecond, Node: "127.0.0.1:1", Trace: "a2"},
+	{Number: 4, Err: hystrix.ErrCircuitOpen, Start: start},
 }
 
 func TestAnswersGoToOneStreamAndFailuresToTheOther(t *testing.T) {
@@ -53,10 +55,10 @@ func TestVerboseIsALinePerCall(t *testing.T) {
 	for _, c := range results {
 		r.Add(c)
 	}
-	require.Equal(t, `call=1 outcome="ok" latency=2ms node=127.0.0.1:1 trace=a1
-call=3 outcome="ok" latency=4ms node=127.0.0.1:2 trace=a3
-call=2 outcome="400 Bad Request: name is empty (go.micro.srv.basis)" latency=1ms node=127.0.0.1:1 trace=a2
-call=4 outcome="hystrix: circuit open" latency=0s node=none trace=none
+	require.Equal(t, `call=1 outcome="ok" latency=2ms node=127.0.0.1:1 trace=a1 start=2018-12-24T11:30:15.250Z waited=1ms
+call=3 outcome="ok" latency=4ms node=127.0.0.1:2 trace=a3 start=2018-12-24T11:30:15.250Z waited=0s
+call=2 outcome="400 Bad Request: name is empty (go.micro.srv.basis)" latency=1ms node=127.0.0.1:1 trace=a2 start=2018-12-24T11:30:15.250Z waited=0s
+call=4 outcome="hystrix: circuit open" latency=0s node=none trace=none start=2018-12-24T11:30:15.250Z waited=0s
 `, notes.String())
 }
 

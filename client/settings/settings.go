@@ -82,7 +82,7 @@ func (s *Settings) Flags() []cli.Flag {
 		cmdline.JaegerAddress(&s.JaegerAddress),
 		cli.BoolFlag{
 			Name: "verbose", EnvVar: "BASIS_VERBOSE", Destination: &s.Verbose,
-			Usage: "A line per call on stderr: number, outcome, latency, node, trace",
+			Usage: "A line per call on stderr: number, outcome, latency, node, trace, start, and how long of the latency it waited",
 		},
 	}, s.TLS.Flags()...)
 }

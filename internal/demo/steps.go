@@ -17,7 +17,7 @@ var (
 	advertising = regexp.MustCompile(`Advertising`)
 	bothNodes   = regexp.MustCompile(`(?m)^nodes +2$`)
 	received    = regexp.MustCompile(`Yoooo! I received it`)
-	callLine    = regexp.MustCompile(`(?m)^call=(\d+) outcome="([^"]*)" latency=(\S+) node=(\S+) trace=(\S+)$`)
+	callLine    = regexp.MustCompile(`(?m)^call=(\d+) outcome="([^"]*)" latency=(\S+) node=(\S+) trace=(\S+) `)
 )
 
 // step is one of the article's.

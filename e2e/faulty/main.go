@@ -1,0 +1,51 @@
+// Command faulty is a Basis server that answers every call with a 5xx: 500 to
+// 504 in turn. The end-to-end scripts run it beside the real ones.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	micro "github.com/micro/go-micro"
+	grpcclient "github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/errors"
+	grpcserver "github.com/micro/go-micro/server/grpc"
+	"github.com/micro/go-micro/util/log"
+
+	"github.com/gomicroexample/basis/internal/cmdline"
+	"github.com/gomicroexample/basis/internal/consul"
+	"github.com/gomicroexample/basis/proto"
+)
+
+const name = "go.micro.srv.basis"
+
+type faulty struct{ calls atomic.Int32 }
+
+func (f *faulty) Hello(context.Context, *proto.Request, *proto.Response) error {
+	log.Info("Yoooo! I received it")
+	return errors.New(name, "as always", 500+f.calls.Add(1)%5)
+}
+
+func main() {
+	service := micro.NewService(
+		micro.Server(grpcserver.NewServer()),
+		micro.Client(grpcclient.NewClient()),
+		micro.Registry(consul.NewRegistry()),
+		micro.Broker(cmdline.NewBroker()),
+		micro.Name(name),
+		micro.Address("127.0.0.1:0"),
+		micro.RegisterTTL(30*time.Second),
+		micro.RegisterInterval(10*time.Second),
+	)
+	err := proto.RegisterBasisHandler(service.Server(), new(faulty))
+	if err == nil {
+		err = service.Run()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "faulty: %v\n", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,79 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/shirou/gopsutil/v4/cpu"
+
+	"github.com/gomicroexample/basis/internal/tool"
+)
+
+// reliability is where what was measured is to be written, if at all.
+var reliability = flag.String("reliability", "", "write what was measured to this file, as a table")
+
+// results are what the tests that measure came to.
+var results []row
+
+// row is a line of the table.
+type row struct {
+	fault, allowed string
+	calls, failed  int // 0 calls: not what it is about
+	notes          []string
+}
+
+// note adds what else was measured.
+func (r *row) note(format string, args ...any) {
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+}
+
+func (r row) String() string {
+	calls, failed := "", ""
+	if r.calls > 0 {
+		calls, failed = fmt.Sprint(r.calls), fmt.Sprint(r.failed)
+	}
+	return fmt.Sprintf("| %s | %s | %s | %s | %s |", r.fault, r.allowed, calls, failed, strings.Join(r.notes, "; "))
+}
+
+const reliabilityHead = `# Reliability
+
+What was measured when things broke, by ` + "`make reliability`" + `, which wrote this file. The scripts in [` + "`e2e/testdata/faults`" + `](../e2e/testdata/faults) break them, under a client that makes 250 calls a second from eight callers, with the breaker's limits raised so that it does not hide failures. The soak makes 500 a second.
+
+| | |
+|---|---|
+| machine | %s, %d processors, %s/%s |
+| Go | %s |
+| Consul, Jaeger | %s, %s |
+| commit | %s |
+| time | %s |
+
+| fault | allowed | calls | failed | besides |
+|---|---|---|---|---|
+`
+
+// writeReliability writes the table, if asked to.
+func writeReliability() error {
+	if *reliability == "" {
+		return nil
+	}
+	commit, err := exec.Command("git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return fmt.Errorf("asking git for the commit: %w", err)
+	}
+	cpus, err := cpu.Info()
+	if err != nil || len(cpus) == 0 {
+		return fmt.Errorf("asking for the processor: %v", err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, reliabilityHead, cpus[0].ModelName, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(),
+		tool.Consul.Version, tool.Jaeger.Version, strings.TrimSpace(string(commit)), time.Now().UTC().Format("2006-01-02 15:04 MST"))
+	for _, r := range results {
+		fmt.Fprintln(&b, r)
+	}
+	return os.WriteFile(*reliability, []byte(b.String()), 0o644)
+}
