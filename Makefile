@@ -17,7 +17,10 @@ BUILD_IMAGES = $(COMPOSE) build --build-arg REVISION=$(shell git rev-parse HEAD)
 # How long "make fuzz" makes up inputs for each of its tests.
 FUZZ := 30s
 
-.PHONY: demo up down logs swarm-up swarm-down images test e2e e2e-docker fuzz tools tools-path certs proto lint
+# How long "make soak" takes.
+SOAK := 10m
+
+.PHONY: demo up down logs swarm-up swarm-down images test e2e e2e-docker fuzz soak reliability tools tools-path certs proto lint
 
 # The article's steps, one after another. KEEP=1 keeps everything running.
 demo:
@@ -71,6 +74,16 @@ e2e-docker:
 fuzz:
 	go test -run='^$$' -fuzz='^FuzzHello$$' -fuzztime=$(FUZZ) ./srv/handler
 	go test -run='^$$' -fuzz='^FuzzHello$$' -fuzztime=$(FUZZ) ./srv
+
+# 500 calls a second while servers come and go, and what grows meanwhile. SOAK=60s
+# tries it.
+soak: tools
+	cd e2e && go test -count=1 -timeout=0 -run=TestSoak -args -required -soak=$(SOAK)
+
+# Writes docs/reliability.md: what the faults in e2e/testdata/faults and the soak
+# came to. About 15 minutes.
+reliability: tools
+	cd e2e && go test -count=1 -timeout=0 -run='TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../docs/reliability.md
 
 # Builds Consul, Jaeger, grpcurl and ghz from source, once per machine: about 15
 # minutes on two cores. CONSUL_BIN, JAEGER_BIN, GRPCURL_BIN and GHZ_BIN name
