@@ -59,10 +59,10 @@ type session struct {
 	processes map[string]*backend.Process
 
 	// Of scripts in testdata/faults.
-	mark   time.Time     // when something broke, or was whole again
-	load   told          // by the client
-	before time.Duration // the median before the first mark; 0 until it was asked for
-	row    row           // what was measured
+	mark   time.Time // when something broke, or was whole again
+	load   told      // by the client
+	before []call    // the calls before the first slowdown's mark
+	row    row       // what was measured
 }
 
 func newSession(env *testscript.Env, bin string) *session {

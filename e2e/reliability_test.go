@@ -42,7 +42,7 @@ func (r row) String() string {
 
 const reliabilityHead = `# Reliability
 
-What was measured when things broke, by ` + "`make reliability`" + `, which wrote this file. The scripts in [` + "`e2e/testdata/faults`" + `](../e2e/testdata/faults) break them, under a client that makes 250 calls a second from eight callers, with the breaker's limits raised so that it does not hide failures. The soak makes 500 a second.
+What was measured when things broke, by ` + "`make reliability`" + `, which wrote this file. The scripts in [` + "`e2e/testdata/faults`" + `](../e2e/testdata/faults) break them, under a client that makes 250 calls a second from eight callers, with the breaker's limits raised so that it does not hide failures. The soak makes 500 a second from fifty.
 
 | | |
 |---|---|

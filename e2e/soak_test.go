@@ -25,6 +25,7 @@ var soak = flag.Duration("soak", 0, "soak the pair for so long; 0: not at all")
 
 const (
 	soakRate     = 500              // calls a second
+	soakCallers  = 50               // so that a busy machine can keep up
 	replaceEvery = 20 * time.Second // a server
 	sampleEvery  = time.Second
 	maxGrowth    = 1.1 // of memory and goroutines, from the second tenth of the time to the last
@@ -43,7 +44,8 @@ func TestSoak(t *testing.T) {
 	require.NoError(t, err)
 	defer agent.Stop(syscall.SIGKILL)
 	// The runtime itself tells of goroutines: a line each, every two seconds.
-	env := backend.Environ(append(slices.Clone(load), "BASIS_VERBOSE=", fmt.Sprintf("BASIS_RATE_LIMIT=%d", soakRate),
+	env := backend.Environ(append(slices.Clone(load), "BASIS_VERBOSE=",
+		fmt.Sprintf("BASIS_RATE_LIMIT=%d", soakRate), fmt.Sprintf("BASIS_CONCURRENCY=%d", soakCallers),
 		"CONSUL_HTTP_ADDR="+agent.Addr, "JAEGER_ADDRESS="+jaeger.Addr, "GODEBUG=schedtrace=2000,scheddetail=1")...)
 	started := 0
 	start := func(binary string) *backend.Process {
