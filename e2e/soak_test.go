@@ -100,7 +100,7 @@ func TestSoak(t *testing.T) {
 	log, err := os.ReadFile(client.Log)
 	require.NoError(t, err)
 	made, failed := summed(t, log, "calls"), summed(t, log, "failed")
-	require.Zero(t, failed, "calls failed")
+	require.Zero(t, failed, "calls failed: %s", regexp.MustCompile(`(?m)^client: call .*$`).FindAll(log, 10))
 	require.NoError(t, status)
 	require.Greater(t, float64(made), 0.9*soakRate*took.Seconds(), "calls made")
 	r := row{

@@ -85,35 +85,39 @@ type conn struct {
 }
 
 // Prefer is a client wrapper. It hides from the selector's strategy, for each
-// attempt anew, the nodes that are known not to be connected, and of the others
-// those that have a bad spell: they answered several calls in a row with a 5xx,
-// less than a few seconds ago. Where that would leave none, it does not hide
-// them. It has to be the last wrapper, behind the one that sets the strategy.
+// attempt anew, the nodes that are known not to be connected; of the others those
+// that have a bad spell, since they answered several calls in a row with a 5xx
+// and the last of them less than a few seconds ago; and of the others those that
+// this call was tried at. None of these hides all that are left. It has to be the
+// last wrapper, behind the one that sets the strategy.
 func (p *Pool) Prefer(c client.Client) client.Client {
 	return nodes.WithSelectOption(c, func(o *selector.SelectOptions) {
 		strategy := o.Strategy
 		o.Strategy = func(services []*registry.Service) selector.Next {
+			p.forget(services)
+			tried := map[string]bool{} // by address; attempts come one after another
 			return func() (*registry.Node, error) {
-				return strategy(p.preferred(services))()
+				node, err := strategy(p.preferred(services, tried))()
+				if err == nil {
+					tried[node.Address] = true
+				}
+				return node, err
 			}
 		}
 	})
 }
 
-// preferred returns services with the best nodes only: those that are connected
-// and have no bad spell, or else those that are connected, or else all.
-func (p *Pool) preferred(services []*registry.Service) []*registry.Service {
+// preferred returns services with the best nodes only.
+func (p *Pool) preferred(services []*registry.Service, tried map[string]bool) []*registry.Service {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.forget(services)
-	connected := keep(services, p.mayCall)
-	if len(connected) == 0 {
-		return services
+	isNew := func(address string) bool { return !tried[address] }
+	for _, should := range []func(address string) bool{p.mayCall, p.isGood, isNew} {
+		if some := keep(services, should); len(some) > 0 {
+			services = some
+		}
 	}
-	if good := keep(connected, p.isGood); len(good) > 0 {
-		return good
-	}
-	return connected
+	return services
 }
 
 // keep returns services with those nodes only whose address is as it should be.
@@ -136,6 +140,8 @@ func keep(services []*registry.Service, should func(address string) bool) []*reg
 
 // forget drops the connections of nodes that are not among services any more.
 func (p *Pool) forget(services []*registry.Service) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	listed := map[string]bool{}
 	for _, service := range services {
 		for _, node := range service.Nodes {

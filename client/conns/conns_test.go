@@ -5,6 +5,8 @@ import (
 	stderrors "errors"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,6 +26,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gomicroexample/basis/client/conns"
+	"github.com/gomicroexample/basis/client/nodes"
 	"github.com/gomicroexample/basis/proto"
 )
 
@@ -374,6 +377,33 @@ func TestACallersMistakesAreNoBadSpell(t *testing.T) {
 	}
 	require.EqualValues(t, 10, a.answered.Load())
 	require.EqualValues(t, 10, b.answered.Load())
+}
+
+// A node that left meanwhile stays in the list of a call that is under way.
+func TestEachAttemptGoesToAnotherNode(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b, c := start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
+	fault := errors.InternalServerError(service, "oops")
+	a.fail.Store(&fault)
+	b.fail.Store(&fault)
+	pool := conns.New()
+	first := func(services []*registry.Service) selector.Next {
+		var all []*registry.Node
+		for _, s := range services {
+			all = append(all, s.Nodes...)
+		}
+		byID := func(a, b *registry.Node) int { return strings.Compare(a.Id, b.Id) }
+		return func() (*registry.Node, error) { return slices.MinFunc(all, byID), nil }
+	}
+	basis := proto.NewBasisService(service, nodes.WithSelectOption(pool.Prefer(grpc.NewClient(
+		client.Registry(r),
+		client.Selector(&uncached{Selector: selector.NewSelector(), registry: r}),
+		client.Retries(2),
+		client.WrapCall(pool.Call),
+	)), selector.WithStrategy(first)))
+	rsp, err := basis.Hello(context.Background(), &proto.Request{Name: "John"})
+	require.NoError(t, err)
+	require.Equal(t, c.id, rsp.GetMsg())
 }
 
 func TestIfEveryNodeHasABadSpellThoseThatAreConnectedAreTried(t *testing.T) {
