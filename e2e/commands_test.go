@@ -60,7 +60,7 @@ type session struct {
 
 	// Of scripts in testdata/faults.
 	mark   time.Time // when something broke, or was whole again
-	load   told      // by the client
+	load   output    // of the client
 	before []call    // the calls before the first slowdown's mark
 	row    row       // what was measured
 }

@@ -116,8 +116,8 @@ func parseCalls(output []byte) ([]call, error) {
 	return all, nil
 }
 
-// told is what the load has told so far, read as it grows.
-type told struct {
+// output is what the client has told so far, read as it grows.
+type output struct {
 	read  int64 // bytes of the log
 	calls []call
 }
