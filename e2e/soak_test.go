@@ -40,7 +40,7 @@ func TestSoak(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(context.Background(), *soak+10*patience)
 	defer cancel()
-	agent, err := backend.StartConsul(ctx, consul, dir, "127.0.0.1", 0)
+	agent, err := backend.StartConsul(ctx, consul, dir, "127.0.0.1", 0, nil)
 	require.NoError(t, err)
 	defer agent.Stop(syscall.SIGKILL)
 	// The runtime itself tells of goroutines: a line each, every two seconds.

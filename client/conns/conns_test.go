@@ -386,7 +386,7 @@ func TestEachAttemptGoesToAnotherNode(t *testing.T) {
 	fault := errors.InternalServerError(service, "oops")
 	a.fail.Store(&fault)
 	b.fail.Store(&fault)
-	pool := conns.New()
+	pool := conns.New(nil)
 	first := func(services []*registry.Service) selector.Next {
 		var all []*registry.Node
 		for _, s := range services {

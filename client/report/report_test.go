@@ -45,7 +45,7 @@ func TestWhatOthersSayStaysOnItsLine(t *testing.T) {
 	r.Sum()
 	require.Equal(t, `Hello\nHello \x1b[2JAnn`+"\n", answers.String())
 	require.NotRegexp(t, `(?m)^forged`, notes.String())
-	require.Regexp(t, `node=127.0.0.1:1\\nforged trace=a1\n`, notes.String())
+	require.Regexp(t, `node=127.0.0.1:1\\nforged trace=a1 start=`, notes.String())
 	require.Regexp(t, `  127.0.0.1:1\\nforged +1\n`, notes.String())
 }
 
