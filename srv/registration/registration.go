@@ -7,6 +7,7 @@
 package registration
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -40,8 +41,18 @@ type kept struct {
 func (k *kept) Register(s *registry.Service, opts ...registry.RegisterOption) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.register(s, opts)
+	k.register(ownCopy(s), opts)
 	return nil
+}
+
+// ownCopy returns a copy of s to register later. go-micro gives each one the same
+// map as its node's metadata, and writes to it before it registers again.
+func ownCopy(s *registry.Service) *registry.Service {
+	own := registry.Copy([]*registry.Service{s})[0]
+	for _, node := range own.Nodes {
+		node.Metadata = maps.Clone(node.Metadata)
+	}
+	return own
 }
 
 // register makes an attempt, and arranges for the next if it fails. k.mu must be

@@ -24,6 +24,7 @@ type fake struct {
 	away              atomic.Bool
 	attempts          atomic.Int64
 	registered        atomic.Bool
+	metadata          map[string]string // of the node of the last attempt
 }
 
 // away returns one that is.
@@ -33,8 +34,11 @@ func away() *fake {
 	return f
 }
 
-func (f *fake) Register(*registry.Service, ...registry.RegisterOption) error {
+func (f *fake) Register(s *registry.Service, _ ...registry.RegisterOption) error {
 	f.attempts.Add(1)
+	for _, node := range s.Nodes {
+		f.metadata = node.Metadata
+	}
 	if f.away.Load() {
 		return errors.New("refused")
 	}
@@ -135,5 +139,21 @@ func TestAServerThatStoppedIsNotRegisteredAgain(t *testing.T) {
 		pass(time.Minute)
 		require.EqualValues(t, 1, f.attempts.Load())
 		require.False(t, f.registered.Load())
+	})
+}
+
+func TestWhatGoMicroChangesLaterIsNotRegistered(t *testing.T) {
+	logged(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := away()
+		r := registration.Keep(f, explain)
+		metadata := map[string]string{"server": "grpc"}
+		node := &registry.Node{Id: "svc-1", Metadata: metadata}
+		require.NoError(t, r.Register(&registry.Service{Name: "svc", Nodes: []*registry.Node{node}}))
+		metadata["server"] = "other"
+		pass(time.Second)
+		require.EqualValues(t, 2, f.attempts.Load())
+		require.Equal(t, map[string]string{"server": "grpc"}, f.metadata)
+		require.NoError(t, r.Deregister(service))
 	})
 }
