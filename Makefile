@@ -80,10 +80,10 @@ fuzz:
 soak: tools
 	cd e2e && go test -count=1 -timeout=0 -run=TestSoak -args -required -soak=$(SOAK)
 
-# Writes docs/reliability.md: what the faults in e2e/testdata/faults and the soak
-# came to. About 15 minutes.
+# Writes docs/reliability.md: what the faults in e2e/testdata/faults, the soak and
+# bad input came to. About 16 minutes.
 reliability: tools
-	cd e2e && go test -count=1 -timeout=0 -run='TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../docs/reliability.md
+	cd e2e && go test -count=1 -timeout=0 -run='TestScripts/^(grpcurl|ghz|garbage|halfopen|deaf|flood)$$|TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../docs/reliability.md
 
 # Builds Consul, Jaeger, grpcurl and ghz from source, once per machine: about 15
 # minutes on two cores. CONSUL_BIN, JAEGER_BIN, GRPCURL_BIN and GHZ_BIN name

@@ -42,6 +42,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"post":      post,
 	"garbage":   garbage,
 	"halfopen":  halfopen,
+	"fault":     fault,
 	"deaf":      deaf,
 	"flood":     flood,
 	"longname":  longname,
@@ -58,11 +59,12 @@ type session struct {
 	consul    *backend.Consul
 	processes map[string]*backend.Process
 
+	row row // what was measured
+
 	// Of scripts in testdata/faults.
 	mark   time.Time // when something broke, or was whole again
 	load   output    // of the client
 	before []call    // the calls before the first slowdown's mark
-	row    row       // what was measured
 }
 
 func newSession(env *testscript.Env, bin string) *session {

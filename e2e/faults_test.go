@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"fmt"
 	"maps"
 	"math"
 	"os"
@@ -33,7 +32,6 @@ var load = []string{
 
 // faultCommands are what these scripts can say beyond all others.
 var faultCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"fault":    fault,
 	"jaeger":   ownJaeger,
 	"mark":     mark,
 	"hold":     hold,
@@ -74,8 +72,7 @@ func TestFaults(t *testing.T) {
 			})
 		})
 		if ok && s != nil {
-			results = append(results, s.row)
-			fmt.Println(s.row)
+			recordTo(&results, s.row)
 		}
 	}
 }

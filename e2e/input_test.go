@@ -50,6 +50,7 @@ func listening(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // peak name MB wants a process never to have had more memory than that resident.
+// It ends what was measured.
 func peak(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "peak name MB")
 	limit, err := strconv.Atoi(args[1])
@@ -62,10 +63,12 @@ func peak(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	kB, err := strconv.Atoi(string(m[1]))
 	ts.Check(err)
-	ts.Logf("%s had at most %.1f MB resident", args[0], float64(kB)/1024)
 	if kB > limit*1024 {
-		ts.Fatalf("that is more than %d MB", limit)
+		ts.Fatalf("%s had %.1f MB resident, more than %d MB", args[0], float64(kB)/1024, limit)
 	}
+	s := of(ts)
+	s.row.note("%.1f MB", float64(kB)/1024)
+	recordTo(&inputs, s.row)
 }
 
 // longname n file writes a request in JSON whose name has n bytes.
@@ -150,7 +153,7 @@ func garbage(ts *testscript.TestScript, neg bool, args []string) {
 	for err := range failures {
 		ts.Fatalf("seed %d: %v", seed, err)
 	}
-	ts.Logf("%d random byte strings (seed %d): all connections closed, %d with an answer", n, seed, answered.Load())
+	of(ts).row.note("seed %d; all connections closed, %d with an answer", seed, answered.Load())
 }
 
 // randomBytes returns up to 1,000 random bytes, after as much of the beginning
@@ -229,10 +232,12 @@ func halfopen(ts *testscript.TestScript, neg bool, args []string) {
 		}()
 	}
 	made, failed := callFor(ts, addr, d)
-	ts.Logf("%d half-open connections for %v: %d closed by the server; %d normal calls meanwhile, %d failed", n, d, closed.Load(), made, failed)
 	if failed > 0 || made == 0 || closed.Load() != int64(n) {
-		ts.Fatalf("want all half-open connections closed, and normal calls of which none failed")
+		ts.Fatalf("%d of %d half-open connections closed by the server; %d of %d normal calls failed meanwhile", closed.Load(), n, failed, made)
 	}
+	s := of(ts)
+	s.row.calls, s.row.failed = made, failed
+	s.row.note("all closed by the server")
 }
 
 // callFor makes normal calls, one after another, for as long as d. It returns
@@ -288,10 +293,10 @@ func deaf(ts *testscript.TestScript, neg bool, args []string) {
 			err = framer.WriteData(id, true, body)
 		}
 	}
-	ts.Logf("a client that never reads sent %d requests: %v", sent, err)
 	if !isClosed(err) {
-		ts.Fatalf("the server did not close the connection")
+		ts.Fatalf("a client that never reads sent %d requests, and the server did not close the connection: %v", sent, err)
 	}
+	of(ts).row.note("cut off after %d requests", sent)
 }
 
 // flood name n makes n calls at once on one connection and sends, after the
@@ -319,7 +324,7 @@ func flood(ts *testscript.TestScript, neg bool, args []string) {
 		})
 	}
 	callers.Wait()
-	ts.Logf("%d calls on one connection sent %d messages", n, sent.Load())
+	of(ts).row.note("%d messages taken", sent.Load())
 }
 
 // impostor registers, in the script's Consul, a server of the same service whose

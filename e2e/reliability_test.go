@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/shirou/gopsutil/v4/cpu"
@@ -17,10 +19,14 @@ import (
 // reliability is where what was measured is to be written, if at all.
 var reliability = flag.String("reliability", "", "write what was measured to this file, as a table")
 
-// results are what the tests that measure came to.
-var results []row
+// What the tests that measure came to.
+var (
+	results []row      // of breaking things
+	inputs  []row      // of bad input
+	record  sync.Mutex // held to add to them
+)
 
-// row is a line of the table.
+// row is a line of a table.
 type row struct {
 	fault, allowed string
 	calls, failed  int // 0 calls: not what it is about
@@ -40,6 +46,14 @@ func (r row) String() string {
 	return fmt.Sprintf("| %s | %s | %s | %s | %s |", r.fault, r.allowed, calls, failed, strings.Join(r.notes, "; "))
 }
 
+// recordTo adds r to the results or the inputs, and prints it.
+func recordTo(table *[]row, r row) {
+	record.Lock()
+	defer record.Unlock()
+	*table = append(*table, r)
+	fmt.Println(r)
+}
+
 const reliabilityHead = `# Reliability
 
 What was measured when things broke, by ` + "`make reliability`" + `, which wrote this file. The scripts in [` + "`e2e/testdata/faults`" + `](../e2e/testdata/faults) break them, under a client that makes 250 calls a second from eight callers, with the breaker's limits raised so that it does not hide failures. The soak makes 500 a second from fifty.
@@ -53,6 +67,15 @@ What was measured when things broke, by ` + "`make reliability`" + `, which wrot
 | time | %s |
 
 | fault | allowed | calls | failed | besides |
+|---|---|---|---|---|
+`
+
+const inputsHead = `
+## Bad input
+
+What callers sent that were not the pair's own client, and how much memory the server had resident at most. After each of these a normal call was answered; calls in the table are normal ones that were made meanwhile.
+
+| what was sent | allowed | calls | failed | besides |
 |---|---|---|---|---|
 `
 
@@ -73,6 +96,11 @@ func writeReliability() error {
 	fmt.Fprintf(&b, reliabilityHead, cpus[0].ModelName, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(),
 		tool.Consul.Version, tool.Jaeger.Version, strings.TrimSpace(string(commit)), time.Now().UTC().Format("2006-01-02 15:04 MST"))
 	for _, r := range results {
+		fmt.Fprintln(&b, r)
+	}
+	b.WriteString(inputsHead)
+	slices.SortFunc(inputs, func(a, b row) int { return strings.Compare(a.fault, b.fault) })
+	for _, r := range inputs {
 		fmt.Fprintln(&b, r)
 	}
 	return os.WriteFile(*reliability, []byte(b.String()), 0o644)

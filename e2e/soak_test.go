@@ -130,8 +130,7 @@ func TestSoak(t *testing.T) {
 		require.LessOrEqual(t, s.connections, s.nodes, "connections of the client to nodes, after %v", s.at)
 	}
 	r.note("%d servers replaced; at most %d connections", replaced, most)
-	results = append(results, r)
-	fmt.Println(r)
+	recordTo(&results, r)
 }
 
 // sample is what was seen at one time.
