@@ -155,7 +155,7 @@ func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 			return err
 		}
 		if !told {
-			fmt.Fprintf(os.Stderr, "client: %v; waiting for up to %v\n", err, wait)
+			fmt.Fprintf(os.Stderr, "client: %s; waiting for up to %v\n", oneline.Escape(err.Error()), wait)
 		}
 		select {
 		case <-time.After(findInterval):
