@@ -80,6 +80,7 @@ func TestScripts(t *testing.T) {
 			"calls":   calls,
 			"reaches": reaches,
 			"trace":   trace,
+			"stopped": stopped,
 		},
 	})
 }
@@ -227,6 +228,17 @@ func trace(ts *testscript.TestScript, neg bool, args []string) {
 	for _, s := range spans {
 		fmt.Fprintln(ts.Stdout(), s.Service, s.Operation)
 	}
+}
+
+// stopped waits until none of the project's containers runs.
+func stopped(ts *testscript.TestScript, neg bool, args []string) {
+	until(ts, patience, func() error {
+		running, err := exec.Command("docker", "ps", "--filter", "label=com.docker.compose.project="+project, "--format", "{{.Names}}").Output()
+		if err == nil && len(running) > 0 {
+			err = fmt.Errorf("still running:\n%s", running)
+		}
+		return err
+	})
 }
 
 // until waits for a condition to have no error.
