@@ -19,18 +19,17 @@ import (
 	"github.com/micro/go-micro/config/cmd"
 	grpcserver "github.com/micro/go-micro/server/grpc"
 	hystrixplugin "github.com/micro/go-plugins/wrapper/breaker/hystrix"
-	rateplugin "github.com/micro/go-plugins/wrapper/ratelimiter/uber"
 	"github.com/micro/go-plugins/wrapper/select/roundrobin"
 	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
 	opentracing "github.com/opentracing/opentracing-go"
 	"github.com/opentracing/opentracing-go/ext"
 	"github.com/uber/jaeger-client-go"
-	"go.uber.org/ratelimit"
 
 	"github.com/gomicroexample/basis/client/breaker"
 	"github.com/gomicroexample/basis/client/calls"
 	"github.com/gomicroexample/basis/client/conns"
 	"github.com/gomicroexample/basis/client/failure"
+	"github.com/gomicroexample/basis/client/limiter"
 	"github.com/gomicroexample/basis/client/nodes"
 	"github.com/gomicroexample/basis/client/report"
 	"github.com/gomicroexample/basis/client/settings"
@@ -179,10 +178,10 @@ func stack(t opentracing.Tracer, s settings.Settings, tlsConfig *tls.Config) []m
 	return []micro.Option{
 		atLeast(s.HystrixTimeout),
 		authTLS(tlsConfig),
-		func(o *micro.Options) { o.Client.Init(microclient.Retry(retry)) },
+		func(o *micro.Options) { o.Client.Init(microclient.Retry(failure.Retry)) },
 		micro.WrapClient(
 			ocplugin.NewClientWrapper(t),
-			limiter(s.RateLimit),
+			limiter.New(s.RateLimit),
 			breaker.Guard(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent),
 			nodes.RandomStart(roundrobin.NewClientWrapper()),
 			pool.Prefer,
@@ -209,39 +208,6 @@ func authTLS(config *tls.Config) micro.Option {
 			_ = o.Client.Init(grpcclient.AuthTLS(config)) // never fails
 		}
 	}
-}
-
-// retry reports whether a call that failed may do better at another node. It is
-// go-micro's own function, which knows of 500 only, for all of 5xx.
-func retry(ctx context.Context, req microclient.Request, count int, err error) (bool, error) {
-	if failure.IsServers(err) {
-		return true, nil
-	}
-	return microclient.RetryOnError(ctx, req, count, err)
-}
-
-// limiter returns uber's limiter for so many calls a second, or no limit for 0.
-// Without slack, calls that were not made while nobody called are not made up
-// for by a burst. What has not passed the limiter when the client is
-// interrupted does not go out.
-func limiter(perSecond int) microclient.Wrapper {
-	return func(c microclient.Client) microclient.Client {
-		c = &beginning{c}
-		if perSecond > 0 {
-			c = rateplugin.NewClientWrapper(perSecond, ratelimit.WithoutSlack)(c)
-		}
-		return c
-	}
-}
-
-// beginning is a client whose calls are counted as begun.
-type beginning struct{ microclient.Client }
-
-func (b *beginning) Call(ctx context.Context, req microclient.Request, rsp any, opts ...microclient.CallOption) error {
-	if err := calls.Begin(ctx); err != nil {
-		return err
-	}
-	return b.Client.Call(ctx, req, rsp, opts...)
 }
 
 // hello makes one call, in a trace of its own: its root span is named call and

@@ -113,37 +113,3 @@ func spans(batches []*jaeger.Batch, service string) int {
 	}
 	return n
 }
-
-// Callers that have not called for a while may not make up for it in a burst.
-func TestLimiterHasNoSlack(t *testing.T) {
-	c := limiter(20)(&calling{f: func() {}})
-	call := func() { require.NoError(t, c.Call(context.Background(), nil, nil)) }
-	call()
-	<-time.After(300 * time.Millisecond) // what is tested is what idle time, here for six calls, does
-	start := time.Now()
-	for range 4 {
-		call()
-	}
-	// The first goes at once, the others at their intervals.
-	require.GreaterOrEqual(t, time.Since(start), 3*time.Second/20)
-}
-
-func TestLimiterZeroIsNoLimit(t *testing.T) {
-	n := 0
-	c := limiter(0)(&calling{f: func() { n++ }})
-	for range 1000 {
-		require.NoError(t, c.Call(context.Background(), nil, nil))
-	}
-	require.Equal(t, 1000, n)
-}
-
-// calling is a client whose calls only call f.
-type calling struct {
-	microclient.Client
-	f func()
-}
-
-func (c *calling) Call(context.Context, microclient.Request, any, ...microclient.CallOption) error {
-	c.f()
-	return nil
-}

@@ -2,8 +2,10 @@
 package failure
 
 import (
+	"context"
 	"fmt"
 
+	"github.com/micro/go-micro/client"
 	"github.com/micro/go-micro/errors"
 
 	"github.com/gomicroexample/basis/internal/oneline"
@@ -23,6 +25,16 @@ func IsCallers(err error) bool {
 func IsServers(err error) bool {
 	e := parse(err)
 	return e != nil && e.Code >= 500 && e.Code < 600 && e.Id != "go.micro.client"
+}
+
+// Retry, a go-micro client's option, reports whether a call that failed may do
+// better at another node. It is go-micro's own function, which knows of 500 only,
+// for all of 5xx.
+func Retry(ctx context.Context, req client.Request, count int, err error) (bool, error) {
+	if IsServers(err) {
+		return true, nil
+	}
+	return client.RetryOnError(ctx, req, count, err)
 }
 
 // Kind groups failures: one of hystrix by its text, as "hystrix: timeout", and
