@@ -12,6 +12,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -95,11 +96,11 @@ func (p *Pool) Prefer(c client.Client) client.Client {
 		strategy := o.Strategy
 		o.Strategy = func(services []*registry.Service) selector.Next {
 			p.forget(services)
-			tried := map[string]bool{} // by address; attempts come one after another
+			var tried []string // addresses; attempts come one after another
 			return func() (*registry.Node, error) {
 				node, err := strategy(p.preferred(services, tried))()
 				if err == nil {
-					tried[node.Address] = true
+					tried = append(tried, node.Address)
 				}
 				return node, err
 			}
@@ -107,41 +108,67 @@ func (p *Pool) Prefer(c client.Client) client.Client {
 	})
 }
 
-// preferred returns services with the best nodes only.
-func (p *Pool) preferred(services []*registry.Service, tried map[string]bool) []*registry.Service {
+// preferred returns the best of the services' nodes: those of the lowest rank.
+func (p *Pool) preferred(services []*registry.Service, tried []string) []*registry.Service {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	isNew := func(address string) bool { return !tried[address] }
-	for _, should := range []func(address string) bool{p.mayCall, p.isGood, isNew} {
-		if some := keep(services, should); len(some) > 0 {
-			services = some
-		}
-	}
-	return services
-}
-
-// keep returns services with those nodes only whose address is as it should be.
-func keep(services []*registry.Service, should func(address string) bool) []*registry.Service {
-	var some []*registry.Service
+	var best []*registry.Node
+	lowest := notConnected | badSpell | triedBefore
 	for _, service := range services {
-		s := *service
-		s.Nodes = nil
 		for _, node := range service.Nodes {
-			if should(node.Address) {
-				s.Nodes = append(s.Nodes, node)
+			rank := p.rank(node.Address, tried)
+			if rank < lowest {
+				lowest, best = rank, best[:0]
+			}
+			if rank == lowest {
+				best = append(best, node)
 			}
 		}
-		if len(s.Nodes) > 0 {
-			some = append(some, &s)
-		}
 	}
-	return some
+	one := *services[0]
+	one.Nodes = best
+	return []*registry.Service{&one}
 }
 
-// forget drops the connections of nodes that are not among services any more.
+// What is against a node: the sum of these is its rank, so that the first counts
+// for more than the others together.
+const (
+	triedBefore = 1 << iota
+	badSpell
+	notConnected
+)
+
+func (p *Pool) rank(address string, tried []string) int {
+	rank := 0
+	if slices.Contains(tried, address) {
+		rank |= triedBefore
+	}
+	c := p.conns[address]
+	if c == nil {
+		return rank
+	}
+	if !c.spellEnds.IsZero() && time.Now().Before(c.spellEnds) {
+		rank |= badSpell
+	}
+	if !c.mayCall() {
+		rank |= notConnected
+	}
+	return rank
+}
+
+// forget drops the connections of nodes that are not among services any more. It
+// looks for them when there are more connections than nodes, which is soon: new
+// nodes are called in their turn.
 func (p *Pool) forget(services []*registry.Service) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	nodes := 0
+	for _, service := range services {
+		nodes += len(service.Nodes)
+	}
+	if len(p.conns) <= nodes {
+		return
+	}
 	listed := map[string]bool{}
 	for _, service := range services {
 		for _, node := range service.Nodes {
@@ -165,14 +192,10 @@ func (c *conn) retire() {
 	}
 }
 
-// mayCall reports whether the node at address is connected, or may be for all
-// that is known: one that was never called, and one whose first connection is
-// still being made. A lost connection is made again in the background.
-func (p *Pool) mayCall(address string) bool {
-	c := p.conns[address]
-	if c == nil {
-		return true
-	}
+// mayCall reports whether c is connected, or may be for all that is known: its
+// first connection is still being made. A lost connection is made again in the
+// background. The pool's mutex must be held.
+func (c *conn) mayCall() bool {
 	switch c.GetState() {
 	case connectivity.Ready:
 		c.untried = false
@@ -184,12 +207,6 @@ func (p *Pool) mayCall(address string) bool {
 		c.Connect()
 	}
 	return c.untried
-}
-
-// isGood reports whether the node at address has no bad spell.
-func (p *Pool) isGood(address string) bool {
-	c := p.conns[address]
-	return c == nil || time.Now().After(c.spellEnds)
 }
 
 // note takes down how a call over c ended.
@@ -226,7 +243,7 @@ func (p *Pool) Call(next client.CallFunc) client.CallFunc {
 			p.mu.Unlock()
 			return errors.InternalServerError("go.micro.client", "connecting to %s: %v", node.Address, err)
 		}
-		err = c.Invoke(outgoing(ctx, req, opts), method(req), req.Body(), rsp)
+		err = c.Invoke(outgoing(ctx), method(req), req.Body(), rsp)
 		if err != nil && ctx.Err() != nil {
 			p.replace(node.Address, c)
 		}
@@ -310,6 +327,10 @@ func (p *Pool) dial(address string) (*conn, error) {
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes)),
 		grpc.WithMaxHeaderListSize(maxAnswerBytes),
+		// Answers are small. A window that adapts asks the server how long the
+		// way is, again and again.
+		grpc.WithStaticStreamWindowSize(64<<10),
+		grpc.WithStaticConnWindowSize(64<<10),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff},
 			MinConnectTimeout: maxBackoff,
@@ -320,17 +341,16 @@ func (p *Pool) dial(address string) (*conn, error) {
 	return &conn{ClientConn: cc}, nil
 }
 
-// outgoing adds what go-micro's server expects in the metadata of a call.
-func outgoing(ctx context.Context, req client.Request, opts client.CallOptions) context.Context {
-	md := grpcmetadata.MD{}
-	if m, ok := metadata.FromContext(ctx); ok {
-		for k, v := range m {
-			md.Set(k, v)
-		}
+// outgoing puts go-micro's metadata where gRPC's is. The deadline is in gRPC's own
+// header, and the content type too, so that go-micro's for both are left out: a
+// deadline that a server has twice costs it a timer, and each header that no two
+// calls share a place in HTTP/2's table on both sides.
+func outgoing(ctx context.Context) context.Context {
+	m, ok := metadata.FromContext(ctx)
+	if !ok {
+		return ctx
 	}
-	md.Set("timeout", fmt.Sprint(opts.RequestTimeout.Nanoseconds()))
-	md.Set("x-content-type", req.ContentType())
-	return grpcmetadata.NewOutgoingContext(ctx, md)
+	return grpcmetadata.NewOutgoingContext(ctx, grpcmetadata.New(m))
 }
 
 // method returns /service.Struct/Method for the endpoint Struct.Method.

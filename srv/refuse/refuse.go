@@ -36,16 +36,16 @@ const id = "go.micro.server"
 // and Unimplemented. What is wrong below that gRPC tells itself, such as a message
 // that is too large (ResourceExhausted).
 func Malformed(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	md, _ := metadata.FromIncomingContext(stream.Context())
-	if err := checkTimeout(md.Get("timeout")); err != nil {
+	md := func(key string) []string { return metadata.ValueFromIncomingContext(stream.Context(), key) }
+	if err := checkTimeout(md("timeout")); err != nil {
 		return err
 	}
-	err := handler(srv, requests{stream, codec(md.Get("content-type"))})
+	err := handler(srv, requests{stream, codec(md("content-type"))})
 	s, ok := status.FromError(err)
 	switch {
 	case !ok: // only of x-content-type does go-micro say something that has no code
 		return refusal(codes.InvalidArgument, 415, "x-content-type metadata is %.100q; want application/grpc+proto",
-			strings.Join(md.Get("x-content-type"), ", "))
+			strings.Join(md("x-content-type"), ", "))
 	case s.Code() == codes.Unimplemented && strings.HasPrefix(s.Message(), "unknown service "):
 		return refusal(codes.Unimplemented, 501, "no method %.100q; want one that the service's .proto file names", info.FullMethod)
 	}
