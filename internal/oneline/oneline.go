@@ -15,7 +15,7 @@ import (
 // (\n and ESC among them, and those from U+0080 to U+009F, which some terminals
 // take for escape codes), or one of Unicode's line and paragraph separators.
 func Breaks(r rune) bool {
-	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp)
+	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'
 }
 
 // Escape returns s with all that Breaks written as in Go source, as in \n and
