@@ -8,6 +8,7 @@ import (
 	stdlog "log"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -34,6 +35,11 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
+// ballast is bytes that are never touched and so take no memory, but count when
+// the garbage collector asks whether the heap has doubled. Few calls double the
+// few MB that are live; with it the collector runs a fifth as often.
+const ballast = 8 << 20
+
 func main() {
 	os.Exit(run())
 }
@@ -44,6 +50,7 @@ func run() int {
 		jaegerAddress string
 		tlsFiles      mtls.Files
 	)
+	defer runtime.KeepAlive(make([]byte, ballast))
 	stdlog.SetOutput(oneline.Writer{Writer: os.Stderr}) // go-micro's log and the tracer's go there too
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -148,6 +155,9 @@ func limits() []server.Option {
 			// is cut off. gRPC asks after 2 hours.
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
 			grpc.StreamInterceptor(refuse.Malformed),
+			// Goroutines that serve one call after another: their stacks have grown.
+			// When all are busy, a call gets one of its own, as by default.
+			grpc.NumStreamWorkers(64),
 		),
 	}
 }
