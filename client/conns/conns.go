@@ -331,6 +331,7 @@ func (p *Pool) dial(address string) (*conn, error) {
 		// way is, again and again.
 		grpc.WithStaticStreamWindowSize(64<<10),
 		grpc.WithStaticConnWindowSize(64<<10),
+		grpc.WithDisableRetry(), // go-micro's is at another node
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff},
 			MinConnectTimeout: maxBackoff,

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Breaks reports whether r ends a line or steers a terminal: a control character
@@ -22,6 +23,9 @@ func Breaks(r rune) bool {
 // \x1b, and with U+FFFD in the place of what is not UTF-8. Other text stays as it
 // is, in any language.
 func Escape(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || Breaks(r) }) {
+		return s
+	}
 	var b strings.Builder
 	for _, r := range s {
 		if Breaks(r) {

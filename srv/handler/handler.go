@@ -40,14 +40,15 @@ func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Respon
 	log.Info("Yoooo! I received it")
 
 	span, ctx := startSpan(ctx, "Hello")
-	// Tags are strings, not messages: the reporter formats them later, in
-	// another goroutine, while the messages are being written to the wire.
-	span.SetTag("req", req.String())
+	// Tags are strings, not messages: the reporter formats those later, in
+	// another goroutine, while they are being written to the wire. And to format
+	// a message costs more than to send it.
+	span.SetTag("req", req.GetName())
 	defer func() {
 		if err != nil {
 			ext.LogError(span, err)
 		}
-		span.SetTag("res", rsp.String())
+		span.SetTag("res", rsp.GetMsg())
 		span.Finish()
 	}()
 
