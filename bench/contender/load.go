@@ -1,0 +1,102 @@
+package contender
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Load is calls that a number of callers make, each one as soon as it has the
+// answer to its last.
+type Load struct {
+	Callers int
+	For     time.Duration // calls begin within this time
+}
+
+// Result is what came of a Load.
+type Result struct {
+	Calls   int           // that were answered rightly
+	Failed  int           // all others
+	Err     string        // the first of those; empty if there are none
+	Elapsed time.Duration // from the first call to the last answer
+	P50     time.Duration // of all calls, half took no longer
+	P99     time.Duration // of all calls, 99 in 100 took no longer
+	Mallocs uint64        // objects that the process allocated meanwhile
+}
+
+// What latencies are recorded as, in nanoseconds: up to a minute, to three
+// digits.
+const (
+	maxLatency = int64(time.Minute)
+	digits     = 3
+)
+
+const (
+	name = "John"
+	want = "Hello John"
+)
+
+// make makes the load's calls.
+func (l Load) make(ctx context.Context, call Call) Result {
+	var (
+		r          Result
+		mu         sync.Mutex // guards r
+		callers    sync.WaitGroup
+		histograms = make([]*hdrhistogram.Histogram, l.Callers)
+		mallocs    = countMallocs()
+		start      = time.Now()
+	)
+	for i := range histograms {
+		h := hdrhistogram.New(1, maxLatency, digits)
+		histograms[i] = h
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				begin := time.Now()
+				if begin.Sub(start) >= l.For {
+					return
+				}
+				err := one(ctx, call)
+				if err == nil {
+					err = h.RecordValue(time.Since(begin).Nanoseconds())
+				}
+				if err != nil {
+					mu.Lock()
+					if r.Failed++; r.Failed == 1 {
+						r.Err = err.Error()
+					}
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	callers.Wait()
+	r.Elapsed = time.Since(start)
+	r.Mallocs = countMallocs() - mallocs
+	all := hdrhistogram.New(1, maxLatency, digits)
+	for _, h := range histograms {
+		all.Merge(h)
+	}
+	r.Calls = int(all.TotalCount())
+	r.P50 = time.Duration(all.ValueAtQuantile(50))
+	r.P99 = time.Duration(all.ValueAtQuantile(99))
+	return r
+}
+
+// one makes one call and checks the answer.
+func one(ctx context.Context, call Call) error {
+	msg, err := call(ctx, name)
+	if err == nil && msg != want {
+		err = fmt.Errorf("answer is %q; want %q", msg, want)
+	}
+	return err
+}
+
+func countMallocs() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.Mallocs
+}
