@@ -1,0 +1,119 @@
+// Command bench measures the pair beside its peers: "make bench". It builds all
+// that it compares, runs it against a real Consul, and prints a document on
+// stdout. It exits with 1 and prints none if a single call failed, or spans are
+// missing. Needs Linux, and Consul as "make tools" builds it.
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// plan says how much is measured.
+type plan struct {
+	Rounds  int           // of all points
+	Warmup  time.Duration // before each point
+	Measure time.Duration // of each point
+	OneShot int           // runs of a client that makes one call
+	Builds  int           // of both programs
+}
+
+// With 14 contenders these take about 10 minutes and about 2.
+var (
+	full  = plan{Rounds: 9, Warmup: 300 * time.Millisecond, Measure: time.Second, OneShot: 100, Builds: 7}
+	quick = plan{Rounds: 3, Warmup: 150 * time.Millisecond, Measure: 500 * time.Millisecond, OneShot: 20, Builds: 3}
+)
+
+// changes is what each change to the pair brought, as was measured when it was
+// made.
+//
+//go:embed changes.md
+var changes string
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	isQuick := flag.Bool("quick", false, "about 2 minutes instead of 10")
+	out := flag.String("o", "", "`file` to write the document to, instead of stdout")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "bench: unexpected argument %q (see \"bench -help\")\n", flag.Arg(0))
+		return 2
+	}
+	p := full
+	if *isQuick {
+		p = quick
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	doc, err := bench(ctx, p)
+	if err != nil {
+		return fail(err)
+	}
+	if *out == "" {
+		_, err = os.Stdout.Write(doc)
+	} else {
+		err = os.WriteFile(*out, doc, 0o644)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+// bench measures everything and returns the document.
+func bench(ctx context.Context, p plan) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "basis-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	progress("building")
+	if err := build(ctx, dir); err != nil {
+		return nil, err
+	}
+	r := report{Plan: p, Changes: changes}
+	if r.About, err = about(ctx, dir); err != nil {
+		return nil, err
+	}
+	a, err := start(ctx, dir, contenders)
+	if err != nil {
+		return nil, err
+	}
+	defer a.stop()
+	if r.Results, err = a.measure(ctx, p); err != nil {
+		return nil, err
+	}
+	progress("%d clients that make one call", p.OneShot)
+	if r.OneShot, err = a.oneShot(ctx, p.OneShot); err != nil {
+		return nil, err
+	}
+	if r.Ends, err = a.end(); err != nil {
+		return nil, err
+	}
+	progress("building %d times", p.Builds)
+	if r.Build, err = timeBuilds(ctx, dir, p.Builds); err != nil {
+		return nil, err
+	}
+	var doc bytes.Buffer
+	err = page.Execute(&doc, r)
+	return doc.Bytes(), err
+}
+
+func progress(format string, a ...any) {
+	fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, a...))
+}
+
+func fail(err error) int {
+	fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+	return 1
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	_ "embed"
+	"fmt"
+	"slices"
+	"text/template"
+
+	"github.com/montanaflynn/stats"
+)
+
+//go:embed report.md.tmpl
+var pageText string
+
+// page is the document. It is made of a report.
+var page = template.Must(template.New("report").Funcs(template.FuncMap{
+	"median": median,
+	"p90":    p90,
+}).Parse(pageText))
+
+// report is all that was measured.
+type report struct {
+	Plan    plan
+	About   facts
+	Results results
+	Ends    map[string]ended // by contender
+	OneShot []float64        // ms
+	Build   []float64        // s
+	Changes string
+}
+
+// metric is one of a sample's numbers.
+type metric func(sample) float64
+
+func perSecond(s sample) float64 { return s.perSecond }
+func p50(s sample) float64       { return s.p50 }
+func p99(s sample) float64       { return s.p99 }
+func cpu(s sample) float64       { return s.cpu }
+func mallocs(s sample) float64   { return s.mallocs }
+
+// median returns the median over rounds at a point.
+func (r results) median(at point, m metric) float64 {
+	var values []float64
+	for _, s := range r[at] {
+		values = append(values, m(s))
+	}
+	return median(values)
+}
+
+// ratio returns how much the metric at one point is of that at another: the
+// median over rounds of the ratio in each.
+func (r results) ratio(a, b point, m metric) float64 {
+	var ratios []float64
+	for i := range r[a] {
+		ratios = append(ratios, m(r[a][i])/m(r[b][i]))
+	}
+	return median(ratios)
+}
+
+// median returns that of values, of which there is at least one.
+func median(values []float64) float64 {
+	m, _ := stats.Median(values)
+	return m
+}
+
+// p90 returns what nine in ten of values, of which there is at least one, do not
+// exceed.
+func p90(values []float64) float64 {
+	p, _ := stats.PercentileNearestRank(values, 90)
+	return p
+}
+
+// cell is a number and how much that is of limit's.
+type cell struct{ Value, Ratio float64 }
+
+// row is what was measured of a contender at one point.
+type row struct {
+	Name, What                        string
+	Callers                           int
+	PerSecond, P50, P99, CPU, Mallocs cell
+	ended
+}
+
+// row returns that of a point, with the ratios to another.
+func (r report) row(at, to point) row {
+	c := func(m metric) cell { return cell{r.Results.median(at, m), r.Results.ratio(at, to, m)} }
+	o := contenders[slices.IndexFunc(contenders, func(o one) bool { return o.name == at.name })]
+	return row{at.name, o.what, at.callers, c(perSecond), c(p50), c(p99), c(cpu), c(mallocs), r.Ends[at.name]}
+}
+
+// Peers returns the rows of what is compared with so many callers, beside limit.
+func (r report) Peers(callers int) []row {
+	var rows []row
+	for _, name := range peers {
+		rows = append(rows, r.row(point{name, callers}, point{"limit", callers}))
+	}
+	return rows
+}
+
+// Costs returns the rows of each wrapper alone and of all of them, beside the
+// pair without any.
+func (r report) Costs() []row {
+	var rows []row
+	for _, name := range costs {
+		rows = append(rows, r.row(point{name, 16}, point{"basis-bare", 16}))
+	}
+	return rows
+}
+
+// Instances returns the rows of the pair with several instances, beside one.
+func (r report) Instances() []row {
+	var rows []row
+	for _, name := range growth {
+		rows = append(rows, r.row(point{name, 16}, point{growth[0], 16}))
+	}
+	return rows
+}
+
+// Callers returns the rows of a contender with ever more callers, beside 64.
+func (r report) Callers(name string) []row {
+	var rows []row
+	for _, callers := range many {
+		rows = append(rows, r.row(point{name, callers}, point{name, 64}))
+	}
+	return rows
+}
+
+// Few returns how many callers all contenders were measured with.
+func (r report) Few() []int { return few }
+
+// Growing returns what was measured with ever more callers.
+func (r report) Growing() []string { return []string{"limit", "basis"} }
+
+// target is what the pair is to reach, and what it does.
+type target struct {
+	What  string
+	Want  string
+	Got   float64
+	Unit  string
+	Holds bool
+}
+
+// Targets returns what is to be reached with 16 callers, unless it says otherwise.
+func (r report) Targets() []target {
+	basis := point{"basis", 16}
+	ratio := func(to string, m metric) float64 { return r.Results.ratio(basis, point{to, 16}, m) }
+	atLeast := func(what string, want, got float64) target {
+		return target{what, fmt.Sprintf("at least %.2f", want), got, "", got >= want}
+	}
+	atMost := func(what string, want, got float64) target {
+		return target{what, fmt.Sprintf("at most %.2f", want), got, "", got <= want}
+	}
+	once := median(r.OneShot)
+	return []target{
+		atLeast("calls/s, to `limit`", 0.5, ratio("limit", perSecond)),
+		atMost("p99, to `limit`", 2, ratio("limit", p99)),
+		atLeast("calls/s with 50 instances, to 1", 0.9, r.Results.ratio(point{"basis-50", 16}, point{"basis-1", 16}, perSecond)),
+		atLeast("calls/s with 256 callers, to 64", 0.85, r.Results.ratio(point{"basis", 256}, point{"basis", 64}, perSecond)),
+		{"one call, start to exit", "at most 60 ms", once, " ms", once <= 60},
+	}
+}
