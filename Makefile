@@ -20,7 +20,7 @@ FUZZ := 30s
 # How long "make soak" takes.
 SOAK := 10m
 
-.PHONY: demo up down logs swarm-up swarm-down images test e2e e2e-docker fuzz soak reliability tools tools-path certs proto lint
+.PHONY: demo up down logs swarm-up swarm-down images test e2e e2e-docker fuzz soak reliability bench bench-quick tools tools-path certs proto lint
 
 # The article's steps, one after another. KEEP=1 keeps everything running.
 demo:
@@ -54,11 +54,14 @@ images: tools
 	@tools/images
 
 # Unit and in-process tests, then the end-to-end scripts where Consul and Jaeger
-# are at hand. The race detector needs a C compiler.
+# are at hand, and a moment of the bench where Consul is. The race detector needs a
+# C compiler.
 test:
 	go vet ./...
 	go test -race $$(go list ./... | grep -v /e2e$$)
 	cd e2e && go test -race -count=1 -timeout=30m $(if $(REQUIRED),-args -required)
+	cd bench && go test -race ./contender
+	cd bench && go test -race -count=1 -timeout=10m $(if $(REQUIRED),-args -required)
 
 # The end-to-end scripts alone, with what they run on built first.
 e2e: tools
@@ -84,6 +87,15 @@ soak: tools
 # bad input came to. About 16 minutes.
 reliability: tools
 	cd e2e && go test -count=1 -timeout=0 -run='TestScripts/^(grpcurl|ghz|garbage|halfopen|deaf|flood)$$|TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../docs/reliability.md
+
+# Writes docs/benchmarks.md: the pair beside its peers. About 10 minutes, on a
+# Linux machine that has nothing else to do.
+bench: tools
+	cd bench && go run . -o ../docs/benchmarks.md
+
+# The same in about 2 minutes, on stdout.
+bench-quick: tools
+	@cd bench && go run . -quick
 
 # Builds Consul, Jaeger, grpcurl and ghz from source, once per machine: about 15
 # minutes on two cores. CONSUL_BIN, JAEGER_BIN, GRPCURL_BIN and GHZ_BIN name
@@ -117,3 +129,4 @@ lint:
 	go mod tidy -diff
 	go vet ./...
 	go run $(STATICCHECK) ./...
+	cd bench && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...

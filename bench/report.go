@@ -154,6 +154,11 @@ func (r report) Targets() []target {
 	return []target{
 		atLeast("calls/s, to `limit`", 0.5, ratio("limit", perSecond)),
 		atMost("p99, to `limit`", 2, ratio("limit", p99)),
+		atLeast("calls/s, to `gokit`", 1, ratio("gokit", perSecond)),
+		atMost("CPU per call, to `gokit`", 1, ratio("gokit", cpu)),
+		atLeast("calls/s, to `kratos`", 1, ratio("kratos", perSecond)),
+		atMost("CPU per call, to `kratos`", 1, ratio("kratos", cpu)),
+		atLeast("calls/s, to `article`", 3.5, ratio("article", perSecond)),
 		atLeast("calls/s with 50 instances, to 1", 0.9, r.Results.ratio(point{"basis-50", 16}, point{"basis-1", 16}, perSecond)),
 		atLeast("calls/s with 256 callers, to 64", 0.85, r.Results.ratio(point{"basis", 256}, point{"basis", 64}, perSecond)),
 		{"one call, start to exit", "at most 60 ms", once, " ms", once <= 60},

@@ -13,8 +13,8 @@ import (
 // Load is calls that a number of callers make, each one as soon as it has the
 // answer to its last.
 type Load struct {
-	Callers int
-	For     time.Duration // calls begin within this time
+	Callers int           // each makes one call at least
+	For     time.Duration // no call begins after this time
 }
 
 // Result is what came of a Load.
@@ -54,11 +54,8 @@ func (l Load) make(ctx context.Context, call Call) Result {
 	start := time.Now()
 	for _, h := range histograms {
 		callers.Go(func() {
-			for ctx.Err() == nil {
+			for over := false; !over; over = time.Since(start) >= l.For {
 				begin := time.Now()
-				if begin.Sub(start) >= l.For {
-					return
-				}
 				err := one(ctx, call)
 				if err == nil {
 					err = h.RecordValue(time.Since(begin).Nanoseconds())

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/gomicroexample/basis/bench/contender"
+	"github.com/gomicroexample/basis/bench/contender/basisgrpc"
 	"github.com/gomicroexample/basis/proto"
 )
 
@@ -18,23 +19,7 @@ func main() {
 	contender.Main(contender.Contender{Serve: serve, Dial: dial})
 }
 
-const (
-	service = "proto.Basis"
-	method  = "Hello"
-)
-
-// desc is what protoc-gen-go-grpc would make of proto/basis.proto.
-var desc = grpc.ServiceDesc{
-	ServiceName: service,
-	HandlerType: (*any)(nil),
-	Methods:     []grpc.MethodDesc{{MethodName: method, Handler: handle}},
-}
-
-func handle(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-	var req proto.Request
-	if err := decode(&req); err != nil {
-		return nil, err
-	}
+func hello(_ context.Context, req *proto.Request) (*proto.Response, error) {
 	return &proto.Response{Msg: "Hello " + req.GetName()}, nil
 }
 
@@ -44,7 +29,7 @@ func serve(ctx context.Context, _ contender.Env, ready func(string)) error {
 		return err
 	}
 	s := grpc.NewServer()
-	s.RegisterService(&desc, struct{}{})
+	basisgrpc.Register(s, hello)
 	context.AfterFunc(ctx, s.Stop)
 	ready(l.Addr().String())
 	return s.Serve(l)
@@ -56,8 +41,7 @@ func dial(_ context.Context, env contender.Env) (contender.Call, io.Closer, erro
 		return nil, nil, err
 	}
 	return func(ctx context.Context, name string) (string, error) {
-		var rsp proto.Response
-		err := conn.Invoke(ctx, "/"+service+"/"+method, &proto.Request{Name: name}, &rsp)
+		rsp, err := basisgrpc.Hello(ctx, conn, &proto.Request{Name: name})
 		return rsp.GetMsg(), err
 	}, conn, nil
 }

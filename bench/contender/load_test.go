@@ -1,0 +1,48 @@
+package contender
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestLoad(t *testing.T) {
+	var calls atomic.Int64
+	r := Load{Callers: 3, For: 20 * time.Millisecond}.make(context.Background(), func(_ context.Context, name string) (string, error) {
+		calls.Add(1)
+		<-time.After(time.Millisecond) // what is tested is how long calls take
+		return "Hello " + name, nil
+	})
+	require.EqualValues(t, calls.Load(), r.Calls)
+	require.GreaterOrEqual(t, r.Calls, 3)
+	require.Zero(t, r.Failed)
+	require.GreaterOrEqual(t, r.Elapsed, 20*time.Millisecond)
+	require.GreaterOrEqual(t, r.P50, time.Millisecond)
+	require.GreaterOrEqual(t, r.P99, r.P50)
+	require.NotZero(t, r.Mallocs)
+}
+
+// A failed call is one, whether it says so or has the wrong answer.
+func TestLoadFailed(t *testing.T) {
+	for _, test := range []struct {
+		name, msg string
+		err       error
+		want      string
+	}{
+		{name: "error", err: errors.New("no such server"), want: "no such server"},
+		{name: "answer", msg: "Hello Jim", want: `answer is "Hello Jim"; want "Hello John"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := Load{Callers: 2}.make(context.Background(), func(context.Context, string) (string, error) {
+				return test.msg, test.err
+			})
+			require.Zero(t, r.Calls)
+			require.Equal(t, 2, r.Failed)
+			require.Equal(t, test.want, r.Err)
+		})
+	}
+}
