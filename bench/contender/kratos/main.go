@@ -52,9 +52,9 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 		kratosgrpc.Middleware(
 			recovery.Recovery(),
 			tracing.Server(tracing.WithTracerProvider(provider)),
-			// BBR refuses calls while the CPU is busier than a threshold, 80% by
-			// default, and more are under way than the best second of the last ten
-			// had. A benchmark keeps the CPU busy, so the threshold is above 100%.
+			// While the CPU is busier than a threshold, 80% by default, BBR refuses
+			// what is more at once than the last ten seconds had. Between two rounds
+			// that is nothing, and the CPU is busy; so the threshold is above 100%.
 			ratelimit.Server(ratelimit.WithLimiter(bbr.NewLimiter(bbr.WithCPUThreshold(1001)))),
 		),
 	)
