@@ -89,12 +89,12 @@ reliability: tools
 	cd e2e && go test -count=1 -timeout=0 -run='TestScripts/^(grpcurl|ghz|garbage|halfopen|deaf|flood)$$|TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../docs/reliability.md
 
 # Writes docs/benchmarks.md: the pair beside its peers. About 10 minutes, on a
-# Linux machine that has nothing else to do.
-bench: tools
+# Linux machine that has nothing else to do and the Consul of "make tools".
+bench:
 	cd bench && go run . -o ../docs/benchmarks.md
 
 # The same in about 2 minutes, on stdout.
-bench-quick: tools
+bench-quick:
 	@cd bench && go run . -quick
 
 # Builds Consul, Jaeger, grpcurl and ghz from source, once per machine: about 15

@@ -93,7 +93,7 @@ func bench(ctx context.Context, p plan) ([]byte, error) {
 	if r.Results, err = a.measure(ctx, p); err != nil {
 		return nil, err
 	}
-	progress("%d clients that make one call", p.OneShot)
+	progress("a client that makes one call, %d times", p.OneShot)
 	if r.OneShot, err = a.oneShot(ctx, p.OneShot); err != nil {
 		return nil, err
 	}
