@@ -53,10 +53,15 @@ func TestTargets(t *testing.T) {
 			}
 		}
 	}
+	r.Results[point{"basis", 16}] = []sample{
+		{perSecond: 10, p99: 1, cpu: 1},
+		{perSecond: 8, p99: 2, cpu: 1},
+		{perSecond: 30, p99: 3, cpu: 1},
+	}
 	r.Results[point{"limit", 16}] = []sample{
-		{perSecond: 40, p99: 0.4}, // 0.25, 2.5
-		{perSecond: 16, p99: 0.5}, // 0.62, 2
-		{perSecond: 20, p99: 0.6}, // 0.5, 1.67
+		{perSecond: 40, p99: 0.5}, // 0.25, 2
+		{perSecond: 10, p99: 0.8}, // 0.8, 2.5
+		{perSecond: 60, p99: 2},   // 0.5, 1.5
 	}
 	var holds []string
 	for _, target := range r.Targets() {
