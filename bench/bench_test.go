@@ -30,7 +30,7 @@ func TestBench(t *testing.T) {
 	for _, name := range []string{"limit", "basis", "basis-bare", "article", "gokit", "kratos"} {
 		require.Regexp(t, `(?s)(\| .`+name+`. \| `+number+`.*){3}`, text)
 	}
-	for _, name := range []string{`\+roundrobin`, `\+limiter`, `\+breaker`, `\+opentracing`, "basis-10", "basis-50"} {
+	for _, name := range []string{`\+roundrobin`, `\+limiter`, `\+breaker`, `\+opentracing`, "limit-50", "basis-10", "basis-50"} {
 		require.Regexp(t, `(?m)^\| .`+name+`. \| (`+number+`){4}`, text)
 	}
 	require.Regexp(t, `(?m)^\| .basis. \| [1-9]\d*\.\d \| [1-9]\d*\.\d \| (4\.00|3\.9\d) \|$`, text)

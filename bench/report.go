@@ -107,11 +107,14 @@ func (r report) Costs() []row {
 	return rows
 }
 
-// Instances returns the rows of the pair with several instances, beside one.
+// Instances returns the rows of several instances, beside one.
 func (r report) Instances() []row {
-	var rows []row
-	for _, name := range growth {
-		rows = append(rows, r.row(point{name, 16}, point{growth[0], 16}))
+	rows := []row{
+		r.row(point{"limit", 16}, point{"limit", 16}),
+		r.row(point{"limit-50", 16}, point{"limit", 16}),
+	}
+	for _, name := range []string{"basis-1", "basis-10", "basis-50"} {
+		rows = append(rows, r.row(point{name, 16}, point{"basis-1", 16}))
 	}
 	return rows
 }

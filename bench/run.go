@@ -60,6 +60,7 @@ var contenders = []one{
 	{name: "+limiter", program: "basis", pair: true, client: wrappers("limiter"), callers: few},
 	{name: "+breaker", program: "basis", pair: true, client: wrappers("breaker"), callers: few},
 	{name: "+opentracing", program: "basis", pair: true, client: wrappers("opentracing"), spans: 4, callers: few},
+	{name: "limit-50", program: "limit", server: instances(50), callers: []int{16}},
 	{name: "basis-1", program: "basis", server: instances(1), spans: 4, callers: []int{16}},
 	{name: "basis-10", program: "basis", server: instances(10), spans: 4, callers: []int{16}},
 	{name: "basis-50", program: "basis", server: instances(50), spans: 4, callers: []int{16}},
@@ -67,9 +68,8 @@ var contenders = []one{
 
 // What the tables list, in this order.
 var (
-	peers  = []string{"limit", "basis", "basis-bare", "article", "gokit", "kratos"}
-	costs  = []string{"basis-bare", "+roundrobin", "+limiter", "+breaker", "+opentracing", "basis"}
-	growth = []string{"basis-1", "basis-10", "basis-50"}
+	peers = []string{"limit", "basis", "basis-bare", "article", "gokit", "kratos"}
+	costs = []string{"basis-bare", "+roundrobin", "+limiter", "+breaker", "+opentracing", "basis"}
 )
 
 func wrappers(names string) []string { return []string{"-wrappers=" + names} }

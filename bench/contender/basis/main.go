@@ -1,5 +1,6 @@
-// Command basis is the pair: its client makes calls as ../../../client does. Its
-// server is ../../../srv, but where there are to be many in one process.
+// Command basis is the pair: its client makes calls as ../../../client does, and
+// has to be kept like it. Its server stands for ../../../srv where there are to be
+// many in one process.
 package main
 
 import (
@@ -24,6 +25,7 @@ import (
 	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
 	opentracing "github.com/opentracing/opentracing-go"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"github.com/gomicroexample/basis/bench/contender"
 	"github.com/gomicroexample/basis/client/breaker"
@@ -35,6 +37,7 @@ import (
 	"github.com/gomicroexample/basis/internal/consul"
 	"github.com/gomicroexample/basis/proto"
 	"github.com/gomicroexample/basis/srv/handler"
+	"github.com/gomicroexample/basis/srv/refuse"
 	"github.com/gomicroexample/basis/tracer"
 )
 
@@ -77,7 +80,14 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 			return err
 		}
 		service := micro.NewService(
-			micro.Server(grpcserver.NewServer(microserver.Id(fmt.Sprint(i)))),
+			micro.Server(grpcserver.NewServer(
+				microserver.Id(fmt.Sprint(i)), // the default is one per process
+				// Those of srv's that bear on how long a call takes.
+				grpcserver.Options(
+					grpc.StaticStreamWindowSize(64<<10),
+					grpc.StreamInterceptor(refuse.Malformed),
+				),
+			)),
 			micro.Client(grpcclient.NewClient()),
 			micro.Context(ctx),
 			micro.Registry(r),
