@@ -46,6 +46,9 @@ type size struct {
 var compared = []string{
 	"github.com/micro/go-micro",
 	"github.com/micro/go-plugins",
+	"github.com/go-kit/kit",
+	"github.com/go-kratos/kratos/v2",
+	"go.opentelemetry.io/otel/sdk",
 	"google.golang.org/grpc",
 	"google.golang.org/protobuf",
 	"github.com/afex/hystrix-go",

@@ -107,6 +107,11 @@ func (r report) Costs() []row {
 	return rows
 }
 
+// Quiet returns the row of limit without the line that Hello logs, beside limit.
+func (r report) Quiet() row {
+	return r.row(point{"limit-quiet", 16}, point{"limit", 16})
+}
+
 // Instances returns the rows of several instances, beside one.
 func (r report) Instances() []row {
 	rows := []row{

@@ -60,6 +60,7 @@ var contenders = []one{
 	{name: "+limiter", program: "basis", pair: true, client: wrappers("limiter"), callers: few},
 	{name: "+breaker", program: "basis", pair: true, client: wrappers("breaker"), callers: few},
 	{name: "+opentracing", program: "basis", pair: true, client: wrappers("opentracing"), spans: 4, callers: few},
+	{name: "limit-quiet", program: "limit", server: []string{"-quiet"}, callers: []int{16}},
 	{name: "limit-50", program: "limit", server: instances(50), callers: []int{16}},
 	{name: "basis-1", program: "basis", server: instances(1), spans: 4, callers: []int{16}},
 	{name: "basis-10", program: "basis", server: instances(10), spans: 4, callers: []int{16}},

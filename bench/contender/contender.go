@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -25,6 +26,13 @@ type Env struct {
 
 // Call makes one call of Hello and returns the answer.
 type Call func(ctx context.Context, name string) (msg string, err error)
+
+// Hello is what every server answers to name. As the pair's handler does, after
+// the article's, it logs a line first.
+func Hello(name string) string {
+	log.Print("Yoooo! I received it")
+	return "Hello " + name
+}
 
 // Contender is one of what is compared.
 type Contender struct {

@@ -74,7 +74,7 @@ func (*basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Response
 		sp.SetTag("res", rsp)
 		sp.Finish()
 	}()
-	rsp.Msg = "Hello " + req.Name
+	rsp.Msg = contender.Hello(req.Name)
 	return nil
 }
 

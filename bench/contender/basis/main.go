@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -56,7 +57,11 @@ var (
 	wrappers  = flag.String("wrappers", "opentracing,limiter,breaker,roundrobin", "client: which of them, separated by commas")
 )
 
+// ballast is that of srv and client.
+const ballast = 8 << 20
+
 func main() {
+	defer runtime.KeepAlive(make([]byte, ballast))
 	contender.Main(contender.Contender{Serve: serve, Dial: dial})
 }
 
@@ -86,6 +91,7 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 				grpcserver.Options(
 					grpc.StaticStreamWindowSize(64<<10),
 					grpc.StreamInterceptor(refuse.Malformed),
+					grpc.NumStreamWorkers(64),
 				),
 			)),
 			micro.Client(grpcclient.NewClient()),
@@ -172,10 +178,10 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 		ctx, _ = nodes.Watch(opentracing.ContextWithSpan(ctx, span))
 
 		req := &proto.Request{Name: name}
-		span.SetTag("req", req.String())
+		span.SetTag("req", req.GetName())
 		rsp, err := basis.Hello(ctx, req)
 		if err == nil {
-			span.SetTag("resp", rsp.String())
+			span.SetTag("resp", rsp.GetMsg())
 		}
 		return rsp.GetMsg(), err
 	}, closer, nil

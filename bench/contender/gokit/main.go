@@ -109,9 +109,9 @@ func hello(t opentracing.Tracer) endpoint.Endpoint {
 		req := request.(*proto.Request)
 		span, _ := opentracing.StartSpanFromContextWithTracer(ctx, t, "Hello")
 		defer span.Finish()
-		span.SetTag("req", req.String())
-		rsp := &proto.Response{Msg: "Hello " + req.GetName()}
-		span.SetTag("res", rsp.String())
+		span.SetTag("req", req.GetName())
+		rsp := &proto.Response{Msg: contender.Hello(req.GetName())}
+		span.SetTag("res", rsp.GetMsg())
 		return rsp, nil
 	}
 }
@@ -156,14 +156,14 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 		span := t.StartSpan("call")
 		defer span.Finish()
 		req := &proto.Request{Name: name}
-		span.SetTag("req", req.String())
+		span.SetTag("req", req.GetName())
 		response, err := hello(opentracing.ContextWithSpan(ctx, span), req)
 		if err != nil {
 			span.SetTag("err", err.Error())
 			return "", err
 		}
 		rsp := response.(*proto.Response)
-		span.SetTag("resp", rsp.String())
+		span.SetTag("resp", rsp.GetMsg())
 		return rsp.GetMsg(), nil
 	}, closer, nil
 }

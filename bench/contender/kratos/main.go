@@ -77,9 +77,9 @@ func hello(t trace.Tracer) basisgrpc.Server {
 	return func(ctx context.Context, req *proto.Request) (*proto.Response, error) {
 		_, span := t.Start(ctx, "Hello")
 		defer span.End()
-		span.SetAttributes(attribute.String("req", req.String()))
-		rsp := &proto.Response{Msg: "Hello " + req.GetName()}
-		span.SetAttributes(attribute.String("res", rsp.String()))
+		span.SetAttributes(attribute.String("req", req.GetName()))
+		rsp := &proto.Response{Msg: contender.Hello(req.GetName())}
+		span.SetAttributes(attribute.String("res", rsp.GetMsg()))
 		return rsp, nil
 	}
 }
@@ -107,13 +107,13 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 		ctx, span := t.Start(ctx, "call")
 		defer span.End()
 		req := &proto.Request{Name: name}
-		span.SetAttributes(attribute.String("req", req.String()))
+		span.SetAttributes(attribute.String("req", req.GetName()))
 		rsp, err := basisgrpc.Hello(ctx, conn, req)
 		if err != nil {
 			span.SetAttributes(attribute.String("err", err.Error()))
 			return "", err
 		}
-		span.SetAttributes(attribute.String("resp", rsp.String()))
+		span.SetAttributes(attribute.String("resp", rsp.GetMsg()))
 		return rsp.GetMsg(), nil
 	}, closer{provider}, nil
 }

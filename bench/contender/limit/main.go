@@ -20,14 +20,20 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-var instances = flag.Int("instances", 1, "server: how many, each on a port of its own")
+var (
+	instances = flag.Int("instances", 1, "server: how many, each on a port of its own")
+	quiet     = flag.Bool("quiet", false, "server: without the line that Hello logs")
+)
 
 func main() {
 	contender.Main(contender.Contender{Serve: serve, Dial: dial})
 }
 
 func hello(_ context.Context, req *proto.Request) (*proto.Response, error) {
-	return &proto.Response{Msg: "Hello " + req.GetName()}, nil
+	if *quiet {
+		return &proto.Response{Msg: "Hello " + req.GetName()}, nil
+	}
+	return &proto.Response{Msg: contender.Hello(req.GetName())}, nil
 }
 
 func serve(ctx context.Context, _ contender.Env, ready func(string)) error {
