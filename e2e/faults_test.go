@@ -6,7 +6,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/gomicroexample/basis/client/report"
 	"github.com/gomicroexample/basis/internal/backend"
 )
 
@@ -77,40 +77,18 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// call is what the client told of one with --verbose.
-type call struct {
-	outcome    string
-	start, end time.Time
-	waited     time.Duration // until it was sent to the node
-	node       string
-}
-
-var callLine = regexp.MustCompile(`(?m)^call=\d+ outcome=("(?:[^"\\]|\\.)*") latency=(\S+) node=(\S+) trace=\S+ start=(\S+) waited=(\S+)$`)
+// call is one that the client told of with --verbose.
+type call struct{ report.Call }
 
 // parseCalls returns the calls that a client's output tells of, in the order in
 // which they ended.
-func parseCalls(output []byte) ([]call, error) {
+func parseCalls(output string) ([]call, error) {
+	told, err := report.Parse(output)
 	var all []call
-	for _, m := range callLine.FindAllSubmatch(output, -1) {
-		outcome, err := strconv.Unquote(string(m[1]))
-		if err != nil {
-			return nil, err
-		}
-		latency, err := time.ParseDuration(string(m[2]))
-		if err != nil {
-			return nil, err
-		}
-		start, err := time.Parse(time.RFC3339, string(m[4]))
-		if err != nil {
-			return nil, err
-		}
-		waited, err := time.ParseDuration(string(m[5]))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, call{outcome: outcome, start: start, end: start.Add(latency), waited: waited, node: string(m[3])})
+	for _, c := range told {
+		all = append(all, call{c})
 	}
-	return all, nil
+	return all, err
 }
 
 // output is what the client has told so far, read as it grows.
@@ -131,16 +109,18 @@ func (s *session) told(ts *testscript.TestScript) []call {
 	ts.Check(err)
 	lines := b.Bytes()[:bytes.LastIndexByte(b.Bytes(), '\n')+1]
 	s.load.read += int64(len(lines))
-	more, err := parseCalls(lines)
+	more, err := parseCalls(string(lines))
 	ts.Check(err)
 	s.load.calls = append(s.load.calls, more...)
 	return s.load.calls
 }
 
-func (c call) failed() bool { return c.outcome != "ok" }
+func (c call) failed() bool { return c.Outcome != "ok" }
+
+func (c call) end() time.Time { return c.Start.Add(c.Latency) }
 
 // took returns how long the node took, the last one where there were several.
-func (c call) took() time.Duration { return c.end.Sub(c.start) - c.waited }
+func (c call) took() time.Duration { return c.Latency - c.Waited }
 
 // count returns how many of the calls are as they should be.
 func count(all []call, is func(call) bool) int {
@@ -226,7 +206,7 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.calls, s.row.failed = len(all), count(all, call.failed)
 	checkStatus(ts, status, strconv.Itoa(min(s.row.failed, 1)))
 	if after > 0 {
-		all = slices.DeleteFunc(slices.Clone(all), func(c call) bool { return c.end.Before(s.mark.Add(after)) })
+		all = slices.DeleteFunc(slices.Clone(all), func(c call) bool { return c.end().Before(s.mark.Add(after)) })
 	}
 	n := count(all, call.failed)
 	limit, percent := strings.CutSuffix(args[0], "%")
@@ -237,7 +217,7 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if n > most {
 		i := slices.IndexFunc(all, call.failed)
-		ts.Fatalf("%d of %d calls failed, more than %s; the first with %s", n, len(all), args[0], all[i].outcome)
+		ts.Fatalf("%d of %d calls failed, more than %s; the first with %s", n, len(all), args[0], all[i].Outcome)
 	}
 	if after > 0 {
 		s.row.note("%d of %d failed after %v", n, len(all), after)
@@ -253,7 +233,7 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 	best, at := 0, time.Duration(0)
 	for after := time.Duration(0); after <= time.Second; after += 100 * time.Millisecond {
 		from := s.mark.Add(after)
-		n := count(s.told(ts), func(c call) bool { return c.end.After(from) && !c.end.After(from.Add(time.Second)) })
+		n := count(s.told(ts), func(c call) bool { return c.end().After(from) && !c.end().After(from.Add(time.Second)) })
 		if n > best {
 			best, at = n, after
 		}
@@ -275,9 +255,9 @@ func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	all := s.told(ts)
 	if s.before == nil {
-		s.before = slices.DeleteFunc(slices.Clone(all), func(c call) bool { return !c.end.Before(s.mark) })
+		s.before = slices.DeleteFunc(slices.Clone(all), func(c call) bool { return !c.end().Before(s.mark) })
 	}
-	since := slices.DeleteFunc(slices.Clone(all), func(c call) bool { return c.start.Before(s.mark) })
+	since := slices.DeleteFunc(slices.Clone(all), func(c call) bool { return c.Start.Before(s.mark) })
 	before, after := soonest(s.before), soonest(since)
 	if limit := max(before*time.Duration(100+percent)/100, before+time.Millisecond); after > limit {
 		ts.Fatalf("p50 of the best second %v, before %v", after, before)
@@ -289,7 +269,7 @@ func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 func soonest(all []call) time.Duration {
 	seconds := map[int64][]call{}
 	for _, c := range all {
-		seconds[c.end.Unix()] = append(seconds[c.end.Unix()], c)
+		seconds[c.end().Unix()] = append(seconds[c.end().Unix()], c)
 	}
 	lowest := time.Duration(math.MaxInt64)
 	for _, calls := range seconds {
@@ -349,7 +329,7 @@ func underway(ts *testscript.TestScript, neg bool, args []string) {
 	least, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	s := of(ts)
-	n := count(s.told(ts), func(c call) bool { return c.start.Add(c.waited).Before(s.mark) && c.end.After(s.mark) })
+	n := count(s.told(ts), func(c call) bool { return c.Start.Add(c.Waited).Before(s.mark) && c.end().After(s.mark) })
 	if n < least {
 		ts.Fatalf("%d calls under way, not %d", n, least)
 	}
@@ -368,7 +348,7 @@ func slowest(ts *testscript.TestScript, neg bool, args []string) {
 	for _, c := range s.told(ts) {
 		if c.failed() {
 			longest = max(longest, c.took())
-			nodes[c.node] = true
+			nodes[c.Node] = true
 		}
 	}
 	if longest > limit || len(nodes) > 1 {
@@ -383,12 +363,12 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "refused duration")
 	limit, err := time.ParseDuration(args[0])
 	ts.Check(err)
-	all, err := parseCalls([]byte(ts.ReadFile("stderr")))
+	all, err := parseCalls(ts.ReadFile("stderr"))
 	ts.Check(err)
 	var took []time.Duration
 	for _, c := range all {
-		if c.outcome == circuitOpen {
-			took = append(took, c.end.Sub(c.start))
+		if c.Outcome == circuitOpen {
+			took = append(took, c.Latency)
 		}
 	}
 	if len(took) < minCalls {
@@ -408,14 +388,14 @@ const circuitOpen = "hystrix: circuit open"
 func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "recovers")
 	s := of(ts)
-	since := slices.DeleteFunc(slices.Clone(s.told(ts)), func(c call) bool { return c.start.Before(s.mark) })
-	slices.SortFunc(since, func(a, b call) int { return a.start.Compare(b.start) })
-	i := slices.IndexFunc(since, func(c call) bool { return c.outcome != circuitOpen })
+	since := slices.DeleteFunc(slices.Clone(s.told(ts)), func(c call) bool { return c.Start.Before(s.mark) })
+	slices.SortFunc(since, func(a, b call) int { return a.Start.Compare(b.Start) })
+	i := slices.IndexFunc(since, func(c call) bool { return c.Outcome != circuitOpen })
 	if i < 0 {
 		ts.Fatalf("the circuit let none of %d calls through", len(since))
 	}
 	if since[i].failed() {
-		ts.Fatalf("the first call that the circuit let through failed with %s", since[i].outcome)
+		ts.Fatalf("the first call that the circuit let through failed with %s", since[i].Outcome)
 	}
-	s.row.note("first call let through ok, %v after the servers were back", since[i].end.Sub(s.mark).Round(time.Millisecond))
+	s.row.note("first call let through ok, %v after the servers were back", since[i].end().Sub(s.mark).Round(time.Millisecond))
 }

@@ -39,6 +39,9 @@ type Report struct {
 // maxLatency is the longest that is told apart; longer ones count as this.
 const maxLatency = time.Hour
 
+// callFormat is the line of a call, which Add writes and Parse reads.
+const callFormat = "call=%d outcome=%q latency=%s node=%s trace=%s start=%s waited=%s"
+
 // startLayout is RFC 3339, to the millisecond.
 const startLayout = "2006-01-02T15:04:05.000Z07:00"
 
@@ -112,7 +115,7 @@ func (r *Report) Add(c calls.Result) {
 	}
 	switch {
 	case r.verbose:
-		fmt.Fprintf(r.notes, "call=%d outcome=%q latency=%v node=%s trace=%s start=%s waited=%v\n",
+		fmt.Fprintf(r.notes, callFormat+"\n",
 			c.Number, outcome, c.Latency.Round(time.Microsecond), cmp.Or(c.Node, "none"), cmp.Or(c.Trace, "none"),
 			c.Start.UTC().Format(startLayout), c.Waited.Round(time.Microsecond))
 	case c.Err != nil:

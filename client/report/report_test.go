@@ -101,3 +101,34 @@ func TestAnswersThatCannotBeWrittenAreAnError(t *testing.T) {
 	r.Add(results[1])
 	require.ErrorContains(t, r.Err(), "writing answers: ")
 }
+
+func TestParseReadsWhatAddWrote(t *testing.T) {
+	var answers, notes bytes.Buffer
+	r := newReport(&answers, &notes, true)
+	r.Add(results[0])
+	r.Add(calls.Result{Number: 2, Err: errors.InternalServerError("srv", "a \"quoted\"\nline"), Start: start, Latency: 90 * time.Second})
+	r.Sum()
+	got, err := Parse(notes.String())
+	require.NoError(t, err)
+	at := start.UTC()
+	require.Equal(t, []Call{
+		{Number: 1, Outcome: "ok", Latency: 2 * time.Millisecond, Waited: time.Millisecond, Node: "127.0.0.1:1", Trace: "a1", Start: at},
+		{Number: 2, Outcome: `500 Internal Server Error: a "quoted"\nline (srv)`, Latency: 90 * time.Second, Node: "none", Trace: "none", Start: at},
+	}, got)
+}
+
+func TestParseRefusesWhatAddDoesNotWrite(t *testing.T) {
+	for _, line := range []string{
+		"call=1\n",
+		"call=x outcome=\"ok\" latency=1ms node=none trace=none start=2018-12-24T11:30:15.250Z waited=0s\n",
+		"call=1 outcome=\"ok\" latency=1 node=none trace=none start=2018-12-24T11:30:15.250Z waited=0s\n",
+		"call=1 outcome=\"ok\" latency=1ms node=none trace=none start=now waited=0s\n",
+		"call=1 outcome=\"ok\" latency=1ms node=none trace=none start=2018-12-24T11:30:15.250Z waited=\n",
+	} {
+		_, err := Parse(line)
+		require.ErrorContains(t, err, `line "call=`, line)
+	}
+	none, err := Parse("Hello John\nclient: call 1: hystrix: timeout\n")
+	require.NoError(t, err)
+	require.Empty(t, none)
+}
