@@ -18,8 +18,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	psnet "github.com/shirou/gopsutil/v4/net"
 
+	"github.com/gomicroexample/basis/client/report"
 	"github.com/gomicroexample/basis/internal/backend"
 	"github.com/gomicroexample/basis/internal/mtls"
+	"github.com/gomicroexample/basis/internal/trace"
 )
 
 const term = syscall.SIGTERM
@@ -35,7 +37,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"latencies": latencies,
 	"listens":   listens,
 	"signal":    signal,
-	"trace":     trace,
+	"trace":     traced,
 
 	"listening": listening, // these are in input_test.go
 	"peak":      peak,
@@ -257,11 +259,11 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // little less: a caller that starts late waits less for the limiter.
 func latencies(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "latencies duration...")
+	calls, err := report.Parse(ts.ReadFile("stderr"))
+	ts.Check(err)
 	var got []time.Duration
-	for _, m := range regexp.MustCompile(`latency=(\S+)`).FindAllStringSubmatch(ts.ReadFile("stderr"), -1) {
-		d, err := time.ParseDuration(m[1])
-		ts.Check(err)
-		got = append(got, d)
+	for _, c := range calls {
+		got = append(got, c.Latency)
 	}
 	slices.Sort(got)
 	if len(got) != len(args) {
@@ -292,22 +294,24 @@ func listens(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// trace file n waits until the trace that the first call in file (stderr, or
-// the log of a client, with --verbose) was in has n spans at Jaeger. It prints
-// them, a line each: service, operation, parent, and the tags that the pair
-// sets.
-func trace(ts *testscript.TestScript, neg bool, args []string) {
+// traced, in scripts trace, file n waits until the trace that the first call in
+// file (stderr, or the log of a client, with --verbose) was in has n spans at
+// Jaeger. It prints them, a line each: service, operation, parent, and the tags
+// that the pair sets. The trace's ID is put into $TRACE.
+func traced(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "trace file n")
-	m := regexp.MustCompile(`trace=([0-9a-f]+)`).FindStringSubmatch(ts.ReadFile(args[0]))
-	if m == nil {
-		ts.Fatalf("no trace in %s", args[0])
+	calls, err := report.Parse(ts.ReadFile(args[0]))
+	ts.Check(err)
+	if len(calls) == 0 {
+		ts.Fatalf("no call in %s", args[0])
 	}
 	n, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	ctx, cancel := patient()
 	defer cancel()
-	spans, err := jaeger.Trace(ctx, m[1], n)
+	spans, err := trace.Await(ctx, jaeger.URL, calls[0].Trace, n)
 	ts.Check(err)
+	ts.Setenv("TRACE", calls[0].Trace)
 	for _, s := range spans {
 		fmt.Fprintf(ts.Stdout(), "%s %s < %s", s.Service, s.Operation, s.Parent)
 		for _, tag := range []string{"req", "resp", "res", "err", "error"} {

@@ -34,7 +34,7 @@ var required = flag.Bool("required", false, "fail where Consul, Jaeger, grpcurl 
 
 // The backends that scripts share.
 var (
-	binaries   string // directory of srv, client, certs and the tools
+	binaries   string // directory of srv, client, certs, trace and the tools
 	plain      string // the same without the race detector, and faulty
 	consul     string // path of Consul
 	jaegerPath string
@@ -80,7 +80,7 @@ func run(m *testing.M) int {
 	return 0
 }
 
-// setUp builds the pair and certs, and starts the Jaeger that all scripts share:
+// setUp builds the pair, certs and trace, and starts the Jaeger that all scripts share:
 // traces are told apart by their IDs. Consul is started by each script, since what
 // is registered in it is not.
 func setUp(tools map[string]string) (stop func(), err error) {
@@ -91,7 +91,7 @@ func setUp(tools map[string]string) (stop func(), err error) {
 	stop = func() { os.RemoveAll(dir) }
 	binaries, plain = filepath.Join(dir, "race"), filepath.Join(dir, "plain")
 	for bin, args := range map[string][]string{
-		binaries: {"-race", "../srv", "../client", "../tools/certs"},
+		binaries: {"-race", "../srv", "../client", "../tools/certs", "../tools/trace"},
 		plain:    {"../srv", "../client", "./faulty"},
 	} {
 		build := exec.Command("go", append([]string{"build", "-o", bin + string(filepath.Separator)}, args...)...)
@@ -158,5 +158,6 @@ func TestScripts(t *testing.T) {
 func setEnv(env *testscript.Env, bin string) {
 	env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 	env.Setenv("JAEGER_ADDRESS", jaeger.Addr)
+	env.Setenv("JAEGER_API", jaeger.URL)
 	env.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
 }

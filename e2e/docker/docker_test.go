@@ -20,7 +20,8 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/gomicroexample/basis/internal/backend"
+	"github.com/gomicroexample/basis/client/report"
+	"github.com/gomicroexample/basis/internal/trace"
 )
 
 // patience is how long conditions are waited for. A swarm takes longest: its
@@ -79,7 +80,7 @@ func TestScripts(t *testing.T) {
 			"nodes":   nodes,
 			"calls":   calls,
 			"reaches": reaches,
-			"trace":   trace,
+			"trace":   traced,
 			"stopped": stopped,
 		},
 	})
@@ -137,25 +138,19 @@ func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// call is one that the client told of.
-type call struct{ outcome, node, trace string }
-
-var callLine = regexp.MustCompile(`call=\d+ outcome="(.*)" latency=\S+ node=(\S+) trace=(\S+)`)
-
 // made returns the calls that the client has made, as the shell command in $LOG
 // tells. One that failed is the end.
-func made(ts *testscript.TestScript) []call {
+func made(ts *testscript.TestScript) []report.Call {
 	log, err := exec.Command("sh", "-c", ts.Getenv("LOG")).CombinedOutput()
 	if err != nil {
 		ts.Fatalf("%s: %v\n%s", ts.Getenv("LOG"), err, log)
 	}
-	var all []call
-	for _, m := range callLine.FindAllStringSubmatch(string(log), -1) {
-		c := call{m[1], m[2], m[3]}
-		if c.outcome != "ok" {
-			ts.Fatalf("call %d failed: %s", len(all)+1, c.outcome)
+	all, err := report.Parse(string(log))
+	ts.Check(err)
+	for _, c := range all {
+		if c.Outcome != "ok" {
+			ts.Fatalf("call %d failed: %s", c.Number, c.Outcome)
 		}
-		all = append(all, c)
 	}
 	return all
 }
@@ -170,7 +165,7 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	before := len(made(ts))
-	var after []call
+	var after []report.Call
 	until(ts, patience, func() error {
 		if after = made(ts); len(after) < before+n {
 			return fmt.Errorf("%d calls, not %d", len(after)-before, n)
@@ -178,8 +173,8 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 		return nil
 	})
 	for i := before + 1; alternating && i < len(after); i++ {
-		if after[i].node == after[i-1].node {
-			ts.Fatalf("calls %d and %d went to the same node, %s", i, i+1, after[i].node)
+		if after[i].Node == after[i-1].Node {
+			ts.Fatalf("calls %d and %d went to the same node, %s", i, i+1, after[i].Node)
 		}
 	}
 	ts.Logf("%d calls, 0 failed", len(after)-before)
@@ -195,7 +190,7 @@ func reaches(ts *testscript.TestScript, neg bool, args []string) {
 	until(ts, within, func() error {
 		called := map[string]bool{}
 		for _, c := range made(ts) {
-			called[c.node] = true
+			called[c.Node] = true
 		}
 		if len(called) < n {
 			return fmt.Errorf("%d nodes called, not %d", len(called), n)
@@ -205,26 +200,17 @@ func reaches(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("%d nodes called after %v", n, time.Since(start).Round(pollInterval))
 }
 
-// trace n waits until the client's next call is at Jaeger as a trace of n spans,
+// traced, in scripts trace n, waits until the client's next call is at Jaeger as a trace of n spans,
 // and prints their services and operations.
-func trace(ts *testscript.TestScript, neg bool, args []string) {
+func traced(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	calls(ts, false, []string{"1"})
 	all := made(ts)
-	url := ts.Getenv("JAEGER") + "/api/traces/" + all[len(all)-1].trace
-	var spans []backend.Span
-	until(ts, patience, func() error {
-		body, err := backend.Get(context.Background(), url)
-		if err != nil {
-			return err
-		}
-		spans, err = backend.ParseTrace(body)
-		if err == nil && len(spans) != n {
-			err = fmt.Errorf("%d spans, not %d", len(spans), n)
-		}
-		return err
-	})
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	spans, err := trace.Await(ctx, ts.Getenv("JAEGER"), all[len(all)-1].Trace, n)
+	ts.Check(err)
 	for _, s := range spans {
 		fmt.Fprintln(ts.Stdout(), s.Service, s.Operation)
 	}

@@ -40,25 +40,6 @@ func TestPortsAreFreeAndNotGivenTwice(t *testing.T) {
 	}
 }
 
-func TestParseTrace(t *testing.T) {
-	spans, err := ParseTrace([]byte(`{"data":[{
-		"processes":{"p1":{"serviceName":"client"},"p2":{"serviceName":"srv"}},
-		"spans":[
-			{"spanID":"3","operationName":"Hello","processID":"p2","references":[{"refType":"CHILD_OF","spanID":"2"}],"tags":[{"key":"error","type":"bool","value":true}]},
-			{"spanID":"1","operationName":"call","processID":"p1","references":[],"tags":[{"key":"req","type":"string","value":"x"}]},
-			{"spanID":"2","operationName":"Basis.Hello","processID":"p1","references":[{"refType":"CHILD_OF","spanID":"1"}],"tags":[]}
-		]}]}`))
-	require.NoError(t, err)
-	require.Equal(t, []Span{
-		{Service: "client", Operation: "call", Tags: map[string]string{"req": "x"}},
-		{Service: "client", Operation: "Basis.Hello", Parent: "call", Tags: map[string]string{}},
-		{Service: "srv", Operation: "Hello", Parent: "Basis.Hello", Tags: map[string]string{"error": "true"}},
-	}, spans)
-
-	_, err = ParseTrace([]byte(`{"data":[]}`))
-	require.ErrorContains(t, err, "0 traces")
-}
-
 func TestEnviron(t *testing.T) {
 	t.Setenv("MICRO_REGISTRY", "mdns")
 	t.Setenv("OTHER", "kept")

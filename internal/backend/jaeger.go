@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,81 +58,4 @@ func StartJaeger(ctx context.Context, path, dir string, uiPort, spansPort int) (
 func (j *Jaeger) HasUI(ctx context.Context) bool {
 	body, err := Get(ctx, j.URL+"/")
 	return err == nil && !bytes.Contains(body, []byte("not the Jaeger UI"))
-}
-
-// Span is one of a trace, as Jaeger's API tells it.
-type Span struct {
-	Service   string
-	Operation string
-	Parent    string            // operation of the parent; empty for the root
-	Tags      map[string]string // values as text
-}
-
-// Trace waits until n spans of the trace with that ID are at Jaeger and returns
-// them, parents before children.
-func (j *Jaeger) Trace(ctx context.Context, id string, n int) ([]Span, error) {
-	var spans []Span
-	err := j.until(ctx, fmt.Sprintf("trace %s with %d spans", id, n), func() bool {
-		body, err := Get(ctx, j.URL+"/api/traces/"+id)
-		if err != nil {
-			return false
-		}
-		spans, err = ParseTrace(body)
-		return err == nil && len(spans) >= n
-	})
-	return spans, err
-}
-
-// ParseTrace returns the spans in an answer of Jaeger's /api/traces/ID, parents
-// before children.
-func ParseTrace(body []byte) ([]Span, error) {
-	var answer struct {
-		Data []struct {
-			Processes map[string]struct{ ServiceName string }
-			Spans     []struct {
-				SpanID, OperationName, ProcessID string
-				References                       []struct{ SpanID string }
-				Tags                             []struct {
-					Key   string
-					Value any
-				}
-			}
-		}
-	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, fmt.Errorf("answer of Jaeger: %w", err)
-	}
-	if len(answer.Data) != 1 {
-		return nil, fmt.Errorf("answer of Jaeger: %d traces, not 1", len(answer.Data))
-	}
-	trace := answer.Data[0]
-	// Level by level, from the root down.
-	var spans []Span
-	parents := map[string]string{"": ""} // the level above: IDs and operations
-	for len(parents) > 0 {
-		level := map[string]string{}
-		for _, s := range trace.Spans {
-			parent := ""
-			if len(s.References) > 0 {
-				parent = s.References[0].SpanID
-			}
-			operation, ok := parents[parent]
-			if !ok {
-				continue
-			}
-			tags := map[string]string{}
-			for _, t := range s.Tags {
-				tags[t.Key] = fmt.Sprint(t.Value)
-			}
-			spans = append(spans, Span{
-				Service:   trace.Processes[s.ProcessID].ServiceName,
-				Operation: s.OperationName,
-				Parent:    operation,
-				Tags:      tags,
-			})
-			level[s.SpanID] = s.OperationName
-		}
-		parents = level
-	}
-	return spans, nil
 }

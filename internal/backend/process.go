@@ -158,7 +158,7 @@ func get(ctx context.Context, client *http.Client, url string, header http.Heade
 		return nil, fmt.Errorf("reading %s: %w", url, err)
 	}
 	if rsp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s: %s", url, rsp.Status, body.Bytes())
+		return nil, fmt.Errorf("%s: %s: %s", url, rsp.Status, bytes.TrimSpace(body.Bytes()))
 	}
 	return body.Bytes(), nil
 }

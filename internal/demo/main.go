@@ -140,7 +140,7 @@ func (d *demo) startReal(ctx context.Context, consulPath, jaegerPath string) err
 	}
 	d.running = append(d.running, jaeger.Process)
 	d.jaeger = jaeger
-	d.env = []string{"MICRO_REGISTRY_ADDRESS=" + consul.Addr, "JAEGER_ADDRESS=" + jaeger.Addr}
+	d.env = []string{"MICRO_REGISTRY_ADDRESS=" + consul.Addr, "JAEGER_ADDRESS=" + jaeger.Addr, "JAEGER_API=" + jaeger.URL}
 	fmt.Printf("Consul UI: http://%s/ui\nJaeger UI: %s\n", consul.Addr, jaeger.URL)
 	if !jaeger.HasUI(ctx) {
 		fmt.Println("  (a Jaeger built from source has the API but no UI; name one that has with JAEGER_BIN)")
@@ -148,9 +148,9 @@ func (d *demo) startReal(ctx context.Context, consulPath, jaegerPath string) err
 	return nil
 }
 
-// tellHow says what to set to run the pair's commands by hand.
+// tellHow says what to set to run the pair, and tools/trace, by hand.
 func (d *demo) tellHow() {
-	fmt.Println("\nsrv and client, run by hand, take part with:")
+	fmt.Println("\nWhat is run by hand takes part with:")
 	for _, e := range append(d.logging, d.env...) {
 		fmt.Println("  export", e)
 	}

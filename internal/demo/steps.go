@@ -11,13 +11,15 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/gomicroexample/basis/client/report"
+	"github.com/gomicroexample/basis/internal/trace"
 )
 
 var (
 	advertising = regexp.MustCompile(`Advertising`)
 	bothNodes   = regexp.MustCompile(`(?m)^nodes +2$`)
 	received    = regexp.MustCompile(`Yoooo! I received it`)
-	callLine    = regexp.MustCompile(`(?m)^call=(\d+) outcome="([^"]*)" latency=(\S+) node=(\S+) trace=(\S+) `)
 )
 
 // step is one of the article's.
@@ -50,16 +52,9 @@ var steps = []step{
 	},
 	{
 		"Tracing: one call, two services, four spans",
-		"two spans of the client and two of the server that answered, all of one trace, each with the one that caused it as its parent.",
+		"two spans of the client and two of the server that answered, all of one trace, each below the one that caused it; the bars show when.",
 		tracing,
 	},
-}
-
-// call is what the client says of one with --verbose.
-type call struct {
-	outcome string
-	latency time.Duration
-	trace   string
 }
 
 // runClient runs the client, shows what it prints, and returns it.
@@ -75,19 +70,6 @@ func runClient(ctx context.Context, d *demo, args ...string) (stdout, stderr str
 		fmt.Printf("   | %s", line)
 	}
 	return out.String(), notes.String(), err
-}
-
-// parse returns the calls that a client told of, in the order of their outcome.
-func parse(stderr string) ([]call, error) {
-	var all []call
-	for _, m := range callLine.FindAllStringSubmatch(stderr, -1) {
-		latency, err := time.ParseDuration(m[3])
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, call{outcome: m[2], latency: latency, trace: m[5]})
-	}
-	return all, nil
 }
 
 func hello(ctx context.Context, d *demo) error {
@@ -151,18 +133,18 @@ func limiter(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	calls, err := parse(notes)
+	calls, err := report.Parse(notes)
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(calls, func(a, b call) int { return cmp.Compare(a.latency, b.latency) })
+	slices.SortFunc(calls, func(a, b report.Call) int { return cmp.Compare(a.Latency, b.Latency) })
 	if len(calls) != 3 {
 		return fmt.Errorf("%d calls, not 3", len(calls))
 	}
 	for i, c := range calls {
 		want := time.Duration(i+1) * time.Second
-		if c.latency < want-200*time.Millisecond || c.latency > want+time.Second {
-			return fmt.Errorf("an answer took %v, not about %v", c.latency, want)
+		if c.Latency < want-200*time.Millisecond || c.Latency > want+time.Second {
+			return fmt.Errorf("an answer took %v, not about %v", c.Latency, want)
 		}
 	}
 	return nil
@@ -190,7 +172,7 @@ func breaker(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	calls, err := parse(string(log))
+	calls, err := report.Parse(string(log))
 	if err != nil {
 		return err
 	}
@@ -199,19 +181,19 @@ func breaker(ctx context.Context, d *demo) error {
 
 // showRuns prints calls with the same outcome as one line, and checks that there
 // were all that was announced, and that refusals were fast.
-func showRuns(calls []call) error {
+func showRuns(calls []report.Call) error {
 	for _, outcome := range []string{"hystrix: timeout", "hystrix: circuit open", "ok"} {
-		if !slices.ContainsFunc(calls, func(c call) bool { return c.outcome == outcome }) {
+		if !slices.ContainsFunc(calls, func(c report.Call) bool { return c.Outcome == outcome }) {
 			return fmt.Errorf("no call whose outcome is %q", outcome)
 		}
 	}
 	for i := 0; i < len(calls); {
 		first, slowest := i, time.Duration(0)
-		for ; i < len(calls) && calls[i].outcome == calls[first].outcome; i++ {
-			slowest = max(slowest, calls[i].latency)
+		for ; i < len(calls) && calls[i].Outcome == calls[first].Outcome; i++ {
+			slowest = max(slowest, calls[i].Latency)
 		}
-		fmt.Printf("   | %3d calls: %-24s at most %v\n", i-first, calls[first].outcome, slowest.Round(time.Microsecond))
-		if calls[first].outcome == "hystrix: circuit open" && slowest > 250*time.Millisecond {
+		fmt.Printf("   | %3d calls: %-24s at most %v\n", i-first, calls[first].Outcome, slowest.Round(time.Microsecond))
+		if calls[first].Outcome == "hystrix: circuit open" && slowest > 250*time.Millisecond {
 			return fmt.Errorf("a refusal took %v", slowest)
 		}
 	}
@@ -224,7 +206,7 @@ func tracing(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	calls, err := parse(notes)
+	calls, err := report.Parse(notes)
 	if err != nil {
 		return err
 	}
@@ -234,38 +216,40 @@ func tracing(ctx context.Context, d *demo) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if d.jaeger == nil {
-		return d.loggedSpans(ctx, calls[0].trace, notes)
+		return d.loggedSpans(ctx, calls[0].Trace, notes)
 	}
 
-	spans, err := d.jaeger.Trace(ctx, calls[0].trace, 4)
+	spans, err := trace.Await(ctx, d.jaeger.URL, calls[0].Trace, 4)
 	if err != nil {
 		return err
 	}
+	for line := range strings.Lines(trace.Draw(spans, trace.DefaultWidth)) {
+		fmt.Printf("   | %s", line)
+	}
 	services := map[string]bool{}
 	parent := ""
-	for i, s := range spans {
+	for _, s := range spans {
 		if s.Parent != parent {
 			return fmt.Errorf("the parent of span %s is %q, not %q", s.Operation, s.Parent, parent)
 		}
 		parent = s.Operation
 		services[s.Service] = true
-		fmt.Printf("   | %-62s %s\n", strings.Repeat("  ", i)+s.Operation+" ("+s.Service+")", cmp.Or(s.Tags["resp"], s.Tags["res"]))
 	}
 	if len(spans) != 4 || len(services) != 2 {
 		return fmt.Errorf("%d spans of %d services, not 4 of 2", len(spans), len(services))
 	}
-	fmt.Printf("   In the UI:  %s/trace/%s\n", d.jaeger.URL, calls[0].trace)
-	fmt.Printf("   In the API: %s/api/traces/%s?prettyPrint=true\n", d.jaeger.URL, calls[0].trace)
+	fmt.Printf("   In the UI:  %s/trace/%s\n", d.jaeger.URL, calls[0].Trace)
+	fmt.Printf("   In the API: %s/api/traces/%s?prettyPrint=true\n", d.jaeger.URL, calls[0].Trace)
 	return nil
 }
 
 // loggedSpans wants the spans of a trace in the logs, two of the client and two
 // of the server that answered, each the parent of the next.
-func (d *demo) loggedSpans(ctx context.Context, trace, notes string) error {
-	ofTrace := regexp.MustCompile(`Reporting span ` + trace + `:([0-9a-f]+):([0-9a-f]+):`)
+func (d *demo) loggedSpans(ctx context.Context, id, notes string) error {
+	ofTrace := regexp.MustCompile(`Reporting span ` + id + `:([0-9a-f]+):([0-9a-f]+):`)
 	spans := ofTrace.FindAllStringSubmatch(notes, -1)
 	if len(spans) != 2 {
-		return fmt.Errorf("the client logged %d spans of trace %s, not 2", len(spans), trace)
+		return fmt.Errorf("the client logged %d spans of trace %s, not 2", len(spans), id)
 	}
 	server, err := d.serversSpans(ctx, ofTrace)
 	if err != nil {
@@ -279,7 +263,7 @@ func (d *demo) loggedSpans(ctx context.Context, trace, notes string) error {
 	for range 4 {
 		child, ok := children[parent]
 		if !ok {
-			return fmt.Errorf("no span of trace %s has the parent %s", trace, parent)
+			return fmt.Errorf("no span of trace %s has the parent %s", id, parent)
 		}
 		parent = child
 	}

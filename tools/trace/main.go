@@ -1,0 +1,88 @@
+// Command trace draws a trace as text, as Jaeger's API tells it:
+//
+//	go run ./tools/trace [--jaeger_api URL] [ID]
+package main
+
+import (
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/gomicroexample/basis/internal/oneline"
+	"github.com/gomicroexample/basis/internal/trace"
+)
+
+const clientName = "go.micro.client.basis"
+
+// patience is how long a trace that Jaeger does not have yet is waited for.
+const patience = 5 * time.Second
+
+// settleTime is how long a trace has to stay as it is to be complete. Both
+// programs send their spans at least once a second.
+const settleTime = 1500 * time.Millisecond
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	api := flag.String("jaeger_api", cmp.Or(os.Getenv("JAEGER_API"), "http://localhost:16686"), "`URL` of the Jaeger to ask; JAEGER_API, where that is set")
+	flag.Usage = func() {
+		fmt.Fprintf(flag.CommandLine.Output(), "trace: draws the trace with that ID, as client --verbose tells, or the client's last one\n\nUsage: trace [options] [ID]\n\nOptions:\n")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	id := flag.Arg(0)
+	if flag.NArg() > 1 || !regexp.MustCompile(`^[0-9a-fA-F]{0,32}$`).MatchString(id) {
+		fmt.Fprintf(os.Stderr, "trace: %q is not a trace's ID; want 1 to 32 hexadecimal digits (see \"trace --help\")\n", flag.Args())
+		return 2
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	last, err := trace.Last(ctx, *api, clientName)
+	if err != nil {
+		return fail(fmt.Errorf("no Jaeger at %s: %w; start one, or name another with --jaeger_api", *api, err))
+	}
+	if id = cmp.Or(id, last); id == "" {
+		return fail(fmt.Errorf(`the Jaeger at %s has no trace of %s; make a call first, with "go run ./client"`, *api, clientName))
+	}
+	spans, err := trace.Await(ctx, *api, id, 1)
+	if err != nil {
+		return fail(fmt.Errorf("%w; look for the ID in what client --verbose says, and whether its --jaeger_address is this Jaeger's", err))
+	}
+	spans = settled(*api, id, spans)
+
+	width, _, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil { // not a terminal
+		width = trace.DefaultWidth
+	}
+	if _, err := fmt.Printf("trace %s\n%s", id, trace.Draw(spans, width)); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+// settled waits for spans to be all of the trace.
+func settled(api, id string, spans []trace.Span) []trace.Span {
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+		more, err := trace.Await(ctx, api, id, len(spans)+1)
+		cancel()
+		if err != nil {
+			return spans
+		}
+		spans = more
+	}
+}
+
+func fail(err error) int {
+	fmt.Fprintf(os.Stderr, "trace: %s\n", oneline.Escape(err.Error()))
+	return 1
+}
