@@ -52,23 +52,31 @@ func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Respon
 		span.Finish()
 	}()
 
-	if req.GetName() == "" {
-		return errors.BadRequest(b.ID, "name is empty; want 1 to %d bytes", MaxNameBytes)
-	}
-	if n := len(req.GetName()); n > MaxNameBytes {
-		return errors.BadRequest(b.ID, "name is %d bytes; want 1 to %d", n, MaxNameBytes)
-	}
-	if !utf8.ValidString(req.GetName()) {
-		return errors.BadRequest(b.ID, "name is not UTF-8")
-	}
-	if i := strings.IndexFunc(req.GetName(), oneline.Breaks); i >= 0 {
-		r, _ := utf8.DecodeRuneInString(req.GetName()[i:])
-		return errors.BadRequest(b.ID, "name has the control character %U; want text on one line", r)
+	if err := b.checkName(req.GetName()); err != nil {
+		return err
 	}
 	if err := b.work(ctx); err != nil {
 		return err
 	}
 	rsp.Msg = "Hello " + req.GetName()
+	return nil
+}
+
+// checkName returns a BadRequest if name is not one that can be greeted.
+func (b *Basis) checkName(name string) error {
+	if name == "" {
+		return errors.BadRequest(b.ID, "name is empty; want 1 to %d bytes", MaxNameBytes)
+	}
+	if n := len(name); n > MaxNameBytes {
+		return errors.BadRequest(b.ID, "name is %d bytes; want 1 to %d", n, MaxNameBytes)
+	}
+	if !utf8.ValidString(name) {
+		return errors.BadRequest(b.ID, "name is not UTF-8")
+	}
+	if i := strings.IndexFunc(name, oneline.Breaks); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(name[i:])
+		return errors.BadRequest(b.ID, "name has the control character %U; want text on one line", r)
+	}
 	return nil
 }
 
