@@ -1,0 +1,20 @@
+package trace_test
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gomicroexample/basis/internal/trace"
+)
+
+func ExampleDraw() {
+	start := time.Now()
+	fmt.Print(trace.Draw([]trace.Span{
+		{Service: "client", Operation: "call", Start: start, Duration: 4 * time.Millisecond},
+		{Service: "srv", Operation: "Hello", Depth: 1, Start: start.Add(time.Millisecond), Duration: 2 * time.Millisecond},
+	}, 60))
+	// Output:
+	// service  span     start  took
+	// client   call        0s   4ms  ██████████████████████
+	// srv        Hello    1ms   2ms       ███████████
+}
