@@ -1,6 +1,7 @@
 # Everything here needs Go and make; what a target needs beyond that, it says.
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+REVIVE := github.com/mgechev/revive@v1.15.0
 
 # Where "make proto" writes; its test writes elsewhere and compares.
 PROTO_OUT := .
@@ -129,4 +130,5 @@ lint:
 	go mod tidy -diff
 	go vet ./...
 	go run $(STATICCHECK) ./...
+	go run $(REVIVE) -config .ci/revive.toml -set_exit_status ./...
 	cd bench && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...

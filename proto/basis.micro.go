@@ -42,6 +42,7 @@ func NewBasisEndpoints() []*api.Endpoint {
 // Client API for Basis service
 
 type BasisService interface {
+	// Hello answers with a greeting.
 	Hello(ctx context.Context, in *Request, opts ...client.CallOption) (*Response, error)
 }
 
@@ -70,6 +71,7 @@ func (c *basisService) Hello(ctx context.Context, in *Request, opts ...client.Ca
 // Server API for Basis service
 
 type BasisHandler interface {
+	// Hello answers with a greeting.
 	Hello(context.Context, *Request, *Response) error
 }
 

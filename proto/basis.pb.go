@@ -21,6 +21,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Request is of who wants to be greeted.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who to greet: 1 to 256 bytes of UTF-8, on one line.
@@ -66,6 +67,7 @@ func (x *Request) GetName() string {
 	return ""
 }
 
+// Response is a greeting.
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "Hello " and the name.

@@ -27,9 +27,9 @@ func IsServers(err error) bool {
 	return e != nil && e.Code >= 500 && e.Code < 600 && e.Id != "go.micro.client"
 }
 
-// Retry, a go-micro client's option, reports whether a call that failed may do
-// better at another node. It is go-micro's own function, which knows of 500 only,
-// for all of 5xx.
+// Retry reports whether a call that failed may do better at another node, for
+// go-micro's option client.Retry. It is go-micro's own function, which knows of 500
+// only, for all of 5xx.
 func Retry(ctx context.Context, req client.Request, count int, err error) (bool, error) {
 	if IsServers(err) {
 		return true, nil

@@ -28,7 +28,7 @@ const (
 
 // Process is a running program.
 type Process struct {
-	Name string
+	Name string // in errors
 	Log  string // path of the file that stdout and stderr go to
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended

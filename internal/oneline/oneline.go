@@ -41,6 +41,7 @@ func Escape(s string) string {
 // which has to be one line: log.Logger's are.
 type Writer struct{ io.Writer }
 
+// Write writes line, escaped. What it returns counts the bytes of line.
 func (w Writer) Write(line []byte) (int, error) {
 	text, end := bytes.CutSuffix(line, []byte("\n"))
 	escaped := Escape(string(text))
