@@ -22,7 +22,10 @@ import (
 
 const name = "go.micro.srv.basis"
 
-type faulty struct{ calls atomic.Int32 }
+type faulty struct {
+	proto.BasisHandler // nil: of methods that the scripts do not call
+	calls              atomic.Int32
+}
 
 func (f *faulty) Hello(context.Context, *proto.Request, *proto.Response) error {
 	log.Info("Yoooo! I received it")
