@@ -1,0 +1,45 @@
+package handler_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/micro/go-micro/metadata"
+	"github.com/micro/go-micro/server"
+	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
+	opentracing "github.com/opentracing/opentracing-go"
+	"github.com/stretchr/testify/require"
+	"github.com/uber/jaeger-client-go"
+)
+
+// The lines of the article's handler, which takes its span's parent from the
+// metadata. On go-micro's own wire they hold two, the caller's span as HTTP spells
+// its header and the server's as the plugin does, and it is by chance which of them
+// is found. Hello takes the span in its context, which is the server's.
+func TestStockParentInMetadataIsEitherSpan(t *testing.T) {
+	tr, closer := jaeger.NewTracer(id, jaeger.NewConstSampler(true), jaeger.NewNullReporter())
+	defer closer.Close()
+	callers := tr.StartSpan("caller").Context().(jaeger.SpanContext)
+	ctx := metadata.NewContext(context.Background(), metadata.Metadata{"Uber-Trace-Id": callers.String()})
+
+	wrapped := ocplugin.NewHandlerWrapper(tr)(func(ctx context.Context, _ server.Request, _ any) error {
+		servers := opentracing.SpanFromContext(ctx).Context().(jaeger.SpanContext)
+		require.Equal(t, callers.SpanID(), servers.ParentID())
+		md, _ := metadata.FromContext(ctx)
+		found := map[jaeger.SpanID]bool{}
+		for range 1000 { // that one of two is found each time has a probability of 2 to the power of -999
+			parent, err := tr.Extract(opentracing.TextMap, opentracing.TextMapCarrier(md))
+			require.NoError(t, err)
+			found[parent.(jaeger.SpanContext).SpanID()] = true
+		}
+		require.Equal(t, map[jaeger.SpanID]bool{callers.SpanID(): true, servers.SpanID(): true}, found)
+		return nil
+	})
+	require.NoError(t, wrapped(ctx, request{}, nil))
+}
+
+// request is one for Hello.
+type request struct{ server.Request }
+
+func (request) Service() string  { return id }
+func (request) Endpoint() string { return "Basis.Hello" }
