@@ -50,6 +50,7 @@ var faultCommands = map[string]func(ts *testscript.TestScript, neg bool, args []
 // TestFaults runs the scripts in testdata/faults one after another, since they
 // measure, and prints what each measured.
 func TestFaults(t *testing.T) {
+	needTools(t)
 	files, err := filepath.Glob("testdata/faults/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts in testdata/faults: %v", err)

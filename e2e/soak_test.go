@@ -34,6 +34,7 @@ const (
 // TestSoak makes calls for a long time while servers come and go, and wants the
 // client, and a server that stays, not to grow.
 func TestSoak(t *testing.T) {
+	needTools(t)
 	if *soak == 0 {
 		t.Skip(`only with -soak, as in "make soak"`)
 	}

@@ -30,7 +30,7 @@ func TestProcess(t *testing.T) {
 func TestPortsAreFreeAndNotGivenTwice(t *testing.T) {
 	seen := map[int]bool{}
 	for range 100 {
-		free, err := freePorts(3)
+		free, err := FreePorts(3)
 		require.NoError(t, err)
 		for _, port := range free {
 			require.False(t, seen[port])

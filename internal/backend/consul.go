@@ -35,7 +35,7 @@ type Secured struct {
 // port if that is free, and on another otherwise: for HTTP, or for HTTPS alone if
 // secured is not nil.
 func StartConsul(ctx context.Context, path, dir, host string, port int, secured *Secured) (*Consul, error) {
-	ports, err := freePorts(4)
+	ports, err := FreePorts(4)
 	if err != nil {
 		return nil, fmt.Errorf("ports for Consul: %w", err)
 	}

@@ -24,7 +24,7 @@ type Jaeger struct {
 // can be asked. Its UI is on uiPort, and it takes spans on spansPort, if those
 // are free, and on others otherwise.
 func StartJaeger(ctx context.Context, path, dir string, uiPort, spansPort int) (*Jaeger, error) {
-	ports, err := freePorts(3)
+	ports, err := FreePorts(3)
 	if err != nil {
 		return nil, fmt.Errorf("ports for Jaeger: %w", err)
 	}

@@ -20,8 +20,8 @@ var ports struct {
 	taken map[int]bool // by this process, also if not in use yet
 }
 
-// freePorts returns n TCP ports of 127.0.0.1 that nothing listens on.
-func freePorts(n int) ([]int, error) {
+// FreePorts returns n TCP ports of 127.0.0.1 that nothing listens on.
+func FreePorts(n int) ([]int, error) {
 	ports.Lock()
 	defer ports.Unlock()
 	if ports.taken == nil {

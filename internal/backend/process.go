@@ -30,27 +30,34 @@ const (
 type Process struct {
 	Name string // in errors
 	Log  string // path of the file that stdout and stderr go to
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
-	err  error         // how; valid after done
+
+	pid    int
+	signal func(os.Signal) error // to it, or to its process group
+	done   chan struct{}         // closed when it has ended
+	err    error                 // how; valid after done
 }
 
 // Start runs path with args in the environment env and in the directory of log, the
 // file that its output is appended to.
 func Start(name, log string, env []string, path string, args ...string) (*Process, error) {
+	cmd := exec.Command(path, args...)
+	cmd.Env = env
+	cmd.Dir = filepath.Dir(log)
+	return start(name, log, cmd)
+}
+
+// start starts cmd with its output appended to log.
+func start(name, log string, cmd *exec.Cmd) (*Process, error) {
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() // the process has its own
-	cmd := exec.Command(path, args...)
-	cmd.Env = env
-	cmd.Dir = filepath.Dir(log)
 	cmd.Stdout, cmd.Stderr = f, f
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
-	p := &Process{Name: name, Log: log, cmd: cmd, done: make(chan struct{})}
+	p := &Process{Name: name, Log: log, pid: cmd.Process.Pid, signal: cmd.Process.Signal, done: make(chan struct{})}
 	go func() {
 		p.err = cmd.Wait()
 		close(p.done)
@@ -73,14 +80,14 @@ func Environ(env ...string) []string {
 // for the end. The error is that of the process, as from exec.Cmd.Wait; one
 // that does not end in time is killed.
 func (p *Process) Stop(sig syscall.Signal) error {
-	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stopping %s: %w", p.Name, err)
 	}
 	select {
 	case <-p.done:
 		return p.err
 	case <-time.After(stopTimeout):
-		_ = p.cmd.Process.Kill()
+		_ = p.signal(syscall.SIGKILL)
 		<-p.done
 		return fmt.Errorf("%s did not end within %v of %v and was killed", p.Name, stopTimeout, sig)
 	}
@@ -92,6 +99,16 @@ func (p *Process) WaitLog(ctx context.Context, re *regexp.Regexp, n int) error {
 		log, err := os.ReadFile(p.Log)
 		return err == nil && len(re.FindAllIndex(log, n)) >= n
 	})
+}
+
+// Wait waits for the end. The error is that of the process, as from exec.Cmd.Wait.
+func (p *Process) Wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		return fmt.Errorf("%s did not end in time; its log ends:\n%s", p.Name, p.tail())
+	}
 }
 
 // waitHTTP waits until a GET of url is answered with 200.
@@ -164,4 +181,4 @@ func get(ctx context.Context, client *http.Client, url string, header http.Heade
 }
 
 // Pid returns the process's ID.
-func (p *Process) Pid() int { return p.cmd.Process.Pid }
+func (p *Process) Pid() int { return p.pid }

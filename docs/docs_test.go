@@ -1,0 +1,194 @@
+// Package docs_test holds the documents true where that takes no more than
+// reading: their links, their tables of flags, and that no command in them goes
+// untried. TestDocuments in e2e does what they say.
+package docs_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/micro/go-micro/config/cmd"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/internal/markdown"
+)
+
+// documents returns all documents by path, and has the test go on in the project's
+// top directory, where these begin.
+func documents(t *testing.T) map[string]*markdown.Document {
+	t.Helper()
+	t.Chdir("..")
+	paths, err := filepath.Glob("docs/*.md")
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	all := map[string]*markdown.Document{}
+	for _, path := range append(paths, "README.md", "CONTRIBUTING.md") {
+		d, err := markdown.Read(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		require.NoError(t, err)
+		all[path] = d
+	}
+	return all
+}
+
+// command is how a line begins that a reader would type.
+var command = regexp.MustCompile(`^(\$|>) |^(sudo |[A-Z_]+=\S* )*(go|make|docker|docker-compose|consul|jaeger|curl|grpcurl|ghz|client|srv|export|git|protoc|kill)( |$)`)
+
+// file is what names a file of the project in a comment.
+var file = regexp.MustCompile(`[\w.-]+(/[\w.-]+)+`)
+
+func TestEachCommandIsTriedOrSaidNotToBe(t *testing.T) {
+	for path, d := range documents(t) {
+		for _, b := range d.Blocks {
+			where := fmt.Sprintf("%s:%d", path, b.Line)
+			if b.Language() != "console" {
+				for line := range strings.Lines(b.Text) {
+					require.NotRegexp(t, command, line, "%s: a command outside of a block of console, which nobody tries", where)
+				}
+				continue
+			}
+			if b.Runs() {
+				continue
+			}
+			reason := strings.TrimSpace(strings.TrimPrefix(b.Note, markdown.NotRun))
+			require.NotEmpty(t, reason, "%s: why is this not run?", where)
+			for _, name := range file.FindAllString(reason, -1) {
+				require.FileExists(t, name, where)
+			}
+		}
+	}
+}
+
+func TestLinks(t *testing.T) {
+	all := documents(t)
+	for path, d := range all {
+		for _, l := range d.Links {
+			if strings.Contains(l.Destination, "://") {
+				continue
+			}
+			where := fmt.Sprintf("%s:%d: link to %s", path, l.Line, l.Destination)
+			name, anchor, _ := strings.Cut(l.Destination, "#")
+			target := path
+			if name != "" {
+				target = filepath.Join(filepath.Dir(path), name)
+				require.True(t, exists(target), "%s: no such file", where)
+			}
+			switch {
+			case anchor == "":
+			case strings.HasSuffix(target, ".md"):
+				require.Contains(t, all, target, where)
+				require.True(t, all[target].Anchors[anchor], "%s: no such heading", where)
+			default:
+				require.NoError(t, checkLines(target, anchor, l.Code), where)
+			}
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// lines is an anchor of lines of code.
+var lines = regexp.MustCompile(`^L(\d+)(?:-L(\d+))?$`)
+
+// checkLines returns an error unless what is in backticks in a link's text stands
+// in the lines that anchor names.
+func checkLines(path, anchor string, code []string) error {
+	m := lines.FindStringSubmatch(anchor)
+	if m == nil {
+		return fmt.Errorf("want #L1 or #L1-L2")
+	}
+	first, _ := strconv.Atoi(m[1])
+	last := first
+	if m[2] != "" {
+		last, _ = strconv.Atoi(m[2])
+	}
+	if len(code) == 0 {
+		return errors.New("want in the link's text, in backticks, something that stands in these lines")
+	}
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	all := strings.Split(string(source), "\n")
+	if first < 1 || last < first || last > len(all) {
+		return fmt.Errorf("no such lines; there are %d", len(all))
+	}
+	for _, text := range code {
+		if strings.Contains(strings.Join(all[first-1:last], "\n"), text) {
+			continue
+		}
+		at := slices.DeleteFunc(numbers(len(all)), func(n int) bool { return !strings.Contains(all[n-1], text) })
+		return fmt.Errorf("%q does not stand there; it is in the lines %v", text, at)
+	}
+	return nil
+}
+
+// numbers returns 1 to n.
+func numbers(n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i + 1
+	}
+	return all
+}
+
+// option is what --help says of one.
+var option = regexp.MustCompile(`(?m)^   --(\w+)( value)?  .*?(?: \(default: "?(.*?)"?\))? \[\$(\w+)\]$`)
+
+// The README's tables have the pair's own flags: those of srv, those of client, and
+// those that both have.
+func TestFlags(t *testing.T) {
+	readme := documents(t)["README.md"]
+	theirs := map[string]bool{}
+	for _, f := range cmd.DefaultFlags {
+		theirs[f.GetName()] = true
+	}
+	own := map[string]map[string][]string{} // variable and default by flag, by program
+	for _, program := range []string{"srv", "client"} {
+		help, err := exec.Command("go", "run", "./"+program, "--help").Output()
+		require.NoError(t, err)
+		flags := map[string][]string{}
+		for _, m := range option.FindAllStringSubmatch(string(help), -1) {
+			name, takesValue, value, variable := m[1], m[2] != "", m[3], m[4]
+			if theirs[name] {
+				continue
+			}
+			if value == "" && takesValue {
+				value = "none"
+			} else if value == "" {
+				value = "off"
+			}
+			flags["--"+name] = []string{variable, value}
+		}
+		require.NotEmpty(t, flags)
+		own[program] = flags
+	}
+	told := map[string]map[string][]string{"srv": {}, "client": {}}
+	programs := [][]string{{"srv"}, {"client"}, {"srv", "client"}}
+	for _, table := range readme.Tables {
+		if !strings.HasPrefix(table[0][0], "--") {
+			continue
+		}
+		require.NotEmpty(t, programs, "another table of flags")
+		for _, row := range table {
+			for _, program := range programs[0] {
+				told[program][row[0]] = row[1:3]
+			}
+		}
+		programs = programs[1:]
+	}
+	require.Equal(t, own, told)
+}
