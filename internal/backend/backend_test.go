@@ -27,6 +27,23 @@ func TestProcess(t *testing.T) {
 	require.EqualError(t, p.Stop(syscall.SIGTERM), "exit status 3", "stopping twice does no harm")
 }
 
+func TestShell(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	p, err := Shell("sh", log, Environ(), dir, `sh -c 'trap "echo interrupted; exit" INT; echo ready; while :; do sleep 0.01; done'; true`)
+	require.NoError(t, err)
+	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("ready"), 1))
+	_ = p.Stop(syscall.SIGINT) // which the shell does not ignore
+	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("interrupted"), 1), "what it started gets the signal, too")
+
+	p, err = Shell("pwd", log, Environ(), dir, "pwd; exit 3")
+	require.NoError(t, err)
+	require.EqualError(t, p.Wait(ctx), "exit status 3")
+	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile(regexp.QuoteMeta(dir)), 1))
+}
+
 func TestPortsAreFreeAndNotGivenTwice(t *testing.T) {
 	seen := map[int]bool{}
 	for range 100 {
