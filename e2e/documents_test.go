@@ -309,31 +309,30 @@ func (r *reader) sees(term *terminal, output string) error {
 // may take a moment to notice what was done before, as a registry does, so that it
 // is run again for a while.
 func (r *reader) finishes(term *terminal, s step) error {
-	ctx, cancel := patient()
-	defer cancel()
-	for {
+	for deadline := time.Now().Add(patience / 2); ; {
 		if err := r.start(term, s.command); err != nil {
 			return err
 		}
+		ctx, cancel := patient()
 		status := term.process.Wait(ctx)
+		cancel()
 		log, err := os.ReadFile(term.process.Log)
 		if err != nil {
 			return err
 		}
 		term.shown.add(s.output)
-		re := regexp.MustCompile(term.shown.pattern + `\z`)
+		m := regexp.MustCompile(term.shown.pattern + `\z`).FindSubmatch(log)
 		told := strings.ReplaceAll(s.output, anything, "") != "" // of a failure, if it failed
-		if m := re.FindSubmatch(log); m != nil && (status == nil || told) {
+		if m != nil && (status == nil || told) {
 			r.learn(term.shown.values, m)
 			return nil
 		}
 		differs := errors.Join(status, term.shown.differ(log))
-		select {
-		case <-time.After(time.Second):
-			r.t.Logf("trying %q again: %v", s.command, differs)
-		case <-ctx.Done():
+		if time.Now().After(deadline) {
 			return differs
 		}
+		r.t.Logf("trying %q again: %v", s.command, differs)
+		time.Sleep(time.Second)
 	}
 }
 
