@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/micro/go-micro/config/cmd"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gomicroexample/basis/internal/markdown"
@@ -106,15 +107,15 @@ func TestLinks(t *testing.T) {
 			target := path
 			if name != "" {
 				target = filepath.Join(filepath.Dir(path), name)
-				require.True(t, exists(target), "%s: no such file", where)
+				assert.True(t, exists(target), "%s: no such file", where)
 			}
 			switch {
 			case anchor == "":
 			case strings.HasSuffix(target, ".md"):
 				require.Contains(t, all, target, where)
-				require.True(t, all[target].Anchors[anchor], "%s: no such heading", where)
+				assert.True(t, all[target].Anchors[anchor], "%s: no such heading", where)
 			default:
-				require.NoError(t, checkLines(target, anchor, l.Code), where)
+				assert.NoError(t, checkLines(target, anchor, l.Code), where)
 			}
 		}
 	}
