@@ -54,9 +54,9 @@ swarm-down:
 images: tools
 	@tools/images
 
-# Unit and in-process tests, then the end-to-end scripts where Consul and Jaeger
-# are at hand, and a moment of the bench where Consul is. The race detector needs a
-# C compiler.
+# Unit and in-process tests and the tour over mDNS; then the end-to-end scripts and
+# the other documents' commands where Consul and Jaeger are at hand, and a moment of
+# the bench where Consul is. The race detector needs a C compiler.
 test:
 	go vet ./...
 	go test -race $$(go list ./... | grep -v /e2e$$)

@@ -2,6 +2,7 @@
 // testdata/script is a terminal session with the real srv and client, a real
 // Consul and a real Jaeger, and says what must come of each command. Those in
 // testdata/faults break something under load, and measure what comes of it.
+// TestDocuments does what the documents say.
 //
 // Both binaries are built with the race detector, and a race ends them, but where
 // something is measured.
