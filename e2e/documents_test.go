@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -63,6 +64,14 @@ func TestDocuments(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				needTools(t)
 				t.Parallel()
+				dir := dir
+				if name == "CONTRIBUTING.md" { // which changes the project
+					needProtoc(t)
+					dir = t.TempDir()
+					if err := copyProject(dir); err != nil {
+						t.Fatal(err)
+					}
+				}
 				follow(t, document, dir, "consul")
 			})
 		}
@@ -72,6 +81,18 @@ func TestDocuments(t *testing.T) {
 				follow(t, document, dir, "mdns")
 			})
 		}
+	}
+}
+
+// needProtoc leaves a test out where "make proto" cannot work, or fails it where the
+// tools are required.
+func needProtoc(t *testing.T) {
+	_, err := exec.LookPath("protoc")
+	if err != nil && *required {
+		t.Fatalf("%v; install protobuf-compiler", err)
+	}
+	if err != nil {
+		t.Skip("no protoc on PATH; install protobuf-compiler to have this document tried")
 	}
 }
 
@@ -162,7 +183,7 @@ func follow(t *testing.T, document *markdown.Document, dir, registry string) {
 	r.env = backend.Environ(
 		"PATH="+filepath.Clean(plain)+string(os.PathListSeparator)+os.Getenv("PATH"),
 		"MAKELEVEL=", "MAKEFLAGS=", // of the make that runs the tests
-		"CONSUL_HTTP_ADDR="+local(0),
+		"CONSUL_HTTP_ADDR="+local(0), "JAEGER_API=http://"+local(1),
 		"BASIS_JAEGER_QUERY="+local(1), "BASIS_JAEGER_SPANS="+local(2), "JAEGER_ADDRESS="+local(2),
 		"BASIS_JAEGER_QUERY_GRPC="+local(len(ports)-1),
 	)
@@ -366,6 +387,7 @@ var varying = regexp.MustCompile(strings.Join([]string{
 	`(?P<time>\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d{4})?)`,
 	`(?P<value>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b[0-9a-f]{16}\b|(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\])(?::\d+)?)`,
 	`(?P<duration>(?:\d+m)?\d+\.\d+(?:ms|µs|s)\b|\b\d+(?:ms|µs|ns)\b)`,
+	`(?P<bar> *█+)`,
 	`(?P<rate>\d+\.\d a second)`,
 	`(?P<call>\bcall[= ]\d+)`,
 }, "|"))
@@ -375,6 +397,7 @@ var patterns = map[string]string{
 	"time":     `\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d{4})?`,
 	"value":    `([0-9a-f-]{16,36}|(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\])(?::\d+)?)`,
 	"duration": `(?:\d+(?:\.\d+)?(?:h|ms|m|s|µs|ns))+`,
+	"bar":      ` *█+`,
 	"rate":     `\d+\.\d a second`,
 	"call":     `call[= ]\d+`,
 }
