@@ -1,0 +1,139 @@
+package conns
+
+import (
+	"slices"
+	"time"
+
+	"github.com/micro/go-micro/client"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/errors"
+	"github.com/micro/go-micro/registry"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
+
+	"github.com/gomicroexample/basis/client/failure"
+	"github.com/gomicroexample/basis/client/nodes"
+)
+
+const (
+	// spellFailures is how many 5xx in a row begin a node's bad spell. One or
+	// two may be due to what was asked; it is what Envoy's outlier detection
+	// takes by default (consecutive_5xx).
+	spellFailures = 5
+	// spell is how long a bad spell lasts. After it, the first call tells
+	// whether the next begins, and is tried again elsewhere if so; that costs
+	// so little that Envoy's 30 s (base_ejection_time) are not needed.
+	spell = 3 * time.Second
+)
+
+// Prefer is a client wrapper. It hides from the selector's strategy, for each
+// attempt anew, the nodes that are known not to be connected; of the others those
+// that have a bad spell, since they answered several calls in a row with a 5xx
+// and the last of them less than a few seconds ago; and of the others those that
+// this call was tried at. None of these hides all that are left. It has to be the
+// last wrapper, behind the one that sets the strategy.
+func (p *Pool) Prefer(c client.Client) client.Client {
+	return nodes.WithSelectOption(c, func(o *selector.SelectOptions) {
+		strategy := o.Strategy
+		o.Strategy = func(services []*registry.Service) selector.Next {
+			p.forget(services)
+			var tried []string // addresses; attempts come one after another
+			return func() (*registry.Node, error) {
+				node, err := strategy(p.preferred(services, tried))()
+				if err == nil {
+					tried = append(tried, node.Address)
+				}
+				return node, err
+			}
+		}
+	})
+}
+
+// preferred returns the best of the services' nodes: those of the lowest rank.
+func (p *Pool) preferred(services []*registry.Service, tried []string) []*registry.Service {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var best []*registry.Node
+	lowest := notConnected | badSpell | triedBefore
+	for _, service := range services {
+		for _, node := range service.Nodes {
+			rank := p.rank(node.Address, tried)
+			if rank < lowest {
+				lowest, best = rank, best[:0]
+			}
+			if rank == lowest {
+				best = append(best, node)
+			}
+		}
+	}
+	one := *services[0]
+	one.Nodes = best
+	return []*registry.Service{&one}
+}
+
+// What is against a node: the sum of these is its rank, so that the first counts
+// for more than the others together.
+const (
+	triedBefore = 1 << iota
+	badSpell
+	notConnected
+)
+
+func (p *Pool) rank(address string, tried []string) int {
+	rank := 0
+	if slices.Contains(tried, address) {
+		rank |= triedBefore
+	}
+	c := p.conns[address]
+	if c == nil {
+		return rank
+	}
+	if !c.spellEnds.IsZero() && time.Now().Before(c.spellEnds) {
+		rank |= badSpell
+	}
+	if !c.mayCall() {
+		rank |= notConnected
+	}
+	return rank
+}
+
+// mayCall reports whether c is connected, or may be for all that is known: its
+// first connection is still being made. A lost connection is made again in the
+// background. The pool's mutex must be held.
+func (c *conn) mayCall() bool {
+	switch c.GetState() {
+	case connectivity.Ready:
+		c.untried = false
+		return true
+	case connectivity.TransientFailure:
+		c.untried = false
+		return false
+	case connectivity.Idle:
+		c.Connect()
+	}
+	return c.untried
+}
+
+// note takes down how a call over c ended.
+func (p *Pool) note(c *conn, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !isServers(err) {
+		c.failures = 0
+		return
+	}
+	if c.failures++; c.failures >= spellFailures {
+		c.spellEnds = time.Now().Add(spell)
+	}
+}
+
+// isServers reports whether a call's error is a failure of the server: a 5xx, or
+// an error that is none of go-micro's, which gRPC's servers make Unknown.
+func isServers(err error) bool {
+	s := status.Convert(err)
+	if e := errors.Parse(s.Message()); e.Code > 0 {
+		return failure.IsServers(e)
+	}
+	return s.Code() == codes.Unknown
+}
