@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"debug/buildinfo"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -65,8 +66,11 @@ func about(ctx context.Context, dir string) (facts, error) {
 		return f, err
 	}
 	cpus, err := proc.CPUInfo()
-	if err != nil || len(cpus) == 0 {
-		return f, fmt.Errorf("asking for the processor: %v", err)
+	if err != nil {
+		return f, fmt.Errorf("asking for the processor: %w", err)
+	}
+	if len(cpus) == 0 {
+		return f, errors.New("asking for the processor: /proc/cpuinfo lists none")
 	}
 	f.CPU = cpus[0].ModelName
 	memory, err := proc.Meminfo()

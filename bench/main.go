@@ -85,19 +85,19 @@ func bench(ctx context.Context, p plan) ([]byte, error) {
 	if r.About, err = about(ctx, dir); err != nil {
 		return nil, err
 	}
-	a, err := start(ctx, dir, contenders)
+	b, err := start(ctx, dir, contenders)
 	if err != nil {
 		return nil, err
 	}
-	defer a.stop()
-	if r.Results, err = a.measure(ctx, p); err != nil {
+	defer b.stop()
+	if r.Results, err = b.measure(ctx, p); err != nil {
 		return nil, err
 	}
 	progress("a client that makes one call, %d times", p.OneShot)
-	if r.OneShot, err = a.oneShot(ctx, p.OneShot); err != nil {
+	if r.OneShot, err = b.oneShot(ctx, p.OneShot); err != nil {
 		return nil, err
 	}
-	if r.Ends, err = a.end(); err != nil {
+	if r.Ends, err = b.end(); err != nil {
 		return nil, err
 	}
 	progress("building %d times", p.Builds)

@@ -84,8 +84,8 @@ type row struct {
 // row returns that of a point, with the ratios to another.
 func (r report) row(at, to point) row {
 	c := func(m metric) cell { return cell{r.Results.median(at, m), r.Results.ratio(at, to, m)} }
-	o := contenders[slices.IndexFunc(contenders, func(o one) bool { return o.name == at.name })]
-	return row{at.name, o.what, at.callers, c(perSecond), c(p50), c(p99), c(cpu), c(mallocs), r.Ends[at.name]}
+	e := contenders[slices.IndexFunc(contenders, func(e entry) bool { return e.name == at.name })]
+	return row{at.name, e.what, at.callers, c(perSecond), c(p50), c(p99), c(cpu), c(mallocs), r.Ends[at.name]}
 }
 
 // Peers returns the rows of what is compared with so many callers, beside limit.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -89,7 +90,7 @@ func countSpans(datagram []byte) (int, error) {
 			return 0, err
 		}
 		if fieldType == thrift.STOP {
-			return 0, fmt.Errorf("a batch without spans")
+			return 0, errors.New("a batch without spans")
 		}
 		if id == 2 {
 			_, n, err := p.ReadListBegin(ctx)
