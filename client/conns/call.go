@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 	grpcmetadata "google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/gomicroexample/basis/client/failure"
 )
 
 // contentType is that of go-micro's gRPC client, by default.
@@ -36,14 +38,14 @@ func (p *Pool) Call(next client.CallFunc) client.CallFunc {
 		}
 		c, err := p.take(node.Address)
 		if err != nil {
-			return errors.InternalServerError("go.micro.client", "connecting to %s: %v", node.Address, err)
+			return errors.InternalServerError(failure.ClientID, "connecting to %s: %v", node.Address, err)
 		}
 		defer p.release(c)
 		if err := wait(ctx, c); err != nil {
 			p.mu.Lock()
 			c.untried = false
 			p.mu.Unlock()
-			return errors.InternalServerError("go.micro.client", "connecting to %s: %v", node.Address, err)
+			return errors.InternalServerError(failure.ClientID, "connecting to %s: %v", node.Address, err)
 		}
 		err = c.Invoke(outgoing(ctx), method(req), req.Body(), rsp)
 		if err != nil && ctx.Err() != nil {
@@ -105,11 +107,11 @@ func (p *Pool) microError(address string, err error) error {
 		return e
 	}
 	if s.Code() != codes.Unavailable {
-		return errors.InternalServerError("go.micro.client", "%s", s.Message())
+		return errors.InternalServerError(failure.ClientID, "%s", s.Message())
 	}
 	hint := ""
 	if p.tls == nil && strings.Contains(s.Message(), "server preface") { // as grpc words a connection that was closed at once
 		hint = "; if the server has TLS on, use --tls_cert, --tls_key and --tls_ca"
 	}
-	return errors.InternalServerError("go.micro.client", "calling %s: %s%s", address, s.Message(), hint)
+	return errors.InternalServerError(failure.ClientID, "calling %s: %s%s", address, s.Message(), hint)
 }

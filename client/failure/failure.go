@@ -11,20 +11,23 @@ import (
 	"github.com/gomicroexample/basis/internal/oneline"
 )
 
+// ClientID is what go-micro's clients call themselves in errors of their own.
+const ClientID = "go.micro.client"
+
 // IsCallers reports whether err says that the request was wrong, so that any
 // server would refuse it: a go-micro error of 400 to 499 that a server
 // returned, but not a timeout (408). Those that go-micro's client makes itself
-// (ID go.micro.client) are about finding and reaching a server.
+// (ClientID) are about finding and reaching a server.
 func IsCallers(err error) bool {
 	e := parse(err)
-	return e != nil && e.Code >= 400 && e.Code < 500 && e.Code != 408 && e.Id != "go.micro.client"
+	return e != nil && e.Code >= 400 && e.Code < 500 && e.Code != 408 && e.Id != ClientID
 }
 
 // IsServers reports whether err says that a server failed: a go-micro error of
 // 500 to 599 that it returned. Another server may do better.
 func IsServers(err error) bool {
 	e := parse(err)
-	return e != nil && e.Code >= 500 && e.Code < 600 && e.Id != "go.micro.client"
+	return e != nil && e.Code >= 500 && e.Code < 600 && e.Id != ClientID
 }
 
 // Retry reports whether a call that failed may do better at another node, for
