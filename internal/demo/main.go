@@ -113,7 +113,7 @@ func (d *demo) startBackends(ctx context.Context) error {
 	fmt.Printf(`
 This runs on what is built into the pair: go-micro's mDNS registry, and spans
 in the logs (%v).
-For the real Consul and Jaeger: "make tools" builds them once, in some 13
+For the real Consul and Jaeger: "make tools" builds them once, in about 15
 minutes, or CONSUL_BIN and JAEGER_BIN name those that you have.
 `, err)
 	d.env = []string{"MICRO_REGISTRY=mdns"}
