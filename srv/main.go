@@ -56,7 +56,7 @@ func run() int {
 	defer stop()
 	// A second signal ends the process at once, whatever it is waiting for.
 	forget := context.AfterFunc(ctx, func() {
-		signal.Reset(syscall.SIGINT, syscall.SIGTERM)
+		signal.Reset(syscall.SIGINT, syscall.SIGTERM) // stop is not enough: go-micro's Run has them too
 		log.Info("Stopping; a second signal ends it at once")
 	})
 	defer forget() // a start that fails is not a signal

@@ -95,15 +95,15 @@ func Make(ctx context.Context, plan Plan, do func(context.Context) Result, repor
 	for range n {
 		callers.Go(func() {
 			for ctx.Err() == nil {
-				n := int(started.Add(1))
-				if plan.Requests > 0 && n > plan.Requests {
+				number := int(started.Add(1))
+				if plan.Requests > 0 && number > plan.Requests {
 					return
 				}
 				r := do(callCtx)
 				if errors.Is(r.Err, ErrInterrupted) {
 					return
 				}
-				r.Number = n
+				r.Number = number
 				select {
 				case results <- r:
 				case <-over:

@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -18,7 +19,7 @@ func (s *safe) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 		o(&wo)
 	}
 	if wo.Service == "" {
-		return nil, fmt.Errorf("watching Consul: no service given; use registry.WatchService")
+		return nil, errors.New("watching Consul: no service given; use registry.WatchService")
 	}
 	s.mu.Lock()
 	turn := s.watches

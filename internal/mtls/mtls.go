@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -107,7 +108,7 @@ func readCAs(path string) (*x509.CertPool, error) {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
-	wrong := fmt.Errorf("no certificate in it; want PEM")
+	wrong := errors.New("no certificate in it; want PEM")
 	for valid := false; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
