@@ -30,6 +30,7 @@ require (
 )
 
 require (
+	github.com/google/pprof v0.0.0-20261016150608-1facf8f91b50
 	// Newer ones want a newer Go than the go line above.
 	github.com/hashicorp/consul/api v1.34.4
 	github.com/mattn/go-runewidth v0.0.31

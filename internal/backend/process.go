@@ -107,7 +107,7 @@ func (p *Process) Wait(ctx context.Context) error {
 	case <-p.done:
 		return p.err
 	case <-ctx.Done():
-		return fmt.Errorf("%s did not end in time; its log ends:\n%s", p.Name, p.tail())
+		return fmt.Errorf("%s did not end in time; its log ends:\n%s", p.Name, p.Tail())
 	}
 }
 
@@ -134,15 +134,15 @@ func (p *Process) until(ctx context.Context, what string, condition func() bool)
 			if condition() { // its last words
 				return nil
 			}
-			return fmt.Errorf("%s ended (%v) before there was %s; its log ends:\n%s", p.Name, p.err, what, p.tail())
+			return fmt.Errorf("%s ended (%v) before there was %s; its log ends:\n%s", p.Name, p.err, what, p.Tail())
 		case <-ctx.Done():
-			return fmt.Errorf("%s: no %s in time; its log ends:\n%s", p.Name, what, p.tail())
+			return fmt.Errorf("%s: no %s in time; its log ends:\n%s", p.Name, what, p.Tail())
 		}
 	}
 }
 
-// tail returns the end of the log.
-func (p *Process) tail() []byte {
+// Tail returns the end of the log.
+func (p *Process) Tail() []byte {
 	log, err := os.ReadFile(p.Log)
 	if err != nil {
 		return []byte(err.Error())
