@@ -251,7 +251,7 @@ func TestADeadNodeThatWasNeverCalledIsPassedBy(t *testing.T) {
 func TestANodeThatHangsCostsOneCallAndIsCalledAgainWhenItIsBack(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b := start(t, r, "a"), start(t, r, "b")
-	call := newClient(r, time.Second)
+	call := newClient(r, 3*time.Second)
 	answers := map[string]int{}
 	for range 10 {
 		got, err := call("John")
