@@ -98,8 +98,8 @@ bench:
 bench-quick:
 	@cd bench && go run . -quick
 
-# Profiles the pair under load and writes srv/default.pgo, which both programs are
-# built with: after larger changes to them, and with a new Go. Takes half a minute
+# Profiles the pair under load and writes the default.pgo beside each main.go, which
+# go build uses: after larger changes to them, and with a new Go. Takes half a minute
 # and what two builds take, on a machine that has nothing else to do, and needs the
 # Consul of "make tools".
 pgo:

@@ -25,12 +25,16 @@ func goBuild(ctx context.Context, dir, out string, args ...string) error {
 	return nil
 }
 
-// build builds the pair, as the Dockerfile does, and the contenders into dir.
+// build builds the pair, as the Dockerfile does, and the contenders into dir: what
+// stands for the pair with the pair's profile.
 func build(ctx context.Context, dir string) error {
 	if err := goBuild(ctx, root, dir, "-trimpath", "-ldflags=-s -w", "./srv", "./client"); err != nil {
 		return err
 	}
-	return goBuild(ctx, ".", dir, "./contender/...")
+	if err := goBuild(ctx, ".", dir, "-pgo="+root+"/client/default.pgo", "./contender/basis"); err != nil {
+		return err
+	}
+	return goBuild(ctx, ".", dir, "./contender/article", "./contender/gokit", "./contender/kratos", "./contender/limit")
 }
 
 // changed is a file that both programs are built from.
