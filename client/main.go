@@ -225,7 +225,7 @@ func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, 
 	ctx, called := nodes.Watch(opentracing.ContextWithSpan(ctx, span))
 
 	req := &proto.Request{Name: name}
-	span.SetTag("req", req.GetName())
+	span.SetTag("req", oneline.Escape(req.GetName()))
 	start := time.Now()
 	rsp, err := basis.Hello(ctx, req)
 	r := calls.Result{Err: err, Start: start, Latency: time.Since(start), Node: called.Address()}
@@ -236,7 +236,7 @@ func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, 
 		span.SetTag("err", err.Error())
 		ext.Error.Set(span, true)
 	} else {
-		span.SetTag("resp", rsp.GetMsg())
+		span.SetTag("resp", oneline.Escape(rsp.GetMsg()))
 		r.Answer = rsp.GetMsg()
 	}
 	if sc, ok := span.Context().(jaeger.SpanContext); ok {

@@ -43,12 +43,12 @@ func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Respon
 	// Tags are strings, not messages: the reporter formats those later, in
 	// another goroutine, while they are being written to the wire. And to format
 	// a message costs more than to send it.
-	span.SetTag("req", req.GetName())
+	span.SetTag("req", oneline.Escape(req.GetName()))
 	defer func() {
 		if err != nil {
 			ext.LogError(span, err)
 		}
-		span.SetTag("res", rsp.GetMsg())
+		span.SetTag("res", oneline.Escape(rsp.GetMsg()))
 		span.Finish()
 	}()
 

@@ -31,7 +31,10 @@ const load = 20 * time.Second
 const patience = 30 * time.Second
 
 func main() {
-	flag.Parse() // there is nothing to set; --help says so
+	flag.Usage = func() {
+		fmt.Fprintf(flag.CommandLine.Output(), "pgo: profiles srv and client under load, and writes srv/default.pgo and client/default.pgo\n")
+	}
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {

@@ -36,6 +36,7 @@ import (
 	"github.com/gomicroexample/basis/client/nodes"
 	"github.com/gomicroexample/basis/internal/cmdline"
 	"github.com/gomicroexample/basis/internal/consul"
+	"github.com/gomicroexample/basis/internal/oneline"
 	"github.com/gomicroexample/basis/proto"
 	"github.com/gomicroexample/basis/srv/handler"
 	"github.com/gomicroexample/basis/srv/refuse"
@@ -178,10 +179,10 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 		ctx, _ = nodes.Watch(opentracing.ContextWithSpan(ctx, span))
 
 		req := &proto.Request{Name: name}
-		span.SetTag("req", req.GetName())
+		span.SetTag("req", oneline.Escape(req.GetName()))
 		rsp, err := basis.Hello(ctx, req)
 		if err == nil {
-			span.SetTag("resp", rsp.GetMsg())
+			span.SetTag("resp", oneline.Escape(rsp.GetMsg()))
 		}
 		return rsp.GetMsg(), err
 	}, closer, nil
