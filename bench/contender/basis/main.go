@@ -92,7 +92,7 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 				grpcserver.Options(
 					grpc.StaticStreamWindowSize(64<<10),
 					grpc.StreamInterceptor(refuse.Malformed),
-					grpc.NumStreamWorkers(64),
+					grpc.NumStreamWorkers(uint32(max(1, 64 / *instances))),
 				),
 			)),
 			micro.Client(grpcclient.NewClient()),

@@ -23,6 +23,8 @@ import (
 	"github.com/go-kit/log"
 	"github.com/hashicorp/consul/api"
 	opentracing "github.com/opentracing/opentracing-go"
+	"github.com/uber/jaeger-client-go"
+	jaegercfg "github.com/uber/jaeger-client-go/config"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -32,7 +34,6 @@ import (
 	"github.com/gomicroexample/basis/bench/contender"
 	"github.com/gomicroexample/basis/bench/contender/basisgrpc"
 	"github.com/gomicroexample/basis/proto"
-	"github.com/gomicroexample/basis/tracer"
 )
 
 // timeout is for a call with all its attempts, the pair's by default.
@@ -45,7 +46,7 @@ func main() {
 }
 
 func serve(ctx context.Context, env contender.Env, ready func(string)) error {
-	t, closer, err := tracer.NewTracer(env.Service, env.Spans)
+	t, closer, err := newTracer(env.Service, env.Spans)
 	if err != nil {
 		return err
 	}
@@ -119,7 +120,7 @@ func hello(t opentracing.Tracer) endpoint.Endpoint {
 func unchanged(_ context.Context, message any) (any, error) { return message, nil }
 
 func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, error) {
-	t, closer, err := tracer.NewTracer(env.Service+".client", env.Spans)
+	t, closer, err := newTracer(env.Service+".client", env.Spans)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -181,6 +182,15 @@ func known(ctx context.Context, e sd.Endpointer) error {
 			return fmt.Errorf("no instance: %w", ctx.Err())
 		}
 	}
+}
+
+// newTracer returns the library's own, with a queue that loses no spans.
+func newTracer(service, spans string) (opentracing.Tracer, io.Closer, error) {
+	return jaegercfg.Configuration{
+		ServiceName: service,
+		Sampler:     &jaegercfg.SamplerConfig{Type: jaeger.SamplerTypeConst, Param: 1},
+		Reporter:    &jaegercfg.ReporterConfig{QueueSize: 10_000, LocalAgentHostPort: spans},
+	}.NewTracer()
 }
 
 func newRegistry(env contender.Env) (consul.Client, error) {
