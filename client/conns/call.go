@@ -21,16 +21,14 @@ import (
 // contentType is that of go-micro's gRPC client, by default.
 const contentType = "application/grpc+proto"
 
-// connectTimeout is how long a call waits for its node's connection before it is
-// better tried at another node. A handshake within a data centre takes a few
-// milliseconds.
+// connectTimeout is how long a call waits for its node's connection, before it is
+// tried at another. A handshake within a data centre takes a few milliseconds.
 const connectTimeout = 300 * time.Millisecond
 
-// Call is a call wrapper that makes the call itself, as go-micro's gRPC client
-// does but over the node's shared connection. Its errors are go-micro's too. A
-// node that did not answer in time gets a new connection: until it has taken
-// part in making that, it is not preferred. Calls that are not protobuf over
-// gRPC, as with --client=rpc, are left to go-micro.
+// Call is a call wrapper that makes the call itself, as go-micro's gRPC client does
+// and with its errors, but over the node's shared connection. A node that did not
+// answer in time gets a new one, and is not preferred until that is up. Calls that
+// are not protobuf over gRPC, as with --client=rpc, are left to go-micro.
 func (p *Pool) Call(next client.CallFunc) client.CallFunc {
 	return func(ctx context.Context, node *registry.Node, req client.Request, rsp any, opts client.CallOptions) error {
 		if req.ContentType() != contentType {
@@ -56,8 +54,8 @@ func (p *Pool) Call(next client.CallFunc) client.CallFunc {
 	}
 }
 
-// wait returns when c is connected, or has failed to connect, which the call
-// will tell. Taking too long is an error.
+// wait returns when c is connected, or has failed to connect, which the call will
+// tell. Longer than connectTimeout is an error.
 func wait(ctx context.Context, c *conn) error {
 	if c.GetState() == connectivity.Ready {
 		return nil
@@ -78,10 +76,9 @@ func wait(ctx context.Context, c *conn) error {
 	}
 }
 
-// outgoing puts go-micro's metadata where gRPC's is. The deadline is in gRPC's own
-// header, and the content type too, so that go-micro's for both are left out: a
-// deadline that a server has twice costs it a timer, and each header that no two
-// calls share a place in HTTP/2's table on both sides.
+// outgoing puts go-micro's metadata where gRPC's is. It leaves out those headers of
+// go-micro's that gRPC has too: a server starts a timer for each deadline, and a
+// value that no two calls share takes a place in HTTP/2's table on both sides.
 func outgoing(ctx context.Context) context.Context {
 	m, ok := metadata.FromContext(ctx)
 	if !ok {
@@ -96,8 +93,8 @@ func method(req client.Request) string {
 	return "/" + req.Service() + "." + structName + "/" + methodName
 }
 
-// microError returns the error of a call to address as go-micro's client does:
-// the server's own one, or a 500 of the client.
+// microError returns a call's error as go-micro's client does: the server's own one,
+// or a 500 of the client.
 func (p *Pool) microError(address string, err error) error {
 	if err == nil {
 		return nil

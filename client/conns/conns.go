@@ -1,11 +1,8 @@
 // Package conns makes calls over one gRPC connection per node, shared by all
-// callers, and steers calls to nodes whose connection is up and that do not
-// answer with failures only.
+// callers, and keeps them from nodes that are not connected or fail at everything.
 //
-// go-micro's own pool gives each call under way a connection to itself and
-// closes it after any error. And since a node that died stays in the registry
-// until its TTL has passed, calls go on being sent to it. So do calls to a node
-// that is there and fails at everything.
+// go-micro's own pool gives each call under way a connection to itself and closes
+// it after any error, and calls a node that died until its TTL has passed.
 package conns
 
 import (
@@ -17,19 +14,19 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/gomicroexample/basis/internal/mtls"
 )
 
-// maxBackoff is how long, at most, passes between attempts to connect to a node,
-// and so how soon one that is back is called again.
+// maxBackoff is how long, at most, a node that is back is not called.
 const maxBackoff = 3 * time.Second
 
-// maxAnswerBytes is how large an answer may be, its metadata apart, which may be
-// as much. The longest, to a name of 256 bytes, has 265. gRPC's own limits are
-// 4 MB and 16 MB.
+// maxAnswerBytes is how large an answer may be, and its metadata. The longest
+// answer has 265; gRPC's own limits are 4 MB, and 16 MB for metadata.
 const maxAnswerBytes = 8 << 10
 
 // Pool is the connections of one client to the nodes of one service. Its methods
-// Prefer and Call belong among that client's wrappers and call wrappers.
+// Prefer and Call are a wrapper and a call wrapper of that client.
 type Pool struct {
 	tls *tls.Config // nil for plaintext
 
@@ -37,8 +34,8 @@ type Pool struct {
 	conns map[string]*conn // by address
 }
 
-// New returns an empty pool. Connections are made when they are needed, with TLS
-// as config says or, if that is nil, in plaintext.
+// New returns an empty pool. Connections are made when they are needed, in
+// plaintext if config is nil.
 func New(config *tls.Config) *Pool {
 	return &Pool{tls: config, conns: map[string]*conn{}}
 }
@@ -80,8 +77,8 @@ func (p *Pool) release(c *conn) {
 	}
 }
 
-// replace puts a new connection in the place of old, unless another call did
-// so already. Calls that are under way on old go on.
+// replace puts a new connection in the place of old, unless another call did.
+// Calls under way on old go on.
 func (p *Pool) replace(address string, old *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,14 +97,14 @@ func (p *Pool) replace(address string, old *conn) {
 func (p *Pool) dial(address string) (*conn, error) {
 	creds := insecure.NewCredentials()
 	if p.tls != nil {
-		creds = newTLS(p.tls)
+		creds = mtls.ClientCredentials(p.tls)
 	}
 	cc, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes)),
 		grpc.WithMaxHeaderListSize(maxAnswerBytes),
-		// Answers are small. A window that adapts asks the server how long the
-		// way is, again and again.
+		// To adapt them, gRPC would ask the server how long the way is, again
+		// and again.
 		grpc.WithStaticStreamWindowSize(64<<10),
 		grpc.WithStaticConnWindowSize(64<<10),
 		grpc.WithDisableRetry(), // go-micro's is at another node
@@ -121,9 +118,8 @@ func (p *Pool) dial(address string) (*conn, error) {
 	return &conn{ClientConn: cc}, nil
 }
 
-// forget drops the connections of nodes that are not among services any more. It
-// looks for them when there are more connections than nodes, which is soon: new
-// nodes are called in their turn.
+// forget drops the connections of nodes that are not among services any more, as
+// soon as there are more connections than nodes.
 func (p *Pool) forget(services []*registry.Service) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -148,8 +144,7 @@ func (p *Pool) forget(services []*registry.Service) {
 	}
 }
 
-// retire closes c as soon as it has no calls. The pool's mutex must be held, and
-// c not be in the pool any more.
+// retire closes c, which is not in the pool any more, as soon as it has no calls.
 func (c *conn) retire() {
 	c.retired = true
 	if c.calls == 0 {

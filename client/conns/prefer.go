@@ -17,22 +17,28 @@ import (
 )
 
 const (
-	// spellFailures is how many 5xx in a row begin a node's bad spell. One or
-	// two may be due to what was asked; it is what Envoy's outlier detection
-	// takes by default (consecutive_5xx).
+	// spellFailures is how many 5xx in a row begin a node's bad spell: as in
+	// Envoy's outlier detection by default (consecutive_5xx), since one or two
+	// may be due to what was asked.
 	spellFailures = 5
-	// spell is how long a bad spell lasts. After it, the first call tells
-	// whether the next begins, and is tried again elsewhere if so; that costs
-	// so little that Envoy's 30 s (base_ejection_time) are not needed.
+	// spell is how long it lasts. Envoy's 30 s (base_ejection_time) are not
+	// needed: a call that then finds the node no better is tried again elsewhere.
 	spell = 3 * time.Second
 )
 
-// Prefer is a client wrapper. It hides from the selector's strategy, for each
-// attempt anew, the nodes that are known not to be connected; of the others those
-// that have a bad spell, since they answered several calls in a row with a 5xx
-// and the last of them less than a few seconds ago; and of the others those that
-// this call was tried at. None of these hides all that are left. It has to be the
-// last wrapper, behind the one that sets the strategy.
+// What is against a node. A rank is a sum of these: the last counts for more than
+// the others together.
+const (
+	triedBefore = 1 << iota
+	badSpell
+	notConnected
+)
+
+// Prefer is a client wrapper, the last one: behind that which sets the selector's
+// strategy. From that it hides, for each attempt anew, the nodes that are not
+// connected; of the others those that have a bad spell, after several calls in a
+// row that they answered with a 5xx; and of the others those that this call was
+// tried at. None of these hides all that are left.
 func (p *Pool) Prefer(c client.Client) client.Client {
 	return nodes.WithSelectOption(c, func(o *selector.SelectOptions) {
 		strategy := o.Strategy
@@ -50,7 +56,7 @@ func (p *Pool) Prefer(c client.Client) client.Client {
 	})
 }
 
-// preferred returns the best of the services' nodes: those of the lowest rank.
+// preferred returns the services' nodes of the lowest rank, as one service.
 func (p *Pool) preferred(services []*registry.Service, tried []string) []*registry.Service {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,14 +78,6 @@ func (p *Pool) preferred(services []*registry.Service, tried []string) []*regist
 	return []*registry.Service{&one}
 }
 
-// What is against a node: the sum of these is its rank, so that the first counts
-// for more than the others together.
-const (
-	triedBefore = 1 << iota
-	badSpell
-	notConnected
-)
-
 func (p *Pool) rank(address string, tried []string) int {
 	rank := 0
 	if slices.Contains(tried, address) {
@@ -98,9 +96,8 @@ func (p *Pool) rank(address string, tried []string) int {
 	return rank
 }
 
-// mayCall reports whether c is connected, or may be for all that is known: its
-// first connection is still being made. A lost connection is made again in the
-// background. The pool's mutex must be held.
+// mayCall reports whether c is connected, or still connecting for the first time.
+// A connection that was lost is made again in the background.
 func (c *conn) mayCall() bool {
 	switch c.GetState() {
 	case connectivity.Ready:
@@ -128,8 +125,8 @@ func (p *Pool) note(c *conn, err error) {
 	}
 }
 
-// isServers reports whether a call's error is a failure of the server: a 5xx, or
-// an error that is none of go-micro's, which gRPC's servers make Unknown.
+// isServers reports whether the server failed: with a 5xx, or with an error that is
+// none of go-micro's, which gRPC's servers make Unknown.
 func isServers(err error) bool {
 	s := status.Convert(err)
 	if e := errors.Parse(s.Message()); e.Code > 0 {

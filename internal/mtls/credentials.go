@@ -1,4 +1,4 @@
-package conns
+package mtls
 
 import (
 	"context"
@@ -10,14 +10,14 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// telling is TLS credentials whose errors say what to do about a server without
-// TLS, and about one that refuses the client.
-type telling struct {
-	credentials.TransportCredentials
+// ClientCredentials returns gRPC's credentials for TLS, whose errors say what to
+// do about a server without TLS, and about one that refuses the client.
+func ClientCredentials(config *tls.Config) credentials.TransportCredentials {
+	return telling{credentials.NewTLS(config)}
 }
 
-func newTLS(config *tls.Config) credentials.TransportCredentials {
-	return telling{credentials.NewTLS(config)}
+type telling struct {
+	credentials.TransportCredentials
 }
 
 func (t telling) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
