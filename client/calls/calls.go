@@ -11,14 +11,14 @@ import (
 
 // Result is what came of one call.
 type Result struct {
-	Number  int           // 1 for the first that was started
-	Answer  string        // empty if it failed
-	Err     error         // nil if it did not
+	Number  int // 1 for the first that began
+	Answer  string
+	Err     error
 	Start   time.Time     // when the caller began
 	Latency time.Duration // from start to outcome
-	Waited  time.Duration // of that, until it was sent to the node: for the limiter, and for earlier attempts
-	Node    string        // host:port of the node that was called last; empty if none was
-	Trace   string        // the trace's ID; empty if it is not traced
+	Waited  time.Duration // of that, for the limiter and for earlier attempts
+	Node    string        // host:port of the last that was called, if one was
+	Trace   string        // ID, if it is traced
 }
 
 // Plan says which calls to make.
@@ -28,19 +28,32 @@ type Plan struct {
 	Grace       time.Duration // how long calls under way may take after an interrupt
 }
 
-// ErrInterrupted is the error of a call that was not made because of an
-// interrupt.
+// ErrInterrupted is the error of a call that an interrupt kept from going out.
 var ErrInterrupted = errors.New("interrupted")
 
-// gate is what calls pass when they go out.
+// gate counts the calls that went out, and stays shut after an interrupt.
 type gate struct {
 	interrupted <-chan struct{}
 	mu          sync.Mutex
-	passed      int // calls that went out
+	passed      int
 }
 
-// pass lets a call out unless there was an interrupt.
-func (g *gate) pass() error {
+// count returns how many calls went out: after an interrupt, for good.
+func (g *gate) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.passed
+}
+
+type gateKey struct{}
+
+// Begin is called with the context that Make gave a call, when it has waited for all
+// that it has to and goes out. An ErrInterrupted has to be the call's result.
+func Begin(ctx context.Context) error {
+	g, ok := ctx.Value(gateKey{}).(*gate)
+	if !ok {
+		return nil
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {
@@ -52,47 +65,22 @@ func (g *gate) pass() error {
 	}
 }
 
-// count returns how many calls went out, for good after an interrupt.
-func (g *gate) count() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.passed
-}
-
-type gateKey struct{}
-
-// Begin is called when a call goes out, with the context that Make gave it and
-// after all that it had to wait for. After an interrupt it returns
-// ErrInterrupted, which then has to be the call's result.
-func Begin(ctx context.Context) error {
-	if g, ok := ctx.Value(gateKey{}).(*gate); ok {
-		return g.pass()
-	}
-	return nil
-}
-
-// Make calls do as plan says and hands each result to report, one at a time, as
-// they come. When ctx is done no more calls begin, and those that have begun may
-// take plan.Grace. It returns how many of those it did not wait for.
+// Make makes calls by do, as plan says, and hands each result, with its number, to
+// report, one at a time. When ctx is done no more calls begin, and those that have
+// begun may take plan.Grace. It returns how many of those it did not wait for.
 //
-// The context that do gets outlives ctx, so that an interrupt does not fail
-// calls. Make sets each result's number.
+// The context that do gets outlives ctx: an interrupt fails no call.
 func Make(ctx context.Context, plan Plan, do func(context.Context) Result, report func(Result)) (left int) {
 	var (
-		started  atomic.Int64
-		callers  sync.WaitGroup
-		results  = make(chan Result)
-		over     = make(chan struct{}) // closed when nobody reads results any more
-		out      = &gate{interrupted: ctx.Done()}
-		reported = 0
+		out     = &gate{interrupted: ctx.Done()}
+		callCtx = context.WithValue(context.WithoutCancel(ctx), gateKey{}, out)
+		started atomic.Int64
+		callers sync.WaitGroup
+		results = make(chan Result)
+		over    = make(chan struct{}) // closed when nobody reads results any more
 	)
 	defer close(over)
-	n := plan.Concurrency
-	if plan.Requests > 0 {
-		n = min(n, plan.Requests)
-	}
-	callCtx := context.WithValue(context.WithoutCancel(ctx), gateKey{}, out)
-	for range n {
+	for range plan.Concurrency {
 		callers.Go(func() {
 			for ctx.Err() == nil {
 				number := int(started.Add(1))
@@ -117,9 +105,9 @@ func Make(ctx context.Context, plan Plan, do func(context.Context) Result, repor
 		close(results)
 	}()
 
-	done := ctx.Done()
+	interrupted := ctx.Done()
 	var giveUp <-chan time.Time // set once interrupted
-	for giveUp == nil || reported < out.count() {
+	for reported := 0; giveUp == nil || reported < out.count(); {
 		select {
 		case r, ok := <-results:
 			if !ok {
@@ -127,8 +115,8 @@ func Make(ctx context.Context, plan Plan, do func(context.Context) Result, repor
 			}
 			report(r)
 			reported++
-		case <-done:
-			done = nil
+		case <-interrupted:
+			interrupted = nil
 			giveUp = time.After(plan.Grace)
 		case <-giveUp:
 			return out.count() - reported
