@@ -1,5 +1,5 @@
-// Package limiter is go-plugins' wrapper around uber's rate limiter, without
-// slack and with an end to waiting.
+// Package limiter is go-plugins' wrapper of uber's rate limiter, without slack and
+// with an end to waiting.
 package limiter
 
 import (
@@ -13,12 +13,10 @@ import (
 )
 
 // New returns a wrapper that lets so many calls a second through, of all callers
-// together, and has the others wait; for 0 it has no limit. Without slack, calls
-// that were not made while nobody called are not made up for by a burst, which
-// uber's limiter allows by default, of 10 calls.
+// together, and has the others wait; 0 is no limit. It has no slack, by which uber's
+// limiter makes up for idle time with a burst of up to 10 calls.
 //
-// A call that has waited is counted as begun, by calls.Begin. What has not passed
-// the limiter when the client is interrupted does not go out.
+// A call that has waited asks calls.Begin: after an interrupt it does not go out.
 func New(perSecond int) client.Wrapper {
 	return func(c client.Client) client.Client {
 		c = &beginning{c}
@@ -29,7 +27,6 @@ func New(perSecond int) client.Wrapper {
 	}
 }
 
-// beginning is a client whose calls are counted as begun.
 type beginning struct{ client.Client }
 
 func (b *beginning) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
