@@ -126,7 +126,7 @@ func run() int {
 		return hello(ctx, t, basis, s.Name)
 	}, func(c calls.Result) {
 		r.Add(c)
-		if r.Err() != nil {
+		if r.Err != nil {
 			stop() // nobody reads the answers
 		}
 	})
@@ -134,16 +134,16 @@ func run() int {
 	if s.Requests != 1 {
 		r.Sum()
 	}
-	if err := r.Err(); err != nil {
+	if err := r.Err; err != nil {
 		return fail(err)
 	}
 	if left > 0 {
-		return fail(fmt.Errorf("interrupted with %d calls under way, after %d", left, r.Made()))
+		return fail(fmt.Errorf("interrupted with %d calls under way, after %d", left, r.Made))
 	}
-	if s.Requests > 0 && r.Made() < s.Requests {
-		return fail(fmt.Errorf("interrupted after %d of %d calls", r.Made(), s.Requests))
+	if s.Requests > 0 && r.Made < s.Requests {
+		return fail(fmt.Errorf("interrupted after %d of %d calls", r.Made, s.Requests))
 	}
-	if r.Failed() > 0 {
+	if r.Failed > 0 {
 		return 1
 	}
 	return 0

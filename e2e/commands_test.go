@@ -18,10 +18,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	psnet "github.com/shirou/gopsutil/v4/net"
 
-	"github.com/gomicroexample/basis/client/report"
 	"github.com/gomicroexample/basis/internal/backend"
 	"github.com/gomicroexample/basis/internal/mtls"
 	"github.com/gomicroexample/basis/internal/trace"
+	"github.com/gomicroexample/basis/internal/verbose"
 )
 
 const term = syscall.SIGTERM
@@ -259,7 +259,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // little less: a caller that starts late waits less for the limiter.
 func latencies(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "latencies duration...")
-	calls, err := report.Parse(ts.ReadFile("stderr"))
+	calls, err := verbose.Parse(ts.ReadFile("stderr"))
 	ts.Check(err)
 	var got []time.Duration
 	for _, c := range calls {
@@ -300,7 +300,7 @@ func listens(ts *testscript.TestScript, neg bool, args []string) {
 // that the pair sets. The trace's ID is put into $TRACE.
 func traced(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "trace file n")
-	calls, err := report.Parse(ts.ReadFile(args[0]))
+	calls, err := verbose.Parse(ts.ReadFile(args[0]))
 	ts.Check(err)
 	if len(calls) == 0 {
 		ts.Fatalf("no call in %s", args[0])

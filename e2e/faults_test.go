@@ -15,8 +15,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/gomicroexample/basis/client/report"
 	"github.com/gomicroexample/basis/internal/backend"
+	"github.com/gomicroexample/basis/internal/verbose"
 )
 
 // minCalls is how many calls are made at least while something breaks.
@@ -79,12 +79,12 @@ func TestFaults(t *testing.T) {
 }
 
 // call is one that the client told of with --verbose.
-type call struct{ report.Call }
+type call struct{ verbose.Call }
 
 // parseCalls returns the calls that a client's output tells of, in the order in
 // which they ended.
 func parseCalls(output string) ([]call, error) {
-	told, err := report.Parse(output)
+	told, err := verbose.Parse(output)
 	var all []call
 	for _, c := range told {
 		all = append(all, call{c})

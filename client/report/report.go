@@ -20,17 +20,18 @@ import (
 	"github.com/gomicroexample/basis/internal/oneline"
 )
 
-// Report writes answers to one stream and everything else to another. It is
-// not safe for concurrent use.
+// Report writes answers to one stream and all else to another. It is not safe for
+// concurrent use.
 type Report struct {
+	Made, Failed int   // calls
+	Err          error // the first in writing answers; what was not written is lost
+
 	answers, notes io.Writer
 	verbose        bool
 	progress       *mpb.Progress
-	bar            *mpb.Bar // nil when there is none
+	bar            *mpb.Bar // nil without progress
 
 	start     time.Time
-	err       error // in writing answers
-	made      int
 	failures  map[string]int          // by kind
 	nodes     map[string]int          // by address
 	latencies *hdrhistogram.Histogram // of successful calls, in microseconds
@@ -39,16 +40,9 @@ type Report struct {
 // maxLatency is the longest that is told apart; longer ones count as this.
 const maxLatency = time.Hour
 
-// callFormat is the line of a call, which Add writes and Parse reads.
-const callFormat = "call=%d outcome=%q latency=%s node=%s trace=%s start=%s waited=%s"
-
-// startLayout is RFC 3339, to the millisecond.
-const startLayout = "2006-01-02T15:04:05.000Z07:00"
-
-// New returns a report of requests calls (0: without end). Answers go to
-// stdout, a line each. To stderr go a line per failed call, or per call if
-// verbose, and on a terminal a progress bar where there is more than one call
-// and no line for each.
+// New returns a report of requests calls (0: without end). Answers go to stdout, a line
+// each; to stderr go failures, or every call if verbose, a line each, and otherwise, if
+// it is a terminal and there are several calls, a progress bar.
 func New(requests int, verbose bool) *Report {
 	r := newReport(os.Stdout, os.Stderr, verbose)
 	if requests != 1 && !verbose && isTerminal(os.Stderr) {
@@ -57,12 +51,21 @@ func New(requests int, verbose bool) *Report {
 	return r
 }
 
+func newReport(answers, notes io.Writer, verbose bool) *Report {
+	return &Report{
+		answers: answers, notes: notes, verbose: verbose,
+		start:     time.Now(),
+		failures:  map[string]int{},
+		nodes:     map[string]int{},
+		latencies: hdrhistogram.New(1, maxLatency.Microseconds(), 3),
+	}
+}
+
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// showProgress draws a bar on stderr. What is written to that terminal
-// meanwhile goes through the bar's container, which puts it above the bar.
+// showProgress draws a bar on stderr. mpb puts above it what is written meanwhile.
 func (r *Report) showProgress(requests int) {
-	r.progress = mpb.New(mpb.WithOutput(os.Stderr), mpb.WithRefreshRate(100*time.Millisecond))
+	r.progress = mpb.New(mpb.WithOutput(os.Stderr))
 	r.notes = r.progress
 	if isTerminal(os.Stdout) {
 		r.answers = r.progress
@@ -77,48 +80,30 @@ func (r *Report) showProgress(requests int) {
 		mpb.AppendDecorators(decor.AverageSpeed(0, " %.0f a second "), decor.Elapsed(decor.ET_STYLE_GO)))
 }
 
-// hideProgress removes the bar, once what was written above it is on the
-// terminal.
-func (r *Report) hideProgress() {
-	r.bar.Abort(true)
-	r.progress.Wait()
-	r.bar, r.notes, r.answers = nil, os.Stderr, os.Stdout
-}
-
-func newReport(answers, notes io.Writer, verbose bool) *Report {
-	return &Report{
-		answers: answers, notes: notes, verbose: verbose,
-		start:     time.Now(),
-		failures:  map[string]int{},
-		nodes:     map[string]int{},
-		latencies: hdrhistogram.New(1, maxLatency.Microseconds(), 3),
-	}
-}
-
-// Add tells of one call. What a server and a registry said of it stays on its
-// line: what would end that is escaped.
+// Add tells of one call. What a server and a registry said is escaped, to stay on
+// its line.
 func (r *Report) Add(c calls.Result) {
-	c.Answer, c.Node = oneline.Escape(c.Answer), oneline.Escape(c.Node)
-	r.made++
-	if c.Node != "" {
-		r.nodes[c.Node]++
+	r.Made++
+	node := oneline.Escape(c.Node)
+	if node != "" {
+		r.nodes[node]++
 	}
 	outcome := "ok"
 	if c.Err != nil {
 		outcome = failure.Describe(c.Err)
+		r.Failed++
 		r.failures[failure.Kind(c.Err)]++
 	} else {
-		if _, err := fmt.Fprintln(r.answers, c.Answer); err != nil && r.err == nil {
-			r.err = fmt.Errorf("writing answers: %w", err)
+		if _, err := fmt.Fprintln(r.answers, oneline.Escape(c.Answer)); err != nil && r.Err == nil {
+			r.Err = fmt.Errorf("writing answers: %w", err)
 		}
 		_ = r.latencies.RecordValue(min(c.Latency, maxLatency).Microseconds())
 	}
-	switch {
-	case r.verbose:
-		fmt.Fprintf(r.notes, callFormat+"\n",
-			c.Number, outcome, c.Latency.Round(time.Microsecond), cmp.Or(c.Node, "none"), cmp.Or(c.Trace, "none"),
-			c.Start.UTC().Format(startLayout), c.Waited.Round(time.Microsecond))
-	case c.Err != nil:
+	if r.verbose {
+		fmt.Fprintf(r.notes, "call=%d outcome=%q latency=%s node=%s trace=%s start=%s waited=%s\n",
+			c.Number, outcome, c.Latency.Round(time.Microsecond), cmp.Or(node, "none"), cmp.Or(c.Trace, "none"),
+			c.Start.UTC().Format("2006-01-02T15:04:05.000Z"), c.Waited.Round(time.Microsecond))
+	} else if c.Err != nil {
 		fmt.Fprintf(r.notes, "client: call %d: %s\n", c.Number, outcome)
 	}
 	if r.bar != nil {
@@ -126,40 +111,29 @@ func (r *Report) Add(c calls.Result) {
 	}
 }
 
-// Err returns the first error in writing answers. What was not written is lost.
-func (r *Report) Err() error { return r.err }
-
-// Made returns how many calls were added.
-func (r *Report) Made() int { return r.made }
-
-// Failed returns how many of them failed.
-func (r *Report) Failed() int {
-	n := 0
-	for _, count := range r.failures {
-		n += count
-	}
-	return n
-}
-
-// Sum writes the summary: calls and their rate, failures by kind, latencies of
-// the calls that succeeded, and calls per node.
+// Sum ends the report with a summary.
 func (r *Report) Sum() {
 	if r.bar != nil {
-		r.hideProgress()
+		r.bar.Abort(true)
+		r.progress.Wait() // for what was written above the bar
+		r.notes = os.Stderr
 	}
 	took := time.Since(r.start)
-	fmt.Fprintf(r.notes, "calls      %d in %v, %.1f a second\n", r.made, took.Round(time.Millisecond), float64(r.made)/took.Seconds())
-	fmt.Fprintf(r.notes, "failed     %d\n", r.Failed())
-	for _, kind := range slices.Sorted(maps.Keys(r.failures)) {
-		fmt.Fprintf(r.notes, "  %-30s %d\n", kind, r.failures[kind])
-	}
+	fmt.Fprintf(r.notes, "calls      %d in %v, %.1f a second\n", r.Made, took.Round(time.Millisecond), float64(r.Made)/took.Seconds())
+	fmt.Fprintf(r.notes, "failed     %d\n", r.Failed)
+	r.count(r.failures)
 	if h := r.latencies; h.TotalCount() > 0 {
 		us := func(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
 		fmt.Fprintf(r.notes, "latency    p50 %v, p99 %v, max %v\n",
 			us(h.ValueAtQuantile(50)), us(h.ValueAtQuantile(99)), us(h.Max()))
 	}
 	fmt.Fprintf(r.notes, "nodes      %d\n", len(r.nodes))
-	for _, node := range slices.Sorted(maps.Keys(r.nodes)) {
-		fmt.Fprintf(r.notes, "  %-30s %d\n", node, r.nodes[node])
+	r.count(r.nodes)
+}
+
+// count writes how many calls there were of each.
+func (r *Report) count(counts map[string]int) {
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(r.notes, "  %-30s %d\n", name, counts[name])
 	}
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/gomicroexample/basis/client/report"
 	"github.com/gomicroexample/basis/internal/trace"
+	"github.com/gomicroexample/basis/internal/verbose"
 )
 
 // patience is how long conditions are waited for. A swarm takes longest: its
@@ -140,12 +140,12 @@ func nodes(ts *testscript.TestScript, neg bool, args []string) {
 
 // made returns the calls that the client has made, as the shell command in $LOG
 // tells. One that failed is the end.
-func made(ts *testscript.TestScript) []report.Call {
+func made(ts *testscript.TestScript) []verbose.Call {
 	log, err := exec.Command("sh", "-c", ts.Getenv("LOG")).CombinedOutput()
 	if err != nil {
 		ts.Fatalf("%s: %v\n%s", ts.Getenv("LOG"), err, log)
 	}
-	all, err := report.Parse(string(log))
+	all, err := verbose.Parse(string(log))
 	ts.Check(err)
 	for _, c := range all {
 		if c.Outcome != "ok" {
@@ -165,7 +165,7 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	before := len(made(ts))
-	var after []report.Call
+	var after []verbose.Call
 	until(ts, patience, func() error {
 		if after = made(ts); len(after) < before+n {
 			return fmt.Errorf("%d calls, not %d", len(after)-before, n)

@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/gomicroexample/basis/client/report"
 	"github.com/gomicroexample/basis/internal/trace"
+	"github.com/gomicroexample/basis/internal/verbose"
 )
 
 var (
@@ -133,11 +133,11 @@ func limiter(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	calls, err := report.Parse(notes)
+	calls, err := verbose.Parse(notes)
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(calls, func(a, b report.Call) int { return cmp.Compare(a.Latency, b.Latency) })
+	slices.SortFunc(calls, func(a, b verbose.Call) int { return cmp.Compare(a.Latency, b.Latency) })
 	if len(calls) != 3 {
 		return fmt.Errorf("%d calls, not 3", len(calls))
 	}
@@ -172,7 +172,7 @@ func breaker(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	calls, err := report.Parse(string(log))
+	calls, err := verbose.Parse(string(log))
 	if err != nil {
 		return err
 	}
@@ -181,9 +181,9 @@ func breaker(ctx context.Context, d *demo) error {
 
 // showRuns prints calls with the same outcome as one line, and checks that there
 // were all that was announced, and that refusals were fast.
-func showRuns(calls []report.Call) error {
+func showRuns(calls []verbose.Call) error {
 	for _, outcome := range []string{"hystrix: timeout", "hystrix: circuit open", "ok"} {
-		if !slices.ContainsFunc(calls, func(c report.Call) bool { return c.Outcome == outcome }) {
+		if !slices.ContainsFunc(calls, func(c verbose.Call) bool { return c.Outcome == outcome }) {
 			return fmt.Errorf("no call whose outcome is %q", outcome)
 		}
 	}
@@ -206,7 +206,7 @@ func tracing(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	calls, err := report.Parse(notes)
+	calls, err := verbose.Parse(notes)
 	if err != nil {
 		return err
 	}
