@@ -222,15 +222,15 @@ func authTLS(config *tls.Config) micro.Option {
 func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, name string) calls.Result {
 	span := t.StartSpan("call")
 	defer span.Finish()
-	ctx, called := nodes.Watch(opentracing.ContextWithSpan(ctx, span))
+	ctx, last := nodes.Watch(opentracing.ContextWithSpan(ctx, span))
 
 	req := &proto.Request{Name: name}
 	span.SetTag("req", oneline.Escape(req.GetName()))
 	start := time.Now()
 	rsp, err := basis.Hello(ctx, req)
-	r := calls.Result{Err: err, Start: start, Latency: time.Since(start), Node: called.Address()}
-	if r.Node != "" {
-		r.Waited = called.Time().Sub(start)
+	r := calls.Result{Err: err, Start: start, Latency: time.Since(start)}
+	if a := last.Load(); a != nil {
+		r.Node, r.Waited = a.Address, a.Sent.Sub(start)
 	}
 	if err != nil {
 		span.SetTag("err", err.Error())

@@ -32,11 +32,11 @@ func ExampleRandomStart() {
 	)
 	c = nodes.RandomStart(roundrobin.NewClientWrapper())(c)
 	for range 2 {
-		ctx, called := nodes.Watch(context.Background())
+		ctx, last := nodes.Watch(context.Background())
 		if err := c.Call(ctx, c.NewRequest("greeter", "Greeter.Hello", nil), nil); err != nil {
 			log.Fatal(err)
 		}
-		fmt.Println(called.Address())
+		fmt.Println(last.Load().Address)
 	}
 	// Unordered output:
 	// 192.0.2.1:8080

@@ -100,12 +100,11 @@ func TestWatchTellsWhichNodeWasCalled(t *testing.T) {
 	register(t, r, "1", "a")
 	c := newClient(r, func(string) {})
 
-	ctx, called := nodes.Watch(context.Background())
-	require.Empty(t, called.Address())
-	require.Zero(t, called.Time())
+	ctx, last := nodes.Watch(context.Background())
+	require.Nil(t, last.Load())
 	require.NoError(t, c.Call(ctx, c.NewRequest(service, "Basis.Hello", nil), nil))
-	require.Equal(t, "127.0.0.1:1", called.Address())
-	require.WithinDuration(t, time.Now(), called.Time(), time.Minute)
+	require.Equal(t, "127.0.0.1:1", last.Load().Address)
+	require.WithinDuration(t, time.Now(), last.Load().Sent, time.Minute)
 }
 
 func TestFindWaitsForANode(t *testing.T) {
