@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -44,26 +45,15 @@ import (
 const (
 	clientName  = "go.micro.client.basis"
 	serviceName = "go.micro.srv.basis"
+
+	findTimeout  = 700 * time.Millisecond // of each look for a node of the service
+	findInterval = 500 * time.Millisecond // between looks, for a client that waits
+	maxGrace     = 5 * time.Second        // for calls under way after an interrupt
+	retries      = 2                      // by default, at other nodes: of three, two may fail at once
 )
 
-// findTimeout is how long the client looks for a node of the service, unless it
-// is to wait for one.
-const findTimeout = 700 * time.Millisecond
-
-// findInterval is how often a client that waits looks again.
-const findInterval = 500 * time.Millisecond
-
-// maxGrace is how long, at most, an interrupted client waits for the calls that
-// are under way.
-const maxGrace = 5 * time.Second
-
-// retries is how often, by default, a call is tried again at another node. Of
-// three nodes, two may fail at once.
-const retries = 2
-
-// ballast is bytes that are never touched and so take no memory, but count when
-// the garbage collector asks whether the heap has doubled. Few calls double the
-// few MB that are live; with it the collector runs a fifth as often.
+// ballast is bytes that count when the garbage collector asks whether the few MB that
+// are live have doubled: it runs a fifth as often. Never touched, they take no memory.
 const ballast = 8 << 20
 
 func main() {
@@ -72,7 +62,7 @@ func main() {
 
 func run() int {
 	defer runtime.KeepAlive(make([]byte, ballast))
-	log.SetOutput(oneline.Writer{Writer: os.Stderr}) // go-micro's log and the tracer's go there too
+	log.SetOutput(oneline.Writer{Writer: os.Stderr}) // for go-micro and the tracer
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)   // a second interrupt ends the process
 	signal.Ignore(syscall.SIGPIPE) // "client | head": writing fails instead
@@ -92,10 +82,7 @@ func run() int {
 		micro.Flags(s.Flags()...),
 	)
 	cmdline.Parse(service, func() error {
-		if err := s.TLS.Check(service.Client().String()); err != nil {
-			return err
-		}
-		return s.Check()
+		return cmp.Or(s.TLS.Check(service.Client().String()), s.Check())
 	})
 	if err := consul.Err(service.Options().Registry); err != nil {
 		return fail(err)
@@ -134,23 +121,21 @@ func run() int {
 	if s.Requests != 1 {
 		r.Sum()
 	}
-	if err := r.Err; err != nil {
-		return fail(err)
-	}
-	if left > 0 {
+	switch {
+	case r.Err != nil:
+		return fail(r.Err)
+	case left > 0:
 		return fail(fmt.Errorf("interrupted with %d calls under way, after %d", left, r.Made))
-	}
-	if s.Requests > 0 && r.Made < s.Requests {
+	case r.Made < s.Requests:
 		return fail(fmt.Errorf("interrupted after %d of %d calls", r.Made, s.Requests))
-	}
-	if r.Failed > 0 {
+	case r.Failed > 0:
 		return 1
 	}
 	return 0
 }
 
-// find looks for a node of the service, and goes on looking for as long as wait,
-// whether there is no node or no registry yet.
+// find looks for a node of the service, for as long as wait if there is no node or no
+// registry yet.
 func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
 	for told := false; ; told = true {
@@ -171,10 +156,8 @@ func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 }
 
 // stack is what a call goes through, from the first to the last. The span covers
-// the limiter's wait and the breaker's refusals. The wait is over before the
-// breaker starts its clock or counts the call as under way. The node is chosen
-// last, for each attempt anew, from those that are connected and do not fail at
-// everything.
+// the limiter's wait and the breaker's refusals; the breaker neither times the wait
+// nor counts it as a call under way. The node is chosen last, for each attempt anew.
 func stack(t opentracing.Tracer, s settings.Settings, tlsConfig *tls.Config) []micro.Option {
 	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
 	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
@@ -183,9 +166,7 @@ func stack(t opentracing.Tracer, s settings.Settings, tlsConfig *tls.Config) []m
 	hystrix.DefaultVolumeThreshold = s.HystrixVolume
 	pool := conns.New(tlsConfig)
 	return []micro.Option{
-		atLeast(s.HystrixTimeout),
-		authTLS(tlsConfig),
-		func(o *micro.Options) { o.Client.Init(microclient.Retry(failure.Retry)) },
+		callOptions(s.HystrixTimeout, tlsConfig),
 		micro.WrapClient(
 			ocplugin.NewClientWrapper(t),
 			limiter.New(s.RateLimit),
@@ -197,38 +178,31 @@ func stack(t opentracing.Tracer, s settings.Settings, tlsConfig *tls.Config) []m
 	}
 }
 
-// atLeast raises the client's default request timeout to d. Otherwise it would
-// end calls that the breaker is to wait longer for.
-func atLeast(d time.Duration) micro.Option {
+// callOptions has the client try failed calls again, not end those that the breaker
+// waits for, and use TLS, unless config is nil, where it connects without the pool.
+func callOptions(timeout time.Duration, config *tls.Config) micro.Option {
 	return func(o *micro.Options) {
-		if t := o.Client.Options().CallOptions.RequestTimeout; t == microclient.DefaultRequestTimeout && t < d {
-			o.Client.Init(microclient.RequestTimeout(d))
+		opts := []microclient.Option{microclient.Retry(failure.Retry)}
+		if o.Client.Options().CallOptions.RequestTimeout == microclient.DefaultRequestTimeout {
+			opts = append(opts, microclient.RequestTimeout(max(timeout, microclient.DefaultRequestTimeout)))
 		}
-	}
-}
-
-// authTLS has go-micro's own connections, those that the pool does not make, use
-// TLS too. A nil config is none.
-func authTLS(config *tls.Config) micro.Option {
-	return func(o *micro.Options) {
 		if config != nil {
-			_ = o.Client.Init(grpcclient.AuthTLS(config)) // never fails
+			opts = append(opts, grpcclient.AuthTLS(config))
 		}
+		_ = o.Client.Init(opts...) // never fails
 	}
 }
 
-// hello makes one call, in a trace of its own: its root span is named call and
-// has the tags req and resp, or err and error.
+// hello makes one call, in a trace of its own.
 func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, name string) calls.Result {
 	span := t.StartSpan("call")
 	defer span.Finish()
 	ctx, last := nodes.Watch(opentracing.ContextWithSpan(ctx, span))
 
-	req := &proto.Request{Name: name}
-	span.SetTag("req", oneline.Escape(req.GetName()))
+	span.SetTag("req", oneline.Escape(name))
 	start := time.Now()
-	rsp, err := basis.Hello(ctx, req)
-	r := calls.Result{Err: err, Start: start, Latency: time.Since(start)}
+	rsp, err := basis.Hello(ctx, &proto.Request{Name: name})
+	r := calls.Result{Answer: rsp.GetMsg(), Err: err, Start: start, Latency: time.Since(start)}
 	if a := last.Load(); a != nil {
 		r.Node, r.Waited = a.Address, a.Sent.Sub(start)
 	}
@@ -236,8 +210,7 @@ func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, 
 		span.SetTag("err", err.Error())
 		ext.Error.Set(span, true)
 	} else {
-		span.SetTag("resp", oneline.Escape(rsp.GetMsg()))
-		r.Answer = rsp.GetMsg()
+		span.SetTag("resp", oneline.Escape(r.Answer))
 	}
 	if sc, ok := span.Context().(jaeger.SpanContext); ok {
 		r.Trace = sc.TraceID().String()
