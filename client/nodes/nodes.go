@@ -102,7 +102,7 @@ func (w *withOption) Call(ctx context.Context, req client.Request, rsp any, opts
 	return w.Client.Call(ctx, req, rsp, append(slices.Clip(opts), w.option)...)
 }
 
-// Attempt is one of a call's, at the node at Address (host:port).
+// Attempt is one attempt of a call, at the node at Address (host:port).
 type Attempt struct {
 	Address string
 	Sent    time.Time
