@@ -11,24 +11,22 @@ import (
 	"github.com/uber/jaeger-client-go/utils"
 )
 
-// resolveTimeout is how long newTransport waits for the name in an address. A
-// program that makes one call and exits should not lose its spans; one whose
-// name server is away should not stand still.
-const resolveTimeout = 200 * time.Millisecond
+const (
+	// resolveTimeout is how long newTransport waits for the name in an address:
+	// long enough for a program that makes one call and exits, and too short for
+	// anyone to notice that the name server is away.
+	resolveTimeout = 200 * time.Millisecond
+	// resolveInterval is how often the name is resolved anew: a Jaeger that was
+	// started late, or moved, gets spans within that time.
+	resolveInterval = 5 * time.Second
+	// closeTimeout is how long the end of a program waits for its last spans.
+	closeTimeout = time.Second
+)
 
-// resolveInterval is how often the name is resolved anew: a Jaeger that was
-// started after this program, or elsewhere, gets spans within that time.
-const resolveInterval = 5 * time.Second
-
-// closeTimeout is how long the end of a program waits for its last spans to be
-// sent. Sending a datagram takes no time; resolving a name may.
-const closeTimeout = time.Second
-
-// errResolving says why spans are dropped.
 var errResolving = errors.New("the name in Jaeger's address does not resolve yet")
 
-// transport is jaeger-client-go's, which resolves a name before it can be used,
-// and drops spans until it has.
+// transport is jaeger-client-go's. That resolves the name before it can be used, and
+// so is made in the background; spans are dropped until then.
 type transport struct {
 	udp atomic.Pointer[jaeger.Transport] // nil until the name is resolved
 }
