@@ -23,26 +23,30 @@ const MaxNameBytes = 256
 type Basis struct {
 	// ID names the service in errors, as in go.micro.srv.basis.
 	ID string
-	// Delay is how long each call takes; 0 is not at all. It stands for the
-	// work that a real service does.
+	// Delay is how long each call takes, in place of a real service's work.
 	Delay time.Duration
 }
 
 // Hello answers "Hello " and the name. A name that is empty or longer than
 // MaxNameBytes is a BadRequest (400), and so is one that is not UTF-8 or not on
 // one line: it would add lines, or escape codes, to whatever shows it. When the
-// caller's deadline passes, or the caller goes away, before the delay is over, it
-// stops waiting and returns a Timeout (408).
+// caller's deadline passes, or the caller goes away, before the delay is over, that
+// is a Timeout (408).
 //
 // It adds a span to the caller's trace, with the tags req and res, and error
 // when it fails.
 func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Response) (err error) {
 	log.Info("Yoooo! I received it")
 
-	span, ctx := startSpan(ctx, "Hello")
-	// Tags are strings, not messages: the reporter formats those later, in
-	// another goroutine, while they are being written to the wire. And to format
-	// a message costs more than to send it.
+	// The opentracing plugin's handler wrapper put the caller's span in ctx, and
+	// with it its tracer; without one, nothing is traced.
+	var tracer opentracing.Tracer = opentracing.NoopTracer{}
+	if parent := opentracing.SpanFromContext(ctx); parent != nil {
+		tracer = parent.Tracer()
+	}
+	span, ctx := opentracing.StartSpanFromContextWithTracer(ctx, tracer, "Hello")
+	// Tags are strings, not messages, which the reporter would format later, at more
+	// cost than sending them, and while they are being written to the wire.
 	span.SetTag("req", oneline.Escape(req.GetName()))
 	defer func() {
 		if err != nil {
@@ -55,8 +59,12 @@ func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Respon
 	if err := b.checkName(req.GetName()); err != nil {
 		return err
 	}
-	if err := b.work(ctx); err != nil {
-		return err
+	if b.Delay > 0 {
+		select {
+		case <-time.After(b.Delay):
+		case <-ctx.Done():
+			return errors.Timeout(b.ID, "stopped before the delay of %v was over: %v", b.Delay, ctx.Err())
+		}
 	}
 	rsp.Msg = "Hello " + req.GetName()
 	return nil
@@ -64,44 +72,16 @@ func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Respon
 
 // checkName returns a BadRequest if name is not one that can be greeted.
 func (b *Basis) checkName(name string) error {
-	if name == "" {
+	switch breaks := strings.IndexFunc(name, oneline.Breaks); {
+	case name == "":
 		return errors.BadRequest(b.ID, "name is empty; want 1 to %d bytes", MaxNameBytes)
-	}
-	if n := len(name); n > MaxNameBytes {
-		return errors.BadRequest(b.ID, "name is %d bytes; want 1 to %d", n, MaxNameBytes)
-	}
-	if !utf8.ValidString(name) {
+	case len(name) > MaxNameBytes:
+		return errors.BadRequest(b.ID, "name is %d bytes; want 1 to %d", len(name), MaxNameBytes)
+	case !utf8.ValidString(name):
 		return errors.BadRequest(b.ID, "name is not UTF-8")
-	}
-	if i := strings.IndexFunc(name, oneline.Breaks); i >= 0 {
-		r, _ := utf8.DecodeRuneInString(name[i:])
+	case breaks >= 0:
+		r, _ := utf8.DecodeRuneInString(name[breaks:])
 		return errors.BadRequest(b.ID, "name has the control character %U; want text on one line", r)
 	}
 	return nil
-}
-
-// work takes as long as the delay, or as long as the caller waits.
-func (b *Basis) work(ctx context.Context) error {
-	if b.Delay <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(b.Delay)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return errors.Timeout(b.ID, "stopped before the delay of %v was over: %v", b.Delay, ctx.Err())
-	}
-}
-
-// startSpan starts a child of the span in ctx, on that span's own tracer, so
-// that the handler needs no tracer of its own. The opentracing plugin's handler
-// wrapper put that span there; without one, nothing is traced.
-func startSpan(ctx context.Context, name string) (opentracing.Span, context.Context) {
-	parent := opentracing.SpanFromContext(ctx)
-	if parent == nil {
-		return opentracing.NoopTracer{}.StartSpan(name), ctx
-	}
-	return opentracing.StartSpanFromContextWithTracer(ctx, parent.Tracer(), name)
 }

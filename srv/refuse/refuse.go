@@ -17,28 +17,30 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// id is what go-micro's servers call themselves in errors of their own.
-const id = "go.micro.server"
-
 // Malformed is an interceptor for go-micro's gRPC server, which serves each call
 // as a stream. A call that is not well formed fails with a go-micro error:
 //
-//   - 400 for a message that is not a request, or none, which would else be the
-//     server's fault (Internal, or EOF), and for timeout metadata that is no
-//     number of nanoseconds, which would be ignored
-//   - 408 for timeout metadata of 0 or less: the caller does not wait any more
-//   - 415 for x-content-type metadata that go-micro has no codec for, which it
-//     answers with 500
-//   - 501 for an unknown service or method, of which go-micro prints what it has
-//     in memory
+//   - 400 (InvalidArgument) for a message that is not a request, or none, else
+//     the server's fault, and for timeout metadata that is no number of
+//     nanoseconds, else ignored
+//   - 408 (DeadlineExceeded) for timeout metadata of 0 or less
+//   - 415 (InvalidArgument) for x-content-type metadata that go-micro has no codec
+//     for, else a 500
+//   - 501 (Unimplemented) for an unknown service or method, of which go-micro
+//     prints what it has in memory
 //
-// In gRPC's own codes these are InvalidArgument, DeadlineExceeded, InvalidArgument
-// and Unimplemented. What is wrong below that gRPC tells itself, such as a message
-// that is too large (ResourceExhausted).
+// What is wrong below that, such as a message that is too large, gRPC itself tells.
 func Malformed(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	md := func(key string) []string { return metadata.ValueFromIncomingContext(stream.Context(), key) }
-	if err := checkTimeout(md("timeout")); err != nil {
-		return err
+	if values := md("timeout"); len(values) > 0 {
+		text := strings.Join(values, ", ") // as go-micro does
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return refusal(codes.InvalidArgument, 400, "timeout metadata is %.100q; want nanoseconds, as in 5000000000", text)
+		}
+		if n <= 0 {
+			return refusal(codes.DeadlineExceeded, 408, "timeout metadata is %d; the time for this call is over", n)
+		}
 	}
 	err := handler(srv, requests{stream, codec(md("content-type"))})
 	s, ok := status.FromError(err)
@@ -52,38 +54,20 @@ func Malformed(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, h
 	return err
 }
 
-// checkTimeout returns an error if timeout, the metadata of that name, is there
-// and is not a duration that has yet to pass.
-func checkTimeout(timeout []string) error {
-	if len(timeout) == 0 {
-		return nil
-	}
-	text := strings.Join(timeout, ", ") // as go-micro does
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return refusal(codes.InvalidArgument, 400, "timeout metadata is %.100q; want nanoseconds, as in 5000000000", text)
-	}
-	if n <= 0 {
-		return refusal(codes.DeadlineExceeded, 408, "timeout metadata is %d; the time for this call is over", n)
-	}
-	return nil
-}
-
-// requests is a call's stream.
+// requests is a call's stream. It decodes messages itself: gRPC would have
+// answered by the time that it returns an error.
 type requests struct {
 	grpc.ServerStream
 	codec encoding.Codec
 }
 
-// RecvMsg reads m and tells what is wrong with it. It decodes the message itself:
-// gRPC would have answered by the time that it returns an error.
 func (r requests) RecvMsg(m any) error {
 	var frame bytes.Frame // go-micro's codecs leave what is in one as it is
-	switch err := r.ServerStream.RecvMsg(&frame); err {
-	case nil:
-	case io.EOF:
+	err := r.ServerStream.RecvMsg(&frame)
+	if err == io.EOF {
 		return refusal(codes.InvalidArgument, 400, "no message")
-	default:
+	}
+	if err != nil {
 		return err
 	}
 	if err := r.codec.Unmarshal(frame.Data, m); err != nil {
@@ -96,12 +80,14 @@ func (r requests) RecvMsg(m any) error {
 // "application/grpc+", and proto without any or for one that it does not know.
 func codec(contentType []string) encoding.Codec {
 	name := strings.TrimLeft(strings.TrimPrefix(strings.Join(contentType, ""), "application/grpc"), "+;")
-	if c := encoding.GetCodec(strings.ToLower(name)); c != nil {
+	if c := encoding.GetCodec(name); c != nil {
 		return c
 	}
 	return encoding.GetCodec("proto")
 }
 
+// refusal returns an error with a go-micro error for its message, from what
+// go-micro's servers call themselves.
 func refusal(code codes.Code, httpStatus int32, format string, a ...any) error {
-	return status.Error(code, errors.New(id, fmt.Sprintf(format, a...), httpStatus).Error())
+	return status.Error(code, errors.New("go.micro.server", fmt.Sprintf(format, a...), httpStatus).Error())
 }
