@@ -36,15 +36,18 @@ import (
 )
 
 // ballast is bytes that are never touched and so take no memory, but count when
-// the garbage collector asks whether the heap has doubled. Few calls double the
-// few MB that are live; with it the collector runs a fifth as often.
+// the garbage collector asks whether the heap, of a few MB, has doubled. With it
+// the collector runs a fifth as often.
 const ballast = 8 << 20
 
 func main() {
-	os.Exit(run())
+	if err := run(); err != nil {
+		fmt.Fprintf(os.Stderr, "srv: %s\n", oneline.Escape(err.Error()))
+		os.Exit(1)
+	}
 }
 
-func run() int {
+func run() error {
 	var (
 		delay         time.Duration
 		jaegerAddress string
@@ -53,13 +56,11 @@ func run() int {
 	defer runtime.KeepAlive(make([]byte, ballast))
 	stdlog.SetOutput(oneline.Writer{Writer: os.Stderr}) // go-micro's log and the tracer's go there too
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	// A second signal ends the process at once, whatever it is waiting for.
-	forget := context.AfterFunc(ctx, func() {
-		signal.Reset(syscall.SIGINT, syscall.SIGTERM) // stop is not enough: go-micro's Run has them too
+	context.AfterFunc(ctx, func() {
+		stop()
+		signal.Reset(syscall.SIGINT, syscall.SIGTERM) // go-micro's Run has them too
 		log.Info("Stopping; a second signal ends it at once")
 	})
-	defer forget() // a start that fails is not a signal
 
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
@@ -93,13 +94,13 @@ func run() int {
 		}
 		return tracer.CheckAddress(jaegerAddress)
 	})
-	if err := consul.Err(service.Options().Registry); err != nil {
-		return fail(err)
+	name, registry := service.Server().Options().Name, service.Options().Registry
+	if err := consul.Err(registry); err != nil {
+		return err
 	}
-	name := service.Server().Options().Name
 	tlsConfig, err := tlsFiles.Config(name)
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	if tlsConfig != nil {
 		_ = service.Server().Init(grpcserver.AuthTLS(tlsConfig)) // never fails
@@ -107,27 +108,23 @@ func run() int {
 
 	t, closer, err := tracer.NewTracer(name, jaegerAddress)
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	defer closer.Close() // sends the last spans
-	service.Init(micro.WrapHandler(ocplugin.NewHandlerWrapper(t)))
+	service.Init(
+		micro.WrapHandler(ocplugin.NewHandlerWrapper(t)),
+		micro.Registry(registration.Keep(
+			advertise.Registry(registry, consul.Address(registry), service.Server().Options()),
+			func(err error) error { return consul.Explain(registry, err) },
+		)),
+	)
 
-	registry := service.Options().Registry
-	service.Init(micro.Registry(registration.Keep(
-		advertise.Registry(registry, consul.Address(registry), service.Server().Options()),
-		func(err error) error { return consul.Explain(registry, err) },
-	)))
-
-	basis := &handler.Basis{ID: name, Delay: delay}
-	if err := proto.RegisterBasisHandler(service.Server(), basis); err != nil {
-		return fail(err)
+	if err := proto.RegisterBasisHandler(service.Server(), &handler.Basis{ID: name, Delay: delay}); err != nil {
+		return err
 	}
-	// Run returns after SIGINT or SIGTERM, when the node has left the registry
-	// and the calls in flight are answered.
-	if err := service.Run(); err != nil {
-		return fail(err)
-	}
-	return 0
+	// Run returns after a signal, when the node has left the registry and the
+	// calls in flight are answered.
+	return service.Run()
 }
 
 // limits are what one caller can make the server hold, and wait for. gRPC's own
@@ -138,21 +135,16 @@ func limits() []server.Option {
 		// longer ones what it wants; gRPC's limit is 4 MB.
 		grpcserver.MaxMsgSize(64 << 10),
 		grpcserver.Options(
-			// Metadata has a few short values. gRPC's limit is 16 MB, for now: 8 KB
-			// is to be its next.
+			// Of a call's metadata, a few short values. gRPC's limit is 16 MB.
 			grpc.MaxHeaderListSize(8<<10),
-			// Calls under way on one connection; others wait at the caller. A
-			// caller that never reads gets no further either. gRPC has no limit.
+			// Calls under way on one connection; others wait at the caller.
 			grpc.MaxConcurrentStreams(500),
-			// What a caller may have sent of one call that is not read yet. gRPC
-			// begins with 64 KB too, and goes up to 16 MB.
+			// Bytes of one call that are not read yet. gRPC goes from this up to 16 MB.
 			grpc.StaticStreamWindowSize(64<<10),
-			// A new connection that does not speak HTTP/2 by then is closed. gRPC
-			// waits for 2 minutes.
+			// A new connection has to speak HTTP/2 by then. gRPC waits for 2 minutes.
 			grpc.ConnectionTimeout(5*time.Second),
-			// After Time without a word from a caller it is asked whether it is
-			// still there. One that neither answers nor takes answers for Timeout
-			// is cut off. gRPC asks after 2 hours.
+			// A silent caller is asked after Time, not 2 hours, whether it is there,
+			// and cut off if it neither answers nor takes answers for Timeout.
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
 			grpc.StreamInterceptor(refuse.Malformed),
 			// Goroutines that serve one call after another: their stacks have grown.
@@ -160,9 +152,4 @@ func limits() []server.Option {
 			grpc.NumStreamWorkers(64),
 		),
 	}
-}
-
-func fail(err error) int {
-	fmt.Fprintf(os.Stderr, "srv: %s\n", oneline.Escape(err.Error()))
-	return 1
 }

@@ -19,29 +19,23 @@ import (
 // jaeger-client-go: compact Thrift over UDP.
 const DefaultAddress = "localhost:6831"
 
-// queueSize is how many finished spans may wait to be sent. The library's 100
-// overflows when a few callers finish together, and what overflows is lost.
-const queueSize = 10_000
+// How many finished spans may wait to be sent. The library's 100 overflows, which
+// loses spans, when a few callers finish together; the most is for slips of the
+// finger, and keeps them from taking all memory.
+const (
+	queueSize    = 10_000
+	maxQueueSize = 10_000_000
+)
 
-// maxQueueSize keeps a slip of the finger from taking all memory.
-const maxQueueSize = 10_000_000
-
-// NewTracer returns a tracer that reports the spans of service to the Jaeger
-// at addr, a host:port that takes compact Thrift over UDP (DefaultAddress for
-// one on this machine). Every span is sampled, and finished spans are sent at
-// least once a second. Closing the io.Closer sends what is left, within a second.
+// NewTracer returns a tracer that reports the spans of service to the Jaeger at
+// addr, as CheckAddress wants it. Every span is sampled, and finished spans are
+// sent at least once a second. Closing the io.Closer sends what is left, within a
+// second.
 //
-// The standard variables of jaeger-client-go override these settings, among
-// them JAEGER_SAMPLER_TYPE and JAEGER_SAMPLER_PARAM, JAEGER_TAGS,
-// JAEGER_REPORTER_LOG_SPANS (each finished span is also logged),
-// JAEGER_REPORTER_FLUSH_INTERVAL and JAEGER_DISABLED; their list is at
-// https://github.com/jaegertracing/jaeger-client-go#environment-variables.
-// JAEGER_AGENT_HOST and JAEGER_AGENT_PORT do not count: addr says where.
-//
-// An address that is not host:port and a variable that cannot be parsed are
-// errors. A Jaeger that is not there is not: spans are dropped, which is
-// logged at most once a minute, and neither NewTracer nor a call waits for it or
-// for its name to resolve.
+// The variables of jaeger-client-go override these settings, but for addr:
+// https://github.com/jaegertracing/jaeger-client-go#environment-variables. One
+// that cannot be parsed is an error. A Jaeger that is not there is not: spans are
+// dropped, and neither NewTracer nor a call waits for it or for its name.
 func NewTracer(service, addr string) (t opentracing.Tracer, closer io.Closer, err error) {
 	if err := CheckAddress(addr); err != nil {
 		return nil, nil, err
@@ -52,19 +46,12 @@ func NewTracer(service, addr string) (t opentracing.Tracer, closer io.Closer, er
 			err = fmt.Errorf("settings from JAEGER_ variables: %v; check JAEGER_TAGS, which takes key=value,key=value", p)
 		}
 	}()
-	settings := jaegercfg.Configuration{
+	cfg := &jaegercfg.Configuration{
 		ServiceName: service,
-		Sampler: &jaegercfg.SamplerConfig{
-			Type:  jaeger.SamplerTypeConst,
-			Param: 1,
-		},
-		Reporter: &jaegercfg.ReporterConfig{
-			BufferFlushInterval: time.Second,
-			QueueSize:           queueSize,
-		},
+		Sampler:     &jaegercfg.SamplerConfig{Type: jaeger.SamplerTypeConst, Param: 1},
+		Reporter:    &jaegercfg.ReporterConfig{BufferFlushInterval: time.Second, QueueSize: queueSize},
 	}
-	cfg, err := settings.FromEnv()
-	if err != nil {
+	if cfg, err = cfg.FromEnv(); err != nil {
 		return nil, nil, fmt.Errorf("settings from JAEGER_ variables: %w", err)
 	}
 	if n := cfg.Reporter.QueueSize; n > maxQueueSize {
@@ -82,8 +69,8 @@ func NewTracer(service, addr string) (t opentracing.Tracer, closer io.Closer, er
 	return t, closing{closer}, nil
 }
 
-// newReporter returns a reporter that sends spans to addr, and logs them too if
-// cfg says so.
+// newReporter returns the library's reporter, but for the transport: the
+// library's waits until addr resolves.
 func newReporter(cfg *jaegercfg.ReporterConfig, addr string, logger jaeger.Logger) jaeger.Reporter {
 	reporter := jaeger.NewRemoteReporter(
 		newTransport(addr, logger),
@@ -97,9 +84,8 @@ func newReporter(cfg *jaegercfg.ReporterConfig, addr string, logger jaeger.Logge
 	return reporter
 }
 
-// CheckAddress returns an error if addr is not host:port with a numeric port.
-// Whether the host resolves is not asked: a Jaeger may come up after those who
-// send it spans.
+// CheckAddress returns an error if addr is not host:port with a numeric port. The
+// host is not looked up: a Jaeger may come up after those who send it spans.
 func CheckAddress(addr string) error {
 	if err := hostport.Check(addr); err != nil {
 		return fmt.Errorf("address of Jaeger %q: %w; want host:port, as in %s", addr, err, DefaultAddress)
@@ -107,8 +93,8 @@ func CheckAddress(addr string) error {
 	return nil
 }
 
-// logger passes the library's messages to the standard logger. A Jaeger that
-// is down makes an error of every flush; one a minute is enough to know.
+// logger passes the library's messages to the standard logger, of errors one a
+// minute: a Jaeger that is down makes one of every flush.
 type logger struct {
 	mu   sync.Mutex
 	next time.Time // when the next error may be logged
@@ -117,16 +103,14 @@ type logger struct {
 func (l *logger) Error(msg string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := time.Now()
-	if now.Before(l.next) {
-		return
+	if now := time.Now(); now.After(l.next) {
+		l.next = now.Add(time.Minute)
+		log.Printf("jaeger: %s (spans may be lost; not logged again for a minute)", msg)
 	}
-	l.next = now.Add(time.Minute)
-	log.Printf("jaeger: %s (spans may be lost; not logged again for a minute)", msg)
 }
 
-// Debugf drops what is said of every flush. Without it the library says that
-// it has nowhere to say that.
+// Debugf drops what is said of every flush. Without it the library logs that it
+// cannot say that.
 func (l *logger) Debugf(string, ...any) {}
 
 func (l *logger) Infof(msg string, args ...any) {
