@@ -39,50 +39,43 @@ Options (each can also be set by the variable in brackets):
 `
 
 // Parse calls service.Init, which reads the flags of go-micro and those given
-// with micro.Flags from os.Args and the environment, where a variable that is
-// empty counts as not set. It then asks check whether their values make sense.
-// Bad usage ends the process with status 2, and --help with status 0.
+// with micro.Flags from os.Args and the environment, where an empty variable counts
+// as not set. It then asks check whether their values make sense. Bad usage ends
+// the process with status 2, and --help with status 0.
 //
 // What service was built with by micro.Name, micro.RegisterTTL,
 // micro.RegisterInterval, micro.Registry and micro.Broker, and how often its
-// client tries again, holds unless a flag says otherwise, also where --server
-// or --client put another implementation in place of the one that was given
-// these options.
-//
-// Wrappers are different: --client replaces a client with all its wrappers, so
+// client tries again, holds unless a flag says otherwise, also for what --server
+// or --client put in place of its own server or client. Wrappers are lost then, so
 // they belong in a second service.Init, after Parse.
 func Parse(service micro.Service, check func() error) {
 	app := service.Options().Cmd.App()
 	own := app.Flags[len(cmd.DefaultFlags):]
 	app.Flags = slices.Concat(own, withDefaults(cmd.DefaultFlags, service))
-	for _, f := range app.Flags {
-		unsetIfEmpty(f)
-	}
+	unsetEmpty()
 	repair()
 
 	prefix := stderr(app.Name + ": ")
-	fail := func(err error) error {
-		fmt.Fprintf(prefix, "%v (see \"%s --help\")\n", err, app.Name)
-		os.Exit(exitUsage)
-		return nil
+	failIf := func(err error) {
+		if err != nil {
+			fmt.Fprintf(prefix, "%v (see \"%s --help\")\n", err, app.Name)
+			os.Exit(exitUsage)
+		}
 	}
 	cli.AppHelpTemplate = help
-	// go-micro prints its help page and exits with 0 when a flag is wrong.
-	app.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return fail(err) }
+	// An error returned to go-micro has it print its help page and exit with 0.
+	app.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
+		failIf(err)
+		return nil
+	}
 	// The only error left to the library is a variable that cannot be parsed.
 	app.ErrWriter = prefix
 	cli.OsExiter = func(int) { os.Exit(exitUsage) }
 	apply := app.Before
 	app.Before = func(ctx *cli.Context) error {
-		for _, step := range []func() error{
-			func() error { return checkMicro(ctx) },
-			func() error { return apply(ctx) },
-			check,
-		} {
-			if err := step(); err != nil {
-				return fail(err)
-			}
-		}
+		failIf(checkMicro(ctx))
+		failIf(apply(ctx))
+		failIf(check())
 		return nil
 	}
 
@@ -107,8 +100,8 @@ func NewBroker(opts ...broker.Option) broker.Broker {
 	return memory.NewBroker(append([]broker.Option{withContext}, opts...)...)
 }
 
-// JaegerAddress is the flag for where spans are sent. Its value, which is put
-// into destination, is for tracer.CheckAddress to check.
+// JaegerAddress is the flag for where spans are sent, which tracer.CheckAddress
+// checks.
 func JaegerAddress(destination *string) cli.Flag {
 	return cli.StringFlag{
 		Name: "jaeger_address", EnvVar: "JAEGER_ADDRESS", Value: tracer.DefaultAddress, Destination: destination,
@@ -119,8 +112,8 @@ func JaegerAddress(destination *string) cli.Flag {
 // repair makes what flags choose work as what is there without them does.
 func repair() {
 	cmd.DefaultBrokers["memory"] = NewBroker
-	// The RPC server answers the calls that it has before it stops if it is told
-	// to, which it has to be when it is made.
+	// The RPC server only answers the calls that it has before it stops if it is
+	// told to when it is made.
 	for name, newServer := range cmd.DefaultServers {
 		cmd.DefaultServers[name] = func(opts ...server.Option) server.Server {
 			return newServer(append([]server.Option{server.Wait(nil)}, opts...)...)
@@ -128,30 +121,17 @@ func repair() {
 	}
 }
 
-// unsetIfEmpty removes a flag's variable from the environment if it is empty, as
-// "${VARIABLE:-}" in a compose file makes it. The library would take it for the
-// value.
-func unsetIfEmpty(f cli.Flag) {
-	var variable string
-	switch f := f.(type) {
-	case cli.StringFlag:
-		variable = f.EnvVar
-	case cli.StringSliceFlag:
-		variable = f.EnvVar
-	case cli.IntFlag:
-		variable = f.EnvVar
-	case cli.DurationFlag:
-		variable = f.EnvVar
-	case cli.BoolFlag:
-		variable = f.EnvVar
-	}
-	if v, ok := os.LookupEnv(variable); ok && v == "" {
-		os.Unsetenv(variable)
+// unsetEmpty removes empty variables from the environment, such as "${VARIABLE:-}"
+// in a compose file makes. The library would take them for values.
+func unsetEmpty() {
+	for _, variable := range os.Environ() {
+		if name, value, _ := strings.Cut(variable, "="); value == "" {
+			os.Unsetenv(name)
+		}
 	}
 }
 
-// withDefaults returns flags with what service was built with as their
-// defaults.
+// withDefaults returns flags with what service was built with as their defaults.
 func withDefaults(flags []cli.Flag, service micro.Service) []cli.Flag {
 	server := service.Server().Options()
 	texts := map[string]string{
@@ -170,15 +150,11 @@ func withDefaults(flags []cli.Flag, service micro.Service) []cli.Flag {
 	for i, f := range flags {
 		switch f := f.(type) {
 		case cli.StringFlag:
-			if v, ok := texts[f.Name]; ok {
-				f.Value = v
-				flags[i] = f
-			}
+			f.Value = texts[f.Name] // go-micro has no defaults for the others
+			flags[i] = f
 		case cli.IntFlag:
-			if v, ok := numbers[f.Name]; ok {
-				f.Value = v
-				flags[i] = f
-			}
+			f.Value = numbers[f.Name]
+			flags[i] = f
 		}
 	}
 	return flags
@@ -193,9 +169,9 @@ func checkMicro(ctx *cli.Context) error {
 		flag  string
 		names []string
 	}{
-		{"server", names(cmd.DefaultServers)},
-		{"client", names(cmd.DefaultClients)},
-		{"registry", names(cmd.DefaultRegistries)},
+		{"server", slices.Sorted(maps.Keys(cmd.DefaultServers))},
+		{"client", slices.Sorted(maps.Keys(cmd.DefaultClients))},
+		{"registry", slices.Sorted(maps.Keys(cmd.DefaultRegistries))},
 	} {
 		if name := ctx.String(choice.flag); name != "" && !slices.Contains(choice.names, name) {
 			return fmt.Errorf("unknown %s %q; one of %s", choice.flag, name, strings.Join(choice.names, ", "))
@@ -224,8 +200,4 @@ func checkMicro(ctx *cli.Context) error {
 		}
 	}
 	return nil
-}
-
-func names[V any](m map[string]V) []string {
-	return slices.Sorted(maps.Keys(m))
 }

@@ -40,9 +40,8 @@ func (f *Files) Flags() []cli.Flag {
 	}
 }
 
-// Check returns an error unless all files are given or none. Those of go-micro's
-// servers and clients that are not gRPC's would ignore them, so implementation,
-// the one in use, has to be "grpc". The files are for Config to read.
+// Check returns an error unless all files are given or none. implementation, of
+// the server or client in use, has to be "grpc": others would ignore them.
 func (f *Files) Check(implementation string) error {
 	var given, missing []string
 	for _, file := range []struct{ flag, path string }{
@@ -69,12 +68,12 @@ func (f *Files) Check(implementation string) error {
 	return nil
 }
 
-// Config reads the files. What it returns is for either side: TLS 1.2 or later,
-// both sides show a certificate that one of the CAs signed. A client also wants
-// the server's to be for serverName, a DNS name. Without files it returns nil.
+// Config reads the files, once, for either side: TLS 1.2 or later, and both show a
+// certificate that one of the CAs signed, the server one for serverName, a DNS
+// name. Without files it returns nil.
 //
 // A file that cannot be used is an error that names it; so is a certificate
-// that has expired or is not valid yet. Later changes to the files do not count.
+// that has expired or is not valid yet.
 func (f *Files) Config(serverName string) (*tls.Config, error) {
 	if f.Cert == "" {
 		return nil, nil
@@ -103,20 +102,13 @@ func (f *Files) Config(serverName string) (*tls.Config, error) {
 // readCAs returns the certificates in the file at path. While CAs are being
 // replaced, old ones among them may have expired, but not all.
 func readCAs(path string) (*x509.CertPool, error) {
-	rest, err := os.ReadFile(path)
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	pool := x509.NewCertPool()
+	pool, valid := x509.NewCertPool(), false
 	wrong := errors.New("no certificate in it; want PEM")
-	for valid := false; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			if valid {
-				return pool, nil
-			}
-			return nil, wrong
-		}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
@@ -125,12 +117,13 @@ func readCAs(path string) (*x509.CertPool, error) {
 			return nil, err
 		}
 		pool.AddCert(ca)
-		if err := checkTime(ca); err != nil {
-			wrong = err
-		} else {
-			valid = true
-		}
+		wrong = checkTime(ca)
+		valid = valid || wrong == nil
 	}
+	if !valid {
+		return nil, wrong
+	}
+	return pool, nil
 }
 
 func checkTime(c *x509.Certificate) error {
