@@ -17,9 +17,10 @@ import (
 	"github.com/micro/go-micro/util/log"
 )
 
-// Registry returns r, made to register nodes under the address that Host returns
-// for registryAddr, unless opts, the server's, name one to advertise or to listen
-// on. It is looked up at each registration: a new network needs no restart.
+// Registry returns r, made to register nodes under the local address that packets
+// to registryAddr (host:port) leave from, unless opts, the server's, name one to
+// advertise or to listen on. It is looked up at each registration: a new network
+// needs no restart.
 func Registry(r registry.Registry, registryAddr string, opts server.Options) registry.Registry {
 	host, _, _ := net.SplitHostPort(cmp.Or(opts.Advertise, opts.Address))
 	chosen := host != "" && !net.ParseIP(host).IsUnspecified()
@@ -41,7 +42,7 @@ func (a *advertised) Register(s *registry.Service, opts ...registry.RegisterOpti
 			return fmt.Errorf("address of node %s: %w", node.Id, err)
 		}
 		if !a.chosen {
-			host = Host(a.registryAddr)
+			host = localIP(a.registryAddr)
 		}
 		if a.String() == "mdns" && strings.Contains(host, ":") {
 			return fmt.Errorf("cannot register %s: go-micro's mDNS registry carries IPv4 addresses only; name one with --server_advertise, or use Consul", host)
@@ -55,10 +56,10 @@ func (a *advertised) Register(s *registry.Service, opts ...registry.RegisterOpti
 	return a.Registry.Register(moved, opts...)
 }
 
-// Host returns the local IP address that packets to registryAddr (host:port)
-// leave from. Where that is none that other hosts can dial, as with a registry on
-// this machine, it is the default route's; without one, 127.0.0.1.
-func Host(registryAddr string) string {
+// localIP returns the address that packets to registryAddr leave from. Where other
+// hosts cannot dial it, as with a registry on this machine, it is the default
+// route's; without one, 127.0.0.1.
+func localIP(registryAddr string) string {
 	for _, addr := range []string{
 		registryAddr,
 		// Elsewhere: reserved for documentation (RFC 5737 and RFC 3849).

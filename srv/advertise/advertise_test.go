@@ -1,4 +1,4 @@
-package advertise_test
+package advertise
 
 import (
 	"net"
@@ -9,8 +9,6 @@ import (
 	"github.com/micro/go-micro/registry/memory"
 	"github.com/micro/go-micro/server"
 	"github.com/stretchr/testify/require"
-
-	"github.com/gomicroexample/basis/srv/advertise"
 )
 
 // Without a route to elsewhere, as in a sandbox, all that is left is loopback.
@@ -24,9 +22,9 @@ func hasDefaultRoute() bool {
 	return false
 }
 
-func TestHost(t *testing.T) {
+func TestLocalIP(t *testing.T) {
 	for _, registryAddr := range []string{"127.0.0.1:8500", "[::1]:8500", "", "no.such.host.invalid:8500"} {
-		host := net.ParseIP(advertise.Host(registryAddr))
+		host := net.ParseIP(localIP(registryAddr))
 		require.NotNil(t, host, registryAddr)
 		require.False(t, host.IsUnspecified(), registryAddr)
 		require.False(t, host.IsLinkLocalUnicast(), registryAddr)
@@ -45,7 +43,7 @@ func registered(t *testing.T, opts server.Options, guess string) string {
 	inner := memory.NewRegistry()
 	node := &registry.Node{Id: "svc-1", Address: guess}
 	service := &registry.Service{Name: "svc", Version: "1", Nodes: []*registry.Node{node}}
-	require.NoError(t, advertise.Registry(inner, "127.0.0.1:8500", opts).Register(service))
+	require.NoError(t, Registry(inner, "127.0.0.1:8500", opts).Register(service))
 	require.Equal(t, guess, node.Address, "the caller's own node is left alone")
 	got, err := inner.GetService("svc")
 	require.NoError(t, err)
@@ -53,7 +51,7 @@ func registered(t *testing.T, opts server.Options, guess string) string {
 }
 
 func TestAddressesThatAreNotChosenAreReplaced(t *testing.T) {
-	want := net.JoinHostPort(advertise.Host("127.0.0.1:8500"), "4711")
+	want := net.JoinHostPort(localIP("127.0.0.1:8500"), "4711")
 	for _, opts := range []server.Options{
 		{Address: ":0"},
 		{Address: ":4711"},
@@ -84,9 +82,9 @@ func TestWhatCannotBeRegistered(t *testing.T) {
 	service := func(address string) *registry.Service {
 		return &registry.Service{Name: "svc", Nodes: []*registry.Node{{Id: "svc-1", Address: address}}}
 	}
-	r := advertise.Registry(memory.NewRegistry(), "", server.Options{Address: ":0"})
+	r := Registry(memory.NewRegistry(), "", server.Options{Address: ":0"})
 	require.ErrorContains(t, r.Register(service("nonsense")), "address of node svc-1")
 
-	r = advertise.Registry(mdns.NewRegistry(), "", server.Options{Address: "[fd00::2]:0"})
+	r = Registry(mdns.NewRegistry(), "", server.Options{Address: "[fd00::2]:0"})
 	require.ErrorContains(t, r.Register(service("[fd00::2]:4711")), "IPv4 addresses only")
 }
