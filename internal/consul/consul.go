@@ -26,12 +26,12 @@ var ErrDenied = errors.New("permission denied")
 
 // NewRegistry returns go-micro's Consul registry for the agent that
 // CONSUL_HTTP_ADDR (DefaultAddress without it) or, later, --registry_address
-// names, with the settings of Consul's other CONSUL_ variables. Nothing is sent,
-// and nothing is said of wrong settings, before the registry is used: see Err.
+// names, with the settings of Consul's other CONSUL_ variables. Err tells what is
+// wrong with them.
 //
 // Where Consul has ACLs, registering takes a token with service:write for the
 // service, and looking it up one with service:read for it and node:read for the
-// nodes that it is on. What the token does not allow is an ErrDenied.
+// nodes that it is on.
 func NewRegistry() registry.Registry {
 	cfg := api.DefaultConfig()
 	if cfg.Address == "localhost:8500" { // the library's default, which may be another's over IPv6
@@ -62,8 +62,7 @@ func NewRegistry() registry.Registry {
 }
 
 // CheckAddress returns an error if addr cannot be that of an agent, which is
-// host:port, perhaps after http:// or https://. A password in it would find its
-// way into errors, and so the error does not repeat it.
+// host:port, perhaps after http:// or https://. It repeats no password.
 func CheckAddress(addr string) error {
 	if strings.Contains(addr, "@") {
 		return errors.New("has a user or password in it; want host:port, and those in CONSUL_HTTP_AUTH")
@@ -74,9 +73,8 @@ func CheckAddress(addr string) error {
 	return nil
 }
 
-// Err returns what is wrong with the settings of r, such as a file that a
-// variable names and that cannot be read. Only a registry that is used needs to
-// be asked.
+// Err returns what is wrong with the settings of r, such as a file that cannot be
+// read.
 func Err(r registry.Registry) error {
 	if s, ok := r.(*safe); ok && s.err != nil {
 		return fmt.Errorf("settings from CONSUL_ variables: %w", s.err)
@@ -85,10 +83,9 @@ func Err(r registry.Registry) error {
 }
 
 // safe makes one of go-micro's Consul registries safe to rely on. It looks
-// services up one at a time, because the registry makes its API client lazily.
-// It watches them itself, because the registry's watcher changes the services
-// that it has already handed out. And it remembers them: that Consul is away
-// does not mean that the nodes are.
+// services up one at a time, because the registry makes its API client lazily, and
+// watches them itself, because the registry's watcher changes what it has already
+// handed out. It remembers them: the nodes are not away because Consul is.
 type safe struct {
 	registry.Registry
 	config api.Config
@@ -101,8 +98,7 @@ type safe struct {
 	watches int                            // how many watchers there were
 }
 
-// Init does nothing with settings that Err tells are wrong: go-micro would go on
-// without an API client, and crash.
+// Init does nothing with wrong settings: go-micro would crash for lack of a client.
 func (s *safe) Init(opts ...registry.Option) error {
 	if s.err != nil {
 		return nil
@@ -120,9 +116,8 @@ func (s *safe) Deregister(service *registry.Service) error {
 	return denied(s.Registry.Deregister(service))
 }
 
-// GetService returns the nodes of a service whose checks pass, with addresses
-// that can be dialed. Consul is asked as long as it knows of none; after that,
-// a watcher keeps the answer current.
+// GetService returns the nodes of a service whose checks pass. Consul is asked as
+// long as it knows of none; after that, a watcher keeps the answer current.
 func (s *safe) GetService(name string) ([]*registry.Service, error) {
 	if known := s.last(name); hasNodes(known) {
 		return registry.Copy(known), nil
@@ -168,9 +163,9 @@ func (s *safe) lookUp(name string) ([]*registry.Service, error) {
 	return services, nil
 }
 
-// hidden returns an error if ACLs may be why Consul lists no node of a service. It
-// leaves out what the token does not allow to see, and says so only in answers to
-// requests with a token; one for the service's health at the agent it refuses.
+// hidden returns an error if ACLs may be why Consul lists no node of a service.
+// Instead of refusing, it leaves out what the token may not see, and says so only
+// if there is a token; a look at the service's health at the agent it refuses.
 func (s *safe) hidden(name string) error {
 	client, err := s.client(0)
 	if err != nil {
@@ -178,7 +173,7 @@ func (s *safe) hidden(name string) error {
 	}
 	var state any
 	_, err = client.Raw().Query("/v1/agent/health/service/name/"+url.PathEscape(name), &state, nil)
-	if status := (api.StatusError{}); errors.As(err, &status) && status.Code == http.StatusForbidden {
+	if err := denied(err); errors.Is(err, ErrDenied) {
 		return err
 	}
 	_, meta, err := client.Health().Service(name, "", false, &api.QueryOptions{AllowStale: true})
@@ -215,8 +210,8 @@ func hasNodes(services []*registry.Service) bool {
 	return slices.ContainsFunc(services, func(s *registry.Service) bool { return len(s.Nodes) > 0 })
 }
 
-// bracket turns fd00::2:8080, which is how go-micro joins an IPv6 address and a
-// port, into [fd00::2]:8080, and leaves all else alone.
+// bracket turns fd00::2:8080, as go-micro joins IPv6 addresses and ports, into
+// [fd00::2]:8080.
 func bracket(address string) string {
 	i := strings.LastIndexByte(address, ':')
 	if i < 0 || strings.HasPrefix(address, "[") || !strings.Contains(address[:i], ":") {

@@ -14,16 +14,14 @@ import (
 const (
 	// dialTimeout bounds each attempt to connect.
 	dialTimeout = 400 * time.Millisecond
-	// probeTimeout bounds the request with which go-micro tries out an address
-	// before it makes the one that it was asked for. Its own takes a token with
-	// operator:read; without that, go-micro makes an API client for each use.
-	// What it asks instead every token may, and it too is answered by the agent
-	// alone with a JSON object, which is all that go-micro looks at.
+	// probeTimeout bounds the request with which go-micro tries out an address, and
+	// drops one that fails. It asks for probePath, which takes a token with
+	// operator:read. Any token may ask for openProbePath, in its place; go-micro only
+	// looks whether a JSON object comes back.
 	probeTimeout  = 400 * time.Millisecond
 	probePath     = "/v1/agent/host"
 	openProbePath = "/v1/agent/services"
-	// answerTimeout bounds all other requests but blocking queries, which
-	// wait for minutes by design.
+	// answerTimeout bounds all others but blocking queries, which wait for minutes.
 	answerTimeout = 5 * time.Second
 )
 

@@ -10,9 +10,8 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// Watch returns a watcher of the service that opts name. Where there are several
-// addresses, each watcher takes the next: go-micro's cache makes a new one when
-// the last has failed.
+// Watch returns a watcher of the service that opts name. Of several addresses each
+// watcher takes the next: go-micro's cache makes a new one when the last has failed.
 func (s *safe) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 	var wo registry.WatchOptions
 	for _, o := range opts {
@@ -88,9 +87,8 @@ func (w *watcher) wait() error {
 		return err
 	}
 	if query.WaitIndex == 0 && !hasNodes(after) {
-		// There is nothing in Consul the first time that this watcher looks,
-		// which is when Consul has just come back. If it lost its catalog, the
-		// nodes that were there will register again.
+		// A watcher's first look is at a Consul that has just come back. To one that
+		// lost its catalog, the nodes will register again.
 		return nil
 	}
 	w.pending = changes(r.last(w.service), after)
