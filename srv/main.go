@@ -35,9 +35,8 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// ballast is bytes that are never touched and so take no memory, but count when
-// the garbage collector asks whether the heap, of a few MB, has doubled. With it
-// the collector runs a fifth as often.
+// ballast is never touched and so takes no memory, but the garbage collector, which
+// runs when the heap of a few MB has doubled, runs a fifth as often with it.
 const ballast = 8 << 20
 
 func main() {
@@ -122,8 +121,8 @@ func run() error {
 	if err := proto.RegisterBasisHandler(service.Server(), &handler.Basis{ID: name, Delay: delay}); err != nil {
 		return err
 	}
-	// Run returns after a signal, when the node has left the registry and the
-	// calls in flight are answered.
+	// Run returns after a signal, when the node has left the registry and the calls
+	// in flight are answered.
 	return service.Run()
 }
 
@@ -131,8 +130,8 @@ func run() error {
 // are wider, where there are any.
 func limits() []server.Option {
 	return []server.Option{
-		// The longest name makes a request of 259 bytes. Up to here Hello says of
-		// longer ones what it wants; gRPC's limit is 4 MB.
+		// The longest name takes 259 bytes. Of longer ones Hello says what it wants,
+		// up to here; gRPC's limit is 4 MB.
 		grpcserver.MaxMsgSize(64 << 10),
 		grpcserver.Options(
 			// Of a call's metadata, a few short values. gRPC's limit is 16 MB.
@@ -147,8 +146,8 @@ func limits() []server.Option {
 			// and cut off if it neither answers nor takes answers for Timeout.
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
 			grpc.StreamInterceptor(refuse.Malformed),
-			// Goroutines that serve one call after another: their stacks have grown.
-			// When all are busy, a call gets one of its own, as by default.
+			// Goroutines kept for the next call, since their stacks have grown. When
+			// all are busy, a call gets a new one.
 			grpc.NumStreamWorkers(64),
 		),
 	}

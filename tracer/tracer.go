@@ -19,9 +19,9 @@ import (
 // jaeger-client-go: compact Thrift over UDP.
 const DefaultAddress = "localhost:6831"
 
-// How many finished spans may wait to be sent. The library's 100 overflows, which
-// loses spans, when a few callers finish together; the most is for slips of the
-// finger, and keeps them from taking all memory.
+// How many finished spans may wait to be sent. More are lost: a few callers that
+// finish together overflow the library's 100. The maximum keeps a slip of the
+// finger from taking all memory.
 const (
 	queueSize    = 10_000
 	maxQueueSize = 10_000_000
@@ -32,10 +32,10 @@ const (
 // sent at least once a second. Closing the io.Closer sends what is left, within a
 // second.
 //
-// The variables of jaeger-client-go override these settings, but for addr:
+// jaeger-client-go's variables override these settings, but for addr:
 // https://github.com/jaegertracing/jaeger-client-go#environment-variables. One
-// that cannot be parsed is an error. A Jaeger that is not there is not: spans are
-// dropped, and neither NewTracer nor a call waits for it or for its name.
+// that cannot be parsed is an error. A Jaeger that is not there is none: spans are
+// dropped, and nothing waits for it or for its name.
 func NewTracer(service, addr string) (t opentracing.Tracer, closer io.Closer, err error) {
 	if err := CheckAddress(addr); err != nil {
 		return nil, nil, err

@@ -20,16 +20,16 @@ import (
 // Malformed is an interceptor for go-micro's gRPC server, which serves each call
 // as a stream. A call that is not well formed fails with a go-micro error:
 //
-//   - 400 (InvalidArgument) for a message that is not a request, or none, else
-//     the server's fault, and for timeout metadata that is no number of
-//     nanoseconds, else ignored
-//   - 408 (DeadlineExceeded) for timeout metadata of 0 or less
-//   - 415 (InvalidArgument) for x-content-type metadata that go-micro has no codec
-//     for, else a 500
-//   - 501 (Unimplemented) for an unknown service or method, of which go-micro
-//     prints what it has in memory
+//   - 400 (InvalidArgument): no message, or one that is no request, which would be
+//     the server's fault; timeout metadata that is no number of nanoseconds, which
+//     would be ignored
+//   - 408 (DeadlineExceeded): timeout metadata of 0 or less
+//   - 415 (InvalidArgument): x-content-type metadata that go-micro has no codec for,
+//     which would be a 500
+//   - 501 (Unimplemented): an unknown service or method, of which go-micro would
+//     print what it has in memory
 //
-// What is wrong below that, such as a message that is too large, gRPC itself tells.
+// Of the rest, such as a message that is too large, gRPC tells itself.
 func Malformed(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	md := func(key string) []string { return metadata.ValueFromIncomingContext(stream.Context(), key) }
 	if values := md("timeout"); len(values) > 0 {
@@ -43,8 +43,7 @@ func Malformed(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, h
 		}
 	}
 	err := handler(srv, requests{stream, codec(md("content-type"))})
-	s, ok := status.FromError(err)
-	switch {
+	switch s, ok := status.FromError(err); {
 	case !ok: // only of x-content-type does go-micro say something that has no code
 		return refusal(codes.InvalidArgument, 415, "x-content-type metadata is %.100q; want application/grpc+proto",
 			strings.Join(md("x-content-type"), ", "))
@@ -76,8 +75,8 @@ func (r requests) RecvMsg(m any) error {
 	return nil
 }
 
-// codec returns the codec that gRPC takes for a content type: the one after
-// "application/grpc+", and proto without any or for one that it does not know.
+// codec returns the codec that gRPC takes for a content type: the one named after
+// "application/grpc+", or proto.
 func codec(contentType []string) encoding.Codec {
 	name := strings.TrimLeft(strings.TrimPrefix(strings.Join(contentType, ""), "application/grpc"), "+;")
 	if c := encoding.GetCodec(name); c != nil {
@@ -86,8 +85,7 @@ func codec(contentType []string) encoding.Codec {
 	return encoding.GetCodec("proto")
 }
 
-// refusal returns an error with a go-micro error for its message, from what
-// go-micro's servers call themselves.
+// refusal is a go-micro error, under the ID of go-micro's own, as gRPC sends it.
 func refusal(code codes.Code, httpStatus int32, format string, a ...any) error {
 	return status.Error(code, errors.New("go.micro.server", fmt.Sprintf(format, a...), httpStatus).Error())
 }
