@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	stdlog "log"
@@ -35,8 +36,8 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// ballast is never touched and so takes no memory, but the garbage collector, which
-// runs when the heap of a few MB has doubled, runs a fifth as often with it.
+// ballast is bytes that count when the garbage collector asks whether the few MB that
+// are live have doubled: it runs a fifth as often. Never touched, they take no memory.
 const ballast = 8 << 20
 
 func main() {
@@ -53,7 +54,7 @@ func run() error {
 		tlsFiles      mtls.Files
 	)
 	defer runtime.KeepAlive(make([]byte, ballast))
-	stdlog.SetOutput(oneline.Writer{Writer: os.Stderr}) // go-micro's log and the tracer's go there too
+	stdlog.SetOutput(oneline.Writer{Writer: os.Stderr}) // for go-micro and the tracer
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, func() {
 		stop()
@@ -88,10 +89,7 @@ func run() error {
 		if delay < 0 {
 			return fmt.Errorf("--delay is %v; want 0 or more", delay)
 		}
-		if err := tlsFiles.Check(service.Server().String()); err != nil {
-			return err
-		}
-		return tracer.CheckAddress(jaegerAddress)
+		return cmp.Or(tlsFiles.Check(service.Server().String()), tracer.CheckAddress(jaegerAddress))
 	})
 	name, registry := service.Server().Options().Name, service.Options().Registry
 	if err := consul.Err(registry); err != nil {
