@@ -64,7 +64,7 @@ func run() error {
 
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
-		micro.Server(grpcserver.NewServer(limits()...)),
+		micro.Server(grpcserver.NewServer()),
 		micro.Client(grpcclient.NewClient()),
 		micro.Context(ctx),
 		micro.Registry(consul.NewRegistry()),   // at 127.0.0.1:8500
@@ -99,9 +99,6 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	if tlsConfig != nil {
-		_ = service.Server().Init(grpcserver.AuthTLS(tlsConfig)) // never fails
-	}
 
 	t, closer, err := tracer.NewTracer(name, jaegerAddress)
 	if err != nil {
@@ -115,6 +112,13 @@ func run() error {
 			func(err error) error { return consul.Explain(registry, err) },
 		)),
 	)
+	opts := limits()
+	if tlsConfig != nil {
+		opts = append(opts, grpcserver.AuthTLS(tlsConfig))
+	}
+	// Last: go-micro makes a new gRPC server for each option that it is given, and
+	// does not stop the old one, nor its workers.
+	_ = service.Server().Init(opts...) // never fails
 
 	if err := proto.RegisterBasisHandler(service.Server(), &handler.Basis{ID: name, Delay: delay}); err != nil {
 		return err
@@ -128,8 +132,8 @@ func run() error {
 // are wider, where there are any.
 func limits() []server.Option {
 	return []server.Option{
-		// The longest name takes 259 bytes. Of longer ones Hello says what it wants,
-		// up to here; gRPC's limit is 4 MB.
+		// The longest name takes 259 bytes. Longer ones, up to here, get Hello's own
+		// error. gRPC's limit is 4 MB.
 		grpcserver.MaxMsgSize(64 << 10),
 		grpcserver.Options(
 			// Of a call's metadata, a few short values. gRPC's limit is 16 MB.
@@ -140,12 +144,12 @@ func limits() []server.Option {
 			grpc.StaticStreamWindowSize(64<<10),
 			// A new connection has to speak HTTP/2 by then. gRPC waits for 2 minutes.
 			grpc.ConnectionTimeout(5*time.Second),
-			// A silent caller is asked after Time, not 2 hours, whether it is there,
-			// and cut off if it neither answers nor takes answers for Timeout.
+			// A silent caller is asked after Time, not 2 hours, whether it is there. It
+			// is cut off when it does not answer, or takes no data, for Timeout.
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
 			grpc.StreamInterceptor(refuse.Malformed),
-			// Goroutines kept for the next call, since their stacks have grown. When
-			// all are busy, a call gets a new one.
+			// Workers: goroutines kept for the next call, since their stacks have
+			// grown. When all are busy, a call gets a new one.
 			grpc.NumStreamWorkers(64),
 		),
 	}

@@ -86,15 +86,7 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 			return err
 		}
 		service := micro.NewService(
-			micro.Server(grpcserver.NewServer(
-				microserver.Id(fmt.Sprint(i)), // the default is one per process
-				// Those of srv's that bear on how long a call takes.
-				grpcserver.Options(
-					grpc.StaticStreamWindowSize(64<<10),
-					grpc.StreamInterceptor(refuse.Malformed),
-					grpc.NumStreamWorkers(uint32(max(1, 64 / *instances))),
-				),
-			)),
+			micro.Server(grpcserver.NewServer(microserver.Id(fmt.Sprint(i)))), // the default is one per process
 			micro.Client(grpcclient.NewClient()),
 			micro.Context(ctx),
 			micro.Registry(r),
@@ -106,6 +98,13 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 			micro.WrapHandler(ocplugin.NewHandlerWrapper(t)),
 			micro.AfterStart(func() error { registered.Done(); return nil }),
 		)
+		// Those of srv's limits that bear on how long a call takes. All instances are in
+		// one process, and share its workers.
+		_ = service.Server().Init(grpcserver.Options(
+			grpc.StaticStreamWindowSize(64<<10),
+			grpc.StreamInterceptor(refuse.Malformed),
+			grpc.NumStreamWorkers(uint32(max(1, 64 / *instances))),
+		))
 		if err := proto.RegisterBasisHandler(service.Server(), &handler.Basis{ID: env.Service}); err != nil {
 			return err
 		}
