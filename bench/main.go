@@ -25,10 +25,11 @@ type plan struct {
 	Builds  int           // of both programs
 }
 
-// These take about 10 minutes and about 2, on two processors.
+// These take about 10 minutes and about 2, on two processors. Many short rounds even
+// out a machine whose speed changes within seconds, better than a few long ones.
 var (
-	full  = plan{Rounds: 11, Warmup: 300 * time.Millisecond, Measure: time.Second, OneShot: 100, Builds: 7}
-	quick = plan{Rounds: 3, Warmup: 150 * time.Millisecond, Measure: 500 * time.Millisecond, OneShot: 20, Builds: 3}
+	full  = plan{Rounds: 31, Warmup: 150 * time.Millisecond, Measure: 300 * time.Millisecond, OneShot: 100, Builds: 7}
+	quick = plan{Rounds: 7, Warmup: 80 * time.Millisecond, Measure: 200 * time.Millisecond, OneShot: 20, Builds: 3}
 )
 
 // changes is what each change to the pair brought, as was measured when it was

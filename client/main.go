@@ -49,11 +49,11 @@ const (
 	findTimeout  = 700 * time.Millisecond // of each look for a node of the service
 	findInterval = 500 * time.Millisecond // between looks, for a client that waits
 	maxGrace     = 5 * time.Second        // for calls under way after an interrupt
-	retries      = 2                      // by default, at other nodes: of three, two may fail at once
+	retries      = 2                      // by default, each at another node: of three, two may fail at once
 )
 
-// ballast is bytes that count when the garbage collector asks whether the few MB that
-// are live have doubled: it runs a fifth as often. Never touched, they take no memory.
+// ballast counts when the garbage collector asks whether the few MB that are live have
+// doubled, so that it runs a fifth as often. Never touched, it takes no memory.
 const ballast = 8 << 20
 
 func main() {
@@ -158,6 +158,7 @@ func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 // stack is what a call goes through, from the first to the last. The span covers
 // the limiter's wait and the breaker's refusals; the breaker neither times the wait
 // nor counts it as a call under way. The node is chosen last, for each attempt anew.
+// It sets hystrix's defaults, which all circuits have.
 func stack(t opentracing.Tracer, s settings.Settings, tlsConfig *tls.Config) []micro.Option {
 	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
 	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
@@ -178,11 +179,12 @@ func stack(t opentracing.Tracer, s settings.Settings, tlsConfig *tls.Config) []m
 	}
 }
 
-// callOptions has the client try failed calls again, not end those that the breaker
-// waits for, and use TLS, unless config is nil, where it connects without the pool.
+// callOptions sets which failures are tried again, a request timeout that is not
+// shorter than the breaker's, and TLS for calls that would not take the pool.
 func callOptions(timeout time.Duration, config *tls.Config) micro.Option {
 	return func(o *micro.Options) {
 		opts := []microclient.Option{microclient.Retry(failure.Retry)}
+		// Which a flag may have set too; that cannot be told apart.
 		if o.Client.Options().CallOptions.RequestTimeout == microclient.DefaultRequestTimeout {
 			opts = append(opts, microclient.RequestTimeout(max(timeout, microclient.DefaultRequestTimeout)))
 		}
@@ -207,7 +209,7 @@ func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, 
 		r.Node, r.Waited = a.Address, a.Sent.Sub(start)
 	}
 	if err != nil {
-		span.SetTag("err", err.Error())
+		span.SetTag("err", oneline.Escape(err.Error()))
 		ext.Error.Set(span, true)
 	} else {
 		span.SetTag("resp", oneline.Escape(r.Answer))

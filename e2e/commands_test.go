@@ -164,7 +164,7 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	s.processes[name] = p
 }
 
-// down [-INT|-KILL] name [status] ends a process, by default with SIGTERM. Its
+// down [-INT|-KILL|-ABRT] name [status] ends a process, by default with SIGTERM. Its
 // exit status must be 0 or the given one, which is -1 if a signal ended it; a
 // killed one only must be gone.
 func down(ts *testscript.TestScript, neg bool, args []string) {
@@ -175,9 +175,11 @@ func down(ts *testscript.TestScript, neg bool, args []string) {
 			sig, args = syscall.SIGINT, args[1:]
 		case "-KILL":
 			sig, args = syscall.SIGKILL, args[1:]
+		case "-ABRT":
+			sig, args = syscall.SIGABRT, args[1:]
 		}
 	}
-	want(ts, !neg && (len(args) == 1 || len(args) == 2), "down [-INT|-KILL] name [status]")
+	want(ts, !neg && (len(args) == 1 || len(args) == 2), "down [-INT|-KILL|-ABRT] name [status]")
 	s := of(ts)
 	err := s.process(ts, args[0]).Stop(sig)
 	delete(s.processes, args[0])

@@ -36,8 +36,8 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// ballast is bytes that count when the garbage collector asks whether the few MB that
-// are live have doubled: it runs a fifth as often. Never touched, they take no memory.
+// ballast counts when the garbage collector asks whether the few MB that are live have
+// doubled, so that it runs a fifth as often. Never touched, it takes no memory.
 const ballast = 8 << 20
 
 func main() {

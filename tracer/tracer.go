@@ -30,28 +30,23 @@ const (
 // NewTracer returns a tracer that reports the spans of service to the Jaeger at
 // addr, as CheckAddress wants it. Every span is sampled, and finished spans are
 // sent at least once a second. Closing the io.Closer sends what is left, within a
-// second.
+// second, or logs that it could not.
 //
-// jaeger-client-go's variables override these settings, but for addr:
-// https://github.com/jaegertracing/jaeger-client-go#environment-variables. One
-// that cannot be parsed is an error. A Jaeger that is not there is none: spans are
-// dropped, and nothing waits for it or for its name.
-func NewTracer(service, addr string) (t opentracing.Tracer, closer io.Closer, err error) {
+// jaeger-client-go's variables override these settings:
+// https://github.com/jaegertracing/jaeger-client-go#environment-variables. But addr is
+// where spans go, unless JAEGER_ENDPOINT says where to by HTTP. A variable that cannot
+// be parsed is an error. A Jaeger that is not there is none: spans are dropped, and no
+// call waits for it or for its name.
+func NewTracer(service, addr string) (opentracing.Tracer, io.Closer, error) {
 	if err := CheckAddress(addr); err != nil {
 		return nil, nil, err
 	}
-	// The library indexes past the end of JAEGER_TAGS that it cannot parse.
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("settings from JAEGER_ variables: %v; check JAEGER_TAGS, which takes key=value,key=value", p)
-		}
-	}()
-	cfg := &jaegercfg.Configuration{
+	cfg, err := fromEnv(&jaegercfg.Configuration{
 		ServiceName: service,
 		Sampler:     &jaegercfg.SamplerConfig{Type: jaeger.SamplerTypeConst, Param: 1},
 		Reporter:    &jaegercfg.ReporterConfig{BufferFlushInterval: time.Second, QueueSize: queueSize},
-	}
-	if cfg, err = cfg.FromEnv(); err != nil {
+	})
+	if err != nil {
 		return nil, nil, fmt.Errorf("settings from JAEGER_ variables: %w", err)
 	}
 	if n := cfg.Reporter.QueueSize; n > maxQueueSize {
@@ -62,11 +57,22 @@ func NewTracer(service, addr string) (t opentracing.Tracer, closer io.Closer, er
 	if cfg.Reporter.CollectorEndpoint == "" { // which takes spans over HTTP instead
 		options = append(options, jaegercfg.Reporter(newReporter(cfg.Reporter, addr, logger)))
 	}
-	t, closer, err = cfg.NewTracer(options...)
+	t, closer, err := cfg.NewTracer(options...)
 	if err != nil {
-		return nil, nil, fmt.Errorf("tracer for Jaeger at %s: %w", addr, err)
+		return nil, nil, fmt.Errorf("tracer of %s: %w", service, err)
 	}
 	return t, closing{closer}, nil
+}
+
+// fromEnv returns cfg with what the JAEGER_ variables say. The library indexes past the
+// end of JAEGER_TAGS that it cannot parse.
+func fromEnv(cfg *jaegercfg.Configuration) (_ *jaegercfg.Configuration, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v; check JAEGER_TAGS, which takes key=value,key=value", p)
+		}
+	}()
+	return cfg.FromEnv()
 }
 
 // newReporter returns the library's reporter, but for the transport: the
@@ -93,8 +99,8 @@ func CheckAddress(addr string) error {
 	return nil
 }
 
-// logger passes the library's messages to the standard logger, of errors one a
-// minute: a Jaeger that is down makes one of every flush.
+// logger passes the library's messages to the standard logger, errors at most once a
+// minute: with Jaeger down, each flush is one.
 type logger struct {
 	mu   sync.Mutex
 	next time.Time // when the next error may be logged
@@ -109,8 +115,8 @@ func (l *logger) Error(msg string) {
 	}
 }
 
-// Debugf drops what is said of every flush. Without it the library logs that it
-// cannot say that.
+// Debugf drops a line per flush. Without it the library logs that it has nowhere to
+// say that.
 func (l *logger) Debugf(string, ...any) {}
 
 func (l *logger) Infof(msg string, args ...any) {

@@ -13,22 +13,23 @@ import (
 
 // Guard puts wrap, go-plugins' wrapper, between two layers.
 //
-// The outer one refuses calls beyond maxConcurrent under way with
-// hystrix.ErrMaxConcurrency. Hystrix would count a refusal as a failure, and a call as
+// The outer one refuses, with hystrix.ErrMaxConcurrency, calls beyond maxConcurrent
+// (1 or more) under way. Hystrix would count a refusal as a failure, and a call as
 // under way for a moment after its answer; its own limit should be higher, by
 // Headroom. The outer layer also gives each call the client's request timeout as its
 // deadline, and cancels it once hystrix has its outcome: one that timed out would run
 // on, on the server too.
 //
 // The inner one hides from hystrix, but not from the caller, errors that are the
-// caller's own (failure.IsCallers).
+// caller's own (failure.IsCallerError).
 func Guard(wrap client.Wrapper, maxConcurrent int) client.Wrapper {
 	return func(c client.Client) client.Client {
 		return &outer{Client: wrap(&inner{c}), slots: make(chan struct{}, maxConcurrent)}
 	}
 }
 
-// Headroom is for calls that were answered and that hystrix still counts.
+// Headroom is for calls that were answered and that hystrix still counts: as many as
+// may end within a moment.
 const Headroom = 1000
 
 type hiddenKey struct{}
@@ -60,7 +61,7 @@ type inner struct{ client.Client }
 
 func (i *inner) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
 	err := i.Client.Call(ctx, req, rsp, opts...)
-	if failure.IsCallers(err) {
+	if failure.IsCallerError(err) {
 		*ctx.Value(hiddenKey{}).(*error) = err
 		return nil
 	}

@@ -11,8 +11,8 @@ import (
 
 // Result is what came of one call.
 type Result struct {
-	Number  int // 1 for the first that began
-	Answer  string
+	Number  int    // 1 for the first that a caller took up
+	Answer  string // empty if it failed
 	Err     error
 	Start   time.Time     // when the caller began
 	Latency time.Duration // from start to outcome
@@ -47,8 +47,8 @@ func (g *gate) count() int {
 
 type gateKey struct{}
 
-// Begin is called with the context that Make gave a call, when it has waited for all
-// that it has to and goes out. An ErrInterrupted has to be the call's result.
+// Begin is for a call to ask, with the context that Make gave it, when it has waited
+// for all that it has to and goes out. An ErrInterrupted has to be its result.
 func Begin(ctx context.Context) error {
 	g, ok := ctx.Value(gateKey{}).(*gate)
 	if !ok {
@@ -65,8 +65,8 @@ func Begin(ctx context.Context) error {
 	}
 }
 
-// Make makes calls by do, as plan says, and hands each result, with its number, to
-// report, one at a time. When ctx is done no more calls begin, and those that have
+// Make makes calls by do, which has to call Begin, as plan says, and hands each result,
+// with its number, to report, one at a time. When ctx is done no more calls begin, and those that have
 // begun may take plan.Grace. It returns how many of those it did not wait for.
 //
 // The context that do gets outlives ctx: an interrupt fails no call.

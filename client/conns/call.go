@@ -54,8 +54,8 @@ func (p *Pool) Call(next client.CallFunc) client.CallFunc {
 	}
 }
 
-// wait returns when c is connected, or has failed to connect, which the call will
-// tell. Longer than connectTimeout is an error.
+// wait returns nil when c is connected, or has failed to connect, which Invoke will
+// tell, and an error after connectTimeout.
 func wait(ctx context.Context, c *conn) error {
 	if c.GetState() == connectivity.Ready {
 		return nil

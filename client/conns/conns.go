@@ -2,7 +2,7 @@
 // callers, and keeps them from nodes that are not connected or fail at everything.
 //
 // go-micro's own pool gives each call under way a connection to itself and closes
-// it after any error, and calls a node that died until its TTL has passed.
+// it after any error. And go-micro calls a node that died until its TTL has passed.
 package conns
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/gomicroexample/basis/internal/mtls"
 )
 
-// maxBackoff is how long, at most, a node that is back is not called.
+// maxBackoff is about how long a node that is back is not called.
 const maxBackoff = 3 * time.Second
 
 // maxAnswerBytes is how large an answer may be, and its metadata. The longest
@@ -78,7 +78,7 @@ func (p *Pool) release(c *conn) {
 }
 
 // replace puts a new connection in the place of old, unless another call did.
-// Calls under way on old go on.
+// Calls under way on old go on. A bad spell is the node's, and goes on too.
 func (p *Pool) replace(address string, old *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,6 +89,7 @@ func (p *Pool) replace(address string, old *conn) {
 	if err != nil {
 		return // it could be dialed before, so this does not happen
 	}
+	c.spellEnds = old.spellEnds
 	c.Connect()
 	p.conns[address] = c
 	old.retire()
@@ -103,8 +104,7 @@ func (p *Pool) dial(address string) (*conn, error) {
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes)),
 		grpc.WithMaxHeaderListSize(maxAnswerBytes),
-		// To adapt them, gRPC would ask the server how long the way is, again
-		// and again.
+		// Windows that adapt would have gRPC ping the server again and again.
 		grpc.WithStaticStreamWindowSize(64<<10),
 		grpc.WithStaticConnWindowSize(64<<10),
 		grpc.WithDisableRetry(), // go-micro's is at another node

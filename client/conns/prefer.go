@@ -34,11 +34,11 @@ const (
 	notConnected
 )
 
-// Prefer is a client wrapper, the last one: behind that which sets the selector's
-// strategy. From that it hides, for each attempt anew, the nodes that are not
-// connected; of the others those that have a bad spell, after several calls in a
-// row that they answered with a 5xx; and of the others those that this call was
-// tried at. None of these hides all that are left.
+// Prefer is the last client wrapper, inside the one that sets the selector's
+// strategy. For each attempt, it has that choose from the nodes that are connected;
+// of those, the ones without a bad spell, which several 5xx in a row begin; of
+// those, the ones that this call was not tried at. A rule that leaves none is
+// skipped.
 func (p *Pool) Prefer(c client.Client) client.Client {
 	return nodes.WithSelectOption(c, func(o *selector.SelectOptions) {
 		strategy := o.Strategy
@@ -78,6 +78,7 @@ func (p *Pool) preferred(services []*registry.Service, tried []string) []*regist
 	return []*registry.Service{&one}
 }
 
+// rank returns what is against a node. p.mu must be held.
 func (p *Pool) rank(address string, tried []string) int {
 	rank := 0
 	if slices.Contains(tried, address) {
@@ -96,8 +97,8 @@ func (p *Pool) rank(address string, tried []string) int {
 	return rank
 }
 
-// mayCall reports whether c is connected, or still connecting for the first time.
-// A connection that was lost is made again in the background.
+// mayCall reports whether c is connected, or still connecting for the first time. It
+// has one that is idle connect. The pool's mutex must be held.
 func (c *conn) mayCall() bool {
 	switch c.GetState() {
 	case connectivity.Ready:
@@ -112,11 +113,12 @@ func (c *conn) mayCall() bool {
 	return c.untried
 }
 
-// note takes down how a call over c ended.
+// note takes down how a call over c ended. All but a server's error ends a row of
+// those, even a timeout.
 func (p *Pool) note(c *conn, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !isServers(err) {
+	if !isServerError(err) {
 		c.failures = 0
 		return
 	}
@@ -125,12 +127,15 @@ func (p *Pool) note(c *conn, err error) {
 	}
 }
 
-// isServers reports whether the server failed: with a 5xx, or with an error that is
+// isServerError reports whether the server failed: with a 5xx, or with an error that is
 // none of go-micro's, which gRPC's servers make Unknown.
-func isServers(err error) bool {
+func isServerError(err error) bool {
+	if err == nil {
+		return false
+	}
 	s := status.Convert(err)
 	if e := errors.Parse(s.Message()); e.Code > 0 {
-		return failure.IsServers(e)
+		return failure.IsServerError(e)
 	}
 	return s.Code() == codes.Unknown
 }

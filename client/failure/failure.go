@@ -14,29 +14,29 @@ import (
 // ClientID is what go-micro's clients call themselves in errors of their own.
 const ClientID = "go.micro.client"
 
-// IsCallers reports whether err is a server's 4xx, but for a timeout (408): any server
-// would refuse the request. The client's own (ClientID) are about reaching a server.
-func IsCallers(err error) bool {
+// IsCallerError reports whether err is a server's 4xx other than a timeout (408): any
+// server would refuse the request. The client's own (ClientID) are about reaching a server.
+func IsCallerError(err error) bool {
 	e := parse(err)
 	return e != nil && e.Code >= 400 && e.Code < 500 && e.Code != 408 && e.Id != ClientID
 }
 
-// IsServers reports whether err is a server's 5xx.
-func IsServers(err error) bool {
+// IsServerError reports whether err is a server's 5xx.
+func IsServerError(err error) bool {
 	e := parse(err)
 	return e != nil && e.Code >= 500 && e.Code < 600 && e.Id != ClientID
 }
 
-// Retry is go-micro's own function for client.Retry, which knows of 500 only, for all
-// of 5xx.
+// Retry is for go-micro's option of that name. It is client.RetryOnError, which of the
+// 5xx retries 500 only, for all of them.
 func Retry(ctx context.Context, req client.Request, count int, err error) (bool, error) {
-	if IsServers(err) {
+	if IsServerError(err) {
 		return true, nil
 	}
 	return client.RetryOnError(ctx, req, count, err)
 }
 
-// Kind groups failures: hystrix's by text, as "hystrix: timeout", and go-micro's by
+// Kind groups errors that are not nil: hystrix's by text, as "hystrix: timeout", and go-micro's by
 // code, as "400 Bad Request". What servers sent is on one line.
 func Kind(err error) string {
 	if e := parse(err); e != nil {
@@ -45,7 +45,7 @@ func Kind(err error) string {
 	return oneline.Escape(err.Error())
 }
 
-// Describe puts err in words, on one line. go-micro's own are JSON.
+// Describe puts err, which is not nil, in words, on one line. go-micro's own are JSON.
 func Describe(err error) string {
 	if e := parse(err); e != nil {
 		return Kind(err) + oneline.Escape(fmt.Sprintf(": %s (%s)", e.Detail, e.Id))

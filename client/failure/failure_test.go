@@ -34,12 +34,12 @@ func TestFailures(t *testing.T) {
 		{"JSON of something else", stderrors.New(`{"a":1}`), false, false, `{"a":1}`, `{"a":1}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			require.Equal(t, test.callers, failure.IsCallers(test.err))
-			require.Equal(t, test.servers, failure.IsServers(test.err))
+			require.Equal(t, test.callers, failure.IsCallerError(test.err))
+			require.Equal(t, test.servers, failure.IsServerError(test.err))
 			require.Equal(t, test.kind, failure.Kind(test.err))
 			require.Equal(t, test.describe, failure.Describe(test.err))
 		})
 	}
-	require.False(t, failure.IsCallers(nil))
-	require.False(t, failure.IsServers(nil))
+	require.False(t, failure.IsCallerError(nil))
+	require.False(t, failure.IsServerError(nil))
 }

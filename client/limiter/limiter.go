@@ -1,5 +1,5 @@
-// Package limiter is go-plugins' wrapper of uber's rate limiter, without slack and
-// with an end to waiting.
+// Package limiter is go-plugins' wrapper of uber's rate limiter, without slack; a call
+// that has waited does not go out after an interrupt.
 package limiter
 
 import (
@@ -19,7 +19,7 @@ import (
 // A call that has waited asks calls.Begin: after an interrupt it does not go out.
 func New(perSecond int) client.Wrapper {
 	return func(c client.Client) client.Client {
-		c = &beginning{c}
+		c = &gated{c}
 		if perSecond > 0 {
 			c = rateplugin.NewClientWrapper(perSecond, ratelimit.WithoutSlack)(c)
 		}
@@ -27,9 +27,9 @@ func New(perSecond int) client.Wrapper {
 	}
 }
 
-type beginning struct{ client.Client }
+type gated struct{ client.Client }
 
-func (b *beginning) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
+func (b *gated) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
 	if err := calls.Begin(ctx); err != nil {
 		return err
 	}

@@ -23,15 +23,14 @@ import (
 // may be lost.
 const lookupInterval = 100 * time.Millisecond
 
-// Find waits until ctx is done for c's selector to know a node of service, but not for
-// a registry that cannot be asked. Its error says what to do.
+// Find waits until c's selector knows a node of service or ctx is done. A registry that
+// cannot be asked ends it at once. Its error says what to do.
 //
-// Before the first call, it fills the selector's cache, which many callers at once
-// would race to do.
+// It also fills the selector's cache, before many callers at once would race to.
 func Find(ctx context.Context, c client.Client, service string) error {
 	r := c.Options().Registry
 	none := fmt.Errorf(`no node of %s is registered in %s; start one with "go run ./srv"`, service, consul.Place(r))
-	timeout := consul.Explain(r, errors.New("no answer in time"))
+	late := consul.Explain(r, errors.New("no answer in time"))
 	for {
 		found := make(chan error, 1)
 		go func() {
@@ -47,7 +46,7 @@ func Find(ctx context.Context, c client.Client, service string) error {
 			case nil:
 				return nil
 			case registry.ErrNotFound, selector.ErrNotFound, selector.ErrNoneAvailable:
-				timeout = none // but the registry answers
+				late = none // but the registry answers
 			default:
 				return consul.Explain(r, err)
 			}
@@ -59,14 +58,14 @@ func Find(ctx context.Context, c client.Client, service string) error {
 			if ctx.Err() == context.Canceled {
 				return errors.New("interrupted")
 			}
-			return timeout
+			return late
 		}
 	}
 }
 
-// RandomStart has roundRobin, go-plugins' wrapper, start at a random node. Its counter
-// starts at 0 in every process, so that one-shot clients would all call the same. And
-// it sorts the nodes by ID: a registry may list them in another order each time.
+// RandomStart sorts the nodes by ID, since a registry may list them in another order
+// each time, and has roundRobin, go-plugins' wrapper, start at a random one. Its counter
+// starts at 0 in every process, so that one-shot clients would all call the same.
 func RandomStart(roundRobin client.Wrapper) client.Wrapper {
 	start := rand.Uint32()
 	filter := selector.WithFilter(func(services []*registry.Service) []*registry.Service {
@@ -88,7 +87,7 @@ func RandomStart(roundRobin client.Wrapper) client.Wrapper {
 	}
 }
 
-// WithSelectOption returns c with option put behind each call's own.
+// WithSelectOption returns c with option put after each call's own.
 func WithSelectOption(c client.Client, option selector.SelectOption) client.Client {
 	return &withOption{Client: c, option: client.WithSelectOption(option)}
 }
@@ -105,7 +104,7 @@ func (w *withOption) Call(ctx context.Context, req client.Request, rsp any, opts
 // Attempt is one attempt of a call, at the node at Address (host:port).
 type Attempt struct {
 	Address string
-	Sent    time.Time
+	Sent    time.Time // when it was about to be sent
 }
 
 type lastKey struct{}
@@ -118,7 +117,7 @@ func Watch(ctx context.Context) (context.Context, *atomic.Pointer[Attempt]) {
 	return context.WithValue(ctx, lastKey{}, last), last
 }
 
-// Call is a call wrapper, for micro.WrapCall. It tells Watch of the node.
+// Call is a call wrapper, for micro.WrapCall. It records each attempt for Watch.
 func Call(next client.CallFunc) client.CallFunc {
 	return func(ctx context.Context, node *registry.Node, req client.Request, rsp any, opts client.CallOptions) error {
 		if last, ok := ctx.Value(lastKey{}).(*atomic.Pointer[Attempt]); ok {

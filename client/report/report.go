@@ -23,7 +23,7 @@ import (
 // Report writes answers to one stream and all else to another. It is not safe for
 // concurrent use.
 type Report struct {
-	Made, Failed int   // calls
+	Made, Failed int   // calls; those that failed were made too
 	Err          error // the first in writing answers; what was not written is lost
 
 	answers, notes io.Writer
@@ -111,7 +111,7 @@ func (r *Report) Add(c calls.Result) {
 	}
 }
 
-// Sum ends the report with a summary.
+// Sum ends the report with a summary on stderr.
 func (r *Report) Sum() {
 	if r.bar != nil {
 		r.bar.Abort(true)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/micro/go-micro/registry"
 	"github.com/micro/go-micro/server"
@@ -26,6 +27,9 @@ func Registry(r registry.Registry, registryAddr string, opts server.Options) reg
 	chosen := host != "" && !net.ParseIP(host).IsUnspecified()
 	return &advertised{Registry: r, registryAddr: registryAddr, chosen: chosen}
 }
+
+// lookupTimeout is how long the registry's name may take to resolve.
+const lookupTimeout = time.Second
 
 type advertised struct {
 	registry.Registry
@@ -66,7 +70,7 @@ func localIP(registryAddr string) string {
 		"203.0.113.1:9",
 		"[2001:db8::1]:9",
 	} {
-		conn, err := net.Dial("udp", addr) // sends nothing, only asks for the route
+		conn, err := net.DialTimeout("udp", addr, lookupTimeout) // sends addr nothing, only asks for the route
 		if err != nil {
 			continue
 		}

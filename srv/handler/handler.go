@@ -23,7 +23,8 @@ const MaxNameBytes = 256
 type Basis struct {
 	// ID names the service in errors, as in go.micro.srv.basis.
 	ID string
-	// Delay is how long each call takes, in place of a real service's work.
+	// Delay is how long each call takes, in place of a real service's work; 0 is not
+	// at all.
 	Delay time.Duration
 }
 
@@ -36,7 +37,7 @@ type Basis struct {
 // It adds a span to the caller's trace, with the tags req and res, and error
 // when it fails.
 func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Response) (err error) {
-	log.Info("Yoooo! I received it")
+	log.Info("Yoooo! I received it") // as in the article
 
 	// The opentracing plugin's handler wrapper put the caller's span in ctx, and
 	// with it its tracer; without one, nothing is traced.
@@ -45,8 +46,8 @@ func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Respon
 		tracer = parent.Tracer()
 	}
 	span, ctx := opentracing.StartSpanFromContextWithTracer(ctx, tracer, "Hello")
-	// Tags are strings, not messages, which the reporter would format later, at more
-	// cost than sending them, and while they are being written to the wire.
+	// Text, not messages: the reporter would format those later, at more cost than
+	// sending them, and while gRPC still writes them.
 	span.SetTag("req", oneline.Escape(req.GetName()))
 	defer func() {
 		if err != nil {

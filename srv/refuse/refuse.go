@@ -21,18 +21,18 @@ import (
 // as a stream. A call that is not well formed fails with a go-micro error:
 //
 //   - 400 (InvalidArgument): no message, or one that is no request, which would be
-//     the server's fault; timeout metadata that is no number of nanoseconds, which
-//     would be ignored
+//     the server's fault (Internal); timeout metadata that is no number of
+//     nanoseconds, which would be ignored
 //   - 408 (DeadlineExceeded): timeout metadata of 0 or less
 //   - 415 (InvalidArgument): x-content-type metadata that go-micro has no codec for,
 //     which would be a 500
 //   - 501 (Unimplemented): an unknown service or method, of which go-micro would
 //     print what it has in memory
 //
-// Of the rest, such as a message that is too large, gRPC tells itself.
+// The rest, such as a message that is too large, keeps gRPC's and go-micro's words.
 func Malformed(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	md := func(key string) []string { return metadata.ValueFromIncomingContext(stream.Context(), key) }
-	if values := md("timeout"); len(values) > 0 {
+	header := func(key string) []string { return metadata.ValueFromIncomingContext(stream.Context(), key) }
+	if values := header("timeout"); len(values) > 0 {
 		text := strings.Join(values, ", ") // as go-micro does
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
@@ -42,34 +42,34 @@ func Malformed(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, h
 			return refusal(codes.DeadlineExceeded, 408, "timeout metadata is %d; the time for this call is over", n)
 		}
 	}
-	err := handler(srv, requests{stream, codec(md("content-type"))})
+	err := handler(srv, decoder{stream, codec(header("content-type"))})
 	switch s, ok := status.FromError(err); {
 	case !ok: // only of x-content-type does go-micro say something that has no code
 		return refusal(codes.InvalidArgument, 415, "x-content-type metadata is %.100q; want application/grpc+proto",
-			strings.Join(md("x-content-type"), ", "))
+			strings.Join(header("x-content-type"), ", "))
 	case s.Code() == codes.Unimplemented && strings.HasPrefix(s.Message(), "unknown service "):
 		return refusal(codes.Unimplemented, 501, "no method %.100q; want one that the service's .proto file names", info.FullMethod)
 	}
 	return err
 }
 
-// requests is a call's stream. It decodes messages itself: gRPC would have
-// answered by the time that it returns an error.
-type requests struct {
+// decoder is a call's stream, but decodes messages itself: gRPC would have answered
+// by the time that its RecvMsg returns an error.
+type decoder struct {
 	grpc.ServerStream
 	codec encoding.Codec
 }
 
-func (r requests) RecvMsg(m any) error {
+func (d decoder) RecvMsg(m any) error {
 	var frame bytes.Frame // go-micro's codecs leave what is in one as it is
-	err := r.ServerStream.RecvMsg(&frame)
+	err := d.ServerStream.RecvMsg(&frame)
 	if err == io.EOF {
 		return refusal(codes.InvalidArgument, 400, "no message")
 	}
 	if err != nil {
 		return err
 	}
-	if err := r.codec.Unmarshal(frame.Data, m); err != nil {
+	if err := d.codec.Unmarshal(frame.Data, m); err != nil {
 		return refusal(codes.InvalidArgument, 400, "message cannot be read: %v", err)
 	}
 	return nil
@@ -85,7 +85,7 @@ func codec(contentType []string) encoding.Codec {
 	return encoding.GetCodec("proto")
 }
 
-// refusal is a go-micro error, under the ID of go-micro's own, as gRPC sends it.
+// refusal returns a go-micro error, with go-micro's own ID, as gRPC sends it.
 func refusal(code codes.Code, httpStatus int32, format string, a ...any) error {
 	return status.Error(code, errors.New("go.micro.server", fmt.Sprintf(format, a...), httpStatus).Error())
 }

@@ -17,7 +17,7 @@ import (
 const retryInterval = time.Second
 
 // Keep returns r, made to go on trying when a server cannot be registered: every
-// second, until it is, is deregistered, or is registered anew. It logs the first
+// second, until it is registered, deregistered or registered anew. It logs the first
 // failure, in the words of explain, and the success after it. Register always
 // returns nil, since go-micro would log each failure.
 //
