@@ -39,13 +39,7 @@ type Basis struct {
 func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Response) (err error) {
 	log.Info("Yoooo! I received it") // as in the article
 
-	// The opentracing plugin's handler wrapper put the caller's span in ctx, and
-	// with it its tracer; without one, nothing is traced.
-	var tracer opentracing.Tracer = opentracing.NoopTracer{}
-	if parent := opentracing.SpanFromContext(ctx); parent != nil {
-		tracer = parent.Tracer()
-	}
-	span, ctx := opentracing.StartSpanFromContextWithTracer(ctx, tracer, "Hello")
+	span, ctx := startSpan(ctx, "Hello")
 	// Text, not messages: the reporter would format those later, at more cost than
 	// sending them, and while gRPC still writes them.
 	span.SetTag("req", oneline.Escape(req.GetName()))
@@ -85,4 +79,14 @@ func (b *Basis) checkName(name string) error {
 		return errors.BadRequest(b.ID, "name has the control character %U; want text on one line", r)
 	}
 	return nil
+}
+
+// startSpan starts a child of the span in ctx, which the opentracing plugin's handler
+// wrapper put there, on that span's own tracer. Without one, nothing is traced.
+func startSpan(ctx context.Context, name string) (opentracing.Span, context.Context) {
+	parent := opentracing.SpanFromContext(ctx)
+	if parent == nil {
+		return opentracing.NoopTracer{}.StartSpan(name), ctx
+	}
+	return opentracing.StartSpanFromContextWithTracer(ctx, parent.Tracer(), name)
 }
