@@ -66,8 +66,9 @@ func Begin(ctx context.Context) error {
 }
 
 // Make makes calls by do, which has to call Begin, as plan says, and hands each result,
-// with its number, to report, one at a time. When ctx is done no more calls begin, and those that have
-// begun may take plan.Grace. It returns how many of those it did not wait for.
+// with its number, to report, one at a time. When ctx is done no more calls begin, and
+// those that have begun may take plan.Grace. It returns how many of those it did not
+// wait for.
 //
 // The context that do gets outlives ctx: an interrupt fails no call.
 func Make(ctx context.Context, plan Plan, do func(context.Context) Result, report func(Result)) (left int) {

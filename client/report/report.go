@@ -18,6 +18,7 @@ import (
 	"github.com/gomicroexample/basis/client/calls"
 	"github.com/gomicroexample/basis/client/failure"
 	"github.com/gomicroexample/basis/internal/oneline"
+	"github.com/gomicroexample/basis/internal/verbose"
 )
 
 // Report writes answers to one stream and all else to another. It is not safe for
@@ -100,7 +101,7 @@ func (r *Report) Add(c calls.Result) {
 		_ = r.latencies.RecordValue(min(c.Latency, maxLatency).Microseconds())
 	}
 	if r.verbose {
-		fmt.Fprintf(r.notes, "call=%d outcome=%q latency=%s node=%s trace=%s start=%s waited=%s\n",
+		fmt.Fprintf(r.notes, verbose.Format+"\n",
 			c.Number, outcome, c.Latency.Round(time.Microsecond), cmp.Or(node, "none"), cmp.Or(c.Trace, "none"),
 			c.Start.UTC().Format("2006-01-02T15:04:05.000Z"), c.Waited.Round(time.Microsecond))
 	} else if c.Err != nil {

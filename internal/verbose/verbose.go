@@ -1,4 +1,4 @@
-// Package verbose reads what the client tells of its calls with --verbose.
+// Package verbose is what the client tells of its calls with --verbose.
 package verbose
 
 import (
@@ -6,6 +6,9 @@ import (
 	"strings"
 	"time"
 )
+
+// Format is the line of a call, which report.Report writes.
+const Format = "call=%d outcome=%q latency=%s node=%s trace=%s start=%s waited=%s"
 
 // Call is what the client tells of one; see calls.Result. Its outcome is "ok" or
 // why it failed. Node and Trace are "none" where there is none.
@@ -28,7 +31,7 @@ func Parse(stderr string) ([]Call, error) {
 		}
 		var c Call
 		var latency, start, waited string
-		_, err := fmt.Sscanf(line, "call=%d outcome=%q latency=%s node=%s trace=%s start=%s waited=%s",
+		_, err := fmt.Sscanf(line, Format,
 			&c.Number, &c.Outcome, &latency, &c.Node, &c.Trace, &start, &waited)
 		if err == nil {
 			c.Latency, err = time.ParseDuration(latency)
