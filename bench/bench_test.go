@@ -22,7 +22,7 @@ func TestBench(t *testing.T) {
 	if _, err := tool.Consul.Find(); errors.Is(err, tool.ErrMissing) && !*required {
 		t.Skipf("%v; \"make tools\" builds it", err)
 	}
-	moment := plan{Rounds: 1, Warmup: time.Millisecond, Measure: 50 * time.Millisecond, OneShot: 1, Builds: 1}
+	moment := plan{Starts: 2, Rounds: 1, Warmup: time.Millisecond, Measure: 50 * time.Millisecond, OneShot: 1, Builds: 1}
 	doc, err := bench(t.Context(), moment)
 	require.NoError(t, err)
 	text := string(doc)
@@ -43,7 +43,7 @@ func TestBench(t *testing.T) {
 // A target holds or not by the median of what it was in each round, not by that
 // of the numbers.
 func TestTargets(t *testing.T) {
-	r := report{Results: results{}, OneShot: []float64{61}}
+	r := report{Plan: plan{Starts: 3, Rounds: 1}, Results: results{}, OneShot: []float64{61, 60, 62}}
 	for _, c := range contenders {
 		for _, callers := range c.callers {
 			r.Results[point{c.name, callers}] = []sample{
@@ -65,19 +65,19 @@ func TestTargets(t *testing.T) {
 	}
 	var holds []string
 	for _, target := range r.Targets() {
-		holds = append(holds, fmt.Sprintf("%s: %.2f %v", target.What, target.Got, target.Holds))
+		holds = append(holds, fmt.Sprintf("%s: %.2f, %.2f to %.2f: %v", target.What, target.Got, target.Low, target.High, target.Holds))
 	}
 	require.Equal(t, []string{
-		"calls/s, to `limit`: 0.50 true",
-		"p99, to `limit`: 2.00 true",
-		"calls/s, to `gokit`: 1.00 true",
-		"CPU per call, to `gokit`: 1.00 true",
-		"calls/s, to `kratos`: 1.00 true",
-		"CPU per call, to `kratos`: 1.00 true",
-		"calls/s, to `article`: 1.00 false",
-		"calls/s with 50 instances, to 1: 1.00 true",
-		"calls/s with 256 callers, to 64: 1.00 true",
-		"one call, start to exit: 61.00 false",
+		"calls/s, to `limit`: 0.50, 0.25 to 0.80: true",
+		"p99, to `limit`: 2.00, 1.50 to 2.50: true",
+		"calls/s, to `gokit`: 1.00, 0.80 to 3.00: true",
+		"CPU per call, to `gokit`: 1.00, 1.00 to 1.00: true",
+		"calls/s, to `kratos`: 1.00, 0.80 to 3.00: true",
+		"CPU per call, to `kratos`: 1.00, 1.00 to 1.00: true",
+		"calls/s, to `article`: 1.00, 0.80 to 3.00: false",
+		"calls/s with 50 instances, to 1: 1.00, 1.00 to 1.00: true",
+		"calls/s with 256 callers, to 64: 1.00, 1.00 to 1.00: true",
+		"one call, start to exit, in ms: 61.00, 60.00 to 62.00: false",
 	}, holds)
 }
 

@@ -18,18 +18,21 @@ import (
 
 // plan says how much is measured.
 type plan struct {
-	Rounds  int           // of all points
+	Starts  int           // of all programs
+	Rounds  int           // of all points, after each start
 	Warmup  time.Duration // before each point
 	Measure time.Duration // of each point
-	OneShot int           // runs of a client that makes one call
+	OneShot int           // runs of a client that makes one call, after each start
 	Builds  int           // of both programs
 }
 
 // These take about 10 minutes and about 2, on two processors. Many short rounds even
-// out a machine whose speed changes within seconds, better than a few long ones.
+// out a machine whose speed changes within seconds, better than a few long ones, and
+// several starts even out that a program may run some percent faster, or slower, than
+// the same one started again.
 var (
-	full  = plan{Rounds: 31, Warmup: 150 * time.Millisecond, Measure: 300 * time.Millisecond, OneShot: 100, Builds: 7}
-	quick = plan{Rounds: 7, Warmup: 80 * time.Millisecond, Measure: 200 * time.Millisecond, OneShot: 20, Builds: 3}
+	full  = plan{Starts: 8, Rounds: 4, Warmup: 150 * time.Millisecond, Measure: 300 * time.Millisecond, OneShot: 13, Builds: 7}
+	quick = plan{Starts: 4, Rounds: 2, Warmup: 80 * time.Millisecond, Measure: 200 * time.Millisecond, OneShot: 5, Builds: 3}
 )
 
 // changes is what each change to the pair brought, as was measured when it was
@@ -82,24 +85,15 @@ func bench(ctx context.Context, p plan) ([]byte, error) {
 	if err := build(ctx, dir); err != nil {
 		return nil, err
 	}
-	r := report{Plan: p, Changes: changes}
+	r := report{Plan: p, Changes: changes, Results: results{}, Ends: map[string]ended{}}
 	if r.About, err = about(ctx, dir); err != nil {
 		return nil, err
 	}
-	b, err := start(ctx, dir, contenders)
-	if err != nil {
-		return nil, err
-	}
-	defer b.stop()
-	if r.Results, err = b.measure(ctx, p); err != nil {
-		return nil, err
-	}
-	progress("a client that makes one call, %d times", p.OneShot)
-	if r.OneShot, err = b.oneShot(ctx, p.OneShot); err != nil {
-		return nil, err
-	}
-	if r.Ends, err = b.end(); err != nil {
-		return nil, err
+	for i := range p.Starts {
+		progress("start %d of %d", i+1, p.Starts)
+		if err := r.start(ctx, dir); err != nil {
+			return nil, err
+		}
 	}
 	progress("building %d times", p.Builds)
 	if r.Build, err = timeBuilds(ctx, dir, p.Builds); err != nil {
@@ -108,6 +102,24 @@ func bench(ctx context.Context, p plan) ([]byte, error) {
 	var doc bytes.Buffer
 	err = page.Execute(&doc, r)
 	return doc.Bytes(), err
+}
+
+// start starts everything, adds what is measured of it to the report, and stops it.
+func (r *report) start(ctx context.Context, dir string) error {
+	b, err := start(ctx, dir, contenders)
+	if err != nil {
+		return err
+	}
+	defer b.stop()
+	if err := b.measure(ctx, r.Plan, r.Results); err != nil {
+		return err
+	}
+	took, err := b.oneShot(ctx, r.Plan.OneShot)
+	if err != nil {
+		return err
+	}
+	r.OneShot = append(r.OneShot, took...)
+	return b.end(r.Ends)
 }
 
 func progress(format string, a ...any) {

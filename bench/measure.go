@@ -34,29 +34,28 @@ type point struct {
 	callers int
 }
 
-// results are the samples of each point, one for each round.
+// results are the samples of each point, one for each round, of one start after another.
 type results map[point][]sample
 
 // measure measures every point in each round, so that what changes in the machine
-// meanwhile changes for all. Every other round goes backwards.
-func (b *testbed) measure(ctx context.Context, p plan) (results, error) {
+// meanwhile changes for all, and adds that to all. Every other round goes backwards.
+func (b *testbed) measure(ctx context.Context, p plan, all results) error {
 	points := b.points()
-	all := results{}
 	for round := range p.Rounds {
 		progress("round %d of %d", round+1, p.Rounds)
 		for _, at := range points {
 			if ctx.Err() != nil {
-				return nil, errors.New("interrupted")
+				return errors.New("interrupted")
 			}
 			s, err := b.find(at.name).measure(at.callers, p)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", at.name, err)
+				return fmt.Errorf("%s: %w", at.name, err)
 			}
 			all[at] = append(all[at], s)
 		}
 		slices.Reverse(points)
 	}
-	return all, nil
+	return nil
 }
 
 // points returns all points, contenders next to each other that are compared.
@@ -129,7 +128,7 @@ func (b *testbed) oneShot(ctx context.Context, n int) ([]float64, error) {
 	}
 	defer r.conn.Close()
 	jaeger := "--jaeger_address=" + r.conn.LocalAddr().String()
-	srv, err := backend.Start("srv", filepath.Join(b.dir, "srv.log"), backend.Environ(), filepath.Join(b.dir, "srv"),
+	srv, err := backend.Start("srv", filepath.Join(b.logs, "srv.log"), backend.Environ(), filepath.Join(b.dir, "srv"),
 		"--registry_address="+b.consul.Addr, "--server_address=127.0.0.1:0", jaeger)
 	if err != nil {
 		return nil, err
@@ -160,30 +159,34 @@ func (b *testbed) oneShot(ctx context.Context, n int) ([]float64, error) {
 // minSpans is the part of the spans that has to arrive. UDP may lose some.
 const minSpans = 0.95
 
-// end stops the contenders and returns what is known of each only then. Too few
+// end stops the contenders and adds what is known of each only then to ends. Too few
 // spans are an error.
-func (b *testbed) end() (map[string]ended, error) {
-	ends := map[string]ended{}
+func (b *testbed) end(ends map[string]ended) error {
 	for ; len(b.running) > 0; b.running = b.running[1:] {
 		r := b.running[0]
 		server, err := peak(r.server.Pid())
 		if err != nil {
-			return nil, err
+			return err
 		}
 		client, err := peak(r.client.cmd.Process.Pid)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := r.stop(); err != nil {
-			return nil, fmt.Errorf("stopping %s: %w", r.name, err)
+			return fmt.Errorf("stopping %s: %w", r.name, err)
 		}
-		spans := float64(r.receiver.count()) / float64(r.calls)
-		if spans < minSpans*float64(r.spans) && !r.loses {
-			return nil, fmt.Errorf("%s sent %.2f spans for each of %d calls instead of %d", r.name, spans, r.calls, r.spans)
+		spans := r.receiver.count()
+		if float64(spans) < minSpans*float64(r.spans*r.calls) && !r.loses {
+			return fmt.Errorf("%s sent %d spans for %d calls instead of %d for each", r.name, spans, r.calls, r.spans)
 		}
-		ends[r.name] = ended{ServerMB: float64(server) / 1e6, ClientMB: float64(client) / 1e6, Spans: spans}
+		e := ends[r.name]
+		e.ServerMB = max(e.ServerMB, float64(server)/1e6)
+		e.ClientMB = max(e.ClientMB, float64(client)/1e6)
+		e.calls += r.calls
+		e.spans += spans
+		ends[r.name] = e
 	}
-	return ends, nil
+	return nil
 }
 
 // peak returns how many bytes of memory a process had resident at most.
@@ -198,6 +201,9 @@ func peak(pid int) (uint64, error) {
 
 // ended is what is known of a contender in the end.
 type ended struct {
-	ServerMB, ClientMB float64 // resident at most, in megabytes
-	Spans              float64 // for each call
+	ServerMB, ClientMB float64 // resident at most, in megabytes, after any start
+	calls, spans       int     // of all starts
 }
+
+// Spans returns how many there were for each call.
+func (e ended) Spans() float64 { return float64(e.spans) / float64(e.calls) }

@@ -47,14 +47,14 @@ func (r results) median(at point, m metric) float64 {
 	return median(values)
 }
 
-// ratio returns how much the metric at one point is of that at another: the
-// median over rounds of the ratio in each.
-func (r results) ratio(a, b point, m metric) float64 {
+// ratios returns how much the metric at one point is of that at another, in each
+// round.
+func (r results) ratios(a, b point, m metric) []float64 {
 	var ratios []float64
 	for i := range r[a] {
 		ratios = append(ratios, m(r[a][i])/m(r[b][i]))
 	}
-	return median(ratios)
+	return ratios
 }
 
 // median returns that of values, of which there is at least one.
@@ -83,7 +83,7 @@ type row struct {
 
 // row returns that of a point, with the ratios to another.
 func (r report) row(at, to point) row {
-	c := func(m metric) cell { return cell{r.Results.median(at, m), r.Results.ratio(at, to, m)} }
+	c := func(m metric) cell { return cell{r.Results.median(at, m), median(r.Results.ratios(at, to, m))} }
 	e := contenders[slices.IndexFunc(contenders, func(e entry) bool { return e.name == at.name })]
 	return row{at.name, e.what, at.callers, c(perSecond), c(p50), c(p99), c(cpu), c(mallocs), r.Ends[at.name]}
 }
@@ -141,24 +141,27 @@ func (r report) Growing() []string { return []string{"limit", "basis"} }
 
 // target is what the pair is to reach, and what it does.
 type target struct {
-	What  string
-	Want  string
-	Got   float64
-	Unit  string
-	Holds bool
+	What      string
+	Want      string
+	Got       float64 // the median
+	Low, High float64 // of the medians after each start
+	Holds     bool
 }
 
 // Targets returns what is to be reached with 16 callers, unless it says otherwise.
 func (r report) Targets() []target {
 	basis := point{"basis", 16}
-	ratio := func(to string, m metric) float64 { return r.Results.ratio(basis, point{to, 16}, m) }
-	atLeast := func(what string, want, got float64) target {
-		return target{what, fmt.Sprintf("at least %.2f", want), got, "", got >= want}
+	ratio := func(to string, m metric) []float64 { return r.Results.ratios(basis, point{to, 16}, m) }
+	atLeast := func(what string, want float64, values []float64) target {
+		t := r.target(what, values)
+		t.Want, t.Holds = fmt.Sprintf("at least %v", want), t.Got >= want
+		return t
 	}
-	atMost := func(what string, want, got float64) target {
-		return target{what, fmt.Sprintf("at most %.2f", want), got, "", got <= want}
+	atMost := func(what string, want float64, values []float64) target {
+		t := r.target(what, values)
+		t.Want, t.Holds = fmt.Sprintf("at most %v", want), t.Got <= want
+		return t
 	}
-	once := median(r.OneShot)
 	return []target{
 		atLeast("calls/s, to `limit`", 0.5, ratio("limit", perSecond)),
 		atMost("p99, to `limit`", 2, ratio("limit", p99)),
@@ -167,8 +170,17 @@ func (r report) Targets() []target {
 		atLeast("calls/s, to `kratos`", 1, ratio("kratos", perSecond)),
 		atMost("CPU per call, to `kratos`", 1, ratio("kratos", cpu)),
 		atLeast("calls/s, to `article`", 3.5, ratio("article", perSecond)),
-		atLeast("calls/s with 50 instances, to 1", 0.9, r.Results.ratio(point{"basis-50", 16}, point{"basis-1", 16}, perSecond)),
-		atLeast("calls/s with 256 callers, to 64", 0.85, r.Results.ratio(point{"basis", 256}, point{"basis", 64}, perSecond)),
-		{"one call, start to exit", "at most 60 ms", once, " ms", once <= 60},
+		atLeast("calls/s with 50 instances, to 1", 0.9, r.Results.ratios(point{"basis-50", 16}, point{"basis-1", 16}, perSecond)),
+		atLeast("calls/s with 256 callers, to 64", 0.85, r.Results.ratios(point{"basis", 256}, point{"basis", 64}, perSecond)),
+		atMost("one call, start to exit, in ms", 60, r.OneShot),
 	}
+}
+
+// target returns one of what was measured as often after each start, one after another.
+func (r report) target(what string, values []float64) target {
+	var medians []float64
+	for start := range slices.Chunk(values, len(values)/r.Plan.Starts) {
+		medians = append(medians, median(start))
+	}
+	return target{What: what, Got: median(values), Low: slices.Min(medians), High: slices.Max(medians)}
 }

@@ -24,7 +24,8 @@ const patience = 30 * time.Second
 
 // testbed is every contender, running, and the Consul that they share.
 type testbed struct {
-	dir     string // of binaries and logs
+	dir     string // of binaries
+	logs    string // where logs are, of this start alone
 	consul  *backend.Consul
 	running []*running
 }
@@ -49,6 +50,9 @@ func start(ctx context.Context, dir string, entries []entry) (_ *testbed, err er
 		return nil, err
 	}
 	b := &testbed{dir: dir}
+	if b.logs, err = os.MkdirTemp(dir, "start-"); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			b.stop()
@@ -56,11 +60,10 @@ func start(ctx context.Context, dir string, entries []entry) (_ *testbed, err er
 	}()
 	startCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if b.consul, err = backend.StartConsul(startCtx, path, dir, "127.0.0.1", 0, nil); err != nil {
+	if b.consul, err = backend.StartConsul(startCtx, path, b.logs, "127.0.0.1", 0, nil); err != nil {
 		return nil, err
 	}
 	for _, e := range entries {
-		progress("starting %s", e.name)
 		r, err := b.start(ctx, e)
 		if err != nil {
 			return nil, fmt.Errorf("starting %s: %w", e.name, err)
@@ -87,7 +90,7 @@ func (b *testbed) start(ctx context.Context, e entry) (_ *running, err error) {
 	if e.spans > 0 {
 		args = append(args, "-spans="+r.receiver.conn.LocalAddr().String())
 	}
-	log := filepath.Join(b.dir, e.name)
+	log := filepath.Join(b.logs, e.name)
 	bin := filepath.Join(b.dir, e.program)
 	if e.pair {
 		r.server, err = b.startPair(ctx, r, log+"-server.log")
