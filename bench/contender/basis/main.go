@@ -59,7 +59,7 @@ var (
 )
 
 // ballast is that of srv and client.
-const ballast = 8 << 20
+const ballast = 16 << 20
 
 func main() {
 	defer runtime.KeepAlive(make([]byte, ballast))
