@@ -181,15 +181,17 @@ func down(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	want(ts, !neg && (len(args) == 1 || len(args) == 2), "down [-INT|-KILL|-ABRT] name [status]")
 	s := of(ts)
-	err := s.process(ts, args[0]).Stop(sig)
+	p := s.process(ts, args[0])
+	err := p.Stop(sig)
 	delete(s.processes, args[0])
 	if sig != syscall.SIGKILL {
-		checkStatus(ts, err, append(args, "0")[1])
+		checkStatus(ts, err, append(args, "0")[1], p.Tail())
 	}
 }
 
-// checkStatus wants err to be that of a process which exited with status.
-func checkStatus(ts *testscript.TestScript, err error, status string) {
+// checkStatus wants err to be that of a process which exited with status, and else
+// prints its last lines.
+func checkStatus(ts *testscript.TestScript, err error, status string, tail []byte) {
 	got := 0
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -198,7 +200,7 @@ func checkStatus(ts *testscript.TestScript, err error, status string) {
 		ts.Check(err)
 	}
 	if strconv.Itoa(got) != status {
-		ts.Fatalf("exit status %d, not %s", got, status)
+		ts.Fatalf("exit status %d, not %s\n%s", got, status, tail)
 	}
 }
 
@@ -250,7 +252,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	start := time.Now()
 	err := ts.Exec(args[1], args[2:]...)
 	took := time.Since(start)
-	checkStatus(ts, err, args[0])
+	checkStatus(ts, err, args[0], nil) // testscript has printed them
 	if took > 3*time.Second {
 		ts.Fatalf("took %v", took)
 	}

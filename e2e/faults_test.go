@@ -199,13 +199,14 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	want(ts, !neg && len(args) == 1, "failed [-after=duration] max")
 	s := of(ts)
-	status := s.process(ts, "client").Stop(syscall.SIGINT)
+	client := s.process(ts, "client")
+	status := client.Stop(syscall.SIGINT)
 	all := s.told(ts)
 	if len(all) < minCalls {
 		ts.Fatalf("%d calls, fewer than %d", len(all), minCalls)
 	}
 	s.row.calls, s.row.failed = len(all), count(all, call.failed)
-	checkStatus(ts, status, strconv.Itoa(min(s.row.failed, 1)))
+	checkStatus(ts, status, strconv.Itoa(min(s.row.failed, 1)), client.Tail())
 	if after > 0 {
 		all = slices.DeleteFunc(slices.Clone(all), func(c call) bool { return c.end().Before(s.mark.Add(after)) })
 	}
