@@ -4,6 +4,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +41,40 @@ func TestBench(t *testing.T) {
 	require.Regexp(t, `one call, start to exit \| median [1-9]`, text)
 	require.NotContains(t, text, "NaN")
 	require.NotContains(t, text, "Inf")
+}
+
+// The client that is measured has the layers of the real one, in the same order, and
+// as many retries and as much ballast.
+func TestBasisIsThePair(t *testing.T) {
+	client, measured := source(t, "../client/main.go"), source(t, "contender/basis/main.go")
+	layers := layersOf(t, client)
+	require.Len(t, layers, 8)
+	require.Equal(t, layers, layersOf(t, measured))
+
+	require.Equal(t, constant(t, client, "retries"), constant(t, measured, "retries"))
+	require.Equal(t, constant(t, client, "ballast"), constant(t, measured, "ballast"))
+	require.Equal(t, constant(t, source(t, "../srv/main.go"), "ballast"), constant(t, measured, "ballast"))
+}
+
+// layersOf returns what source gives to go-micro's client for calls to go through.
+func layersOf(t *testing.T, source string) []string {
+	_, stack, ok := strings.Cut(source, "pool := conns.New(")
+	require.True(t, ok)
+	stack, _, ok = strings.Cut(stack, "pool.Call)")
+	require.True(t, ok)
+	return regexp.MustCompile(`\b(ocplugin|limiter|breaker|hystrixplugin|nodes|roundrobin|pool)\.\w+`).FindAllString(stack, -1)
+}
+
+func constant(t *testing.T, source, name string) string {
+	found := regexp.MustCompile(name + ` += ([^/\n]*\w)`).FindStringSubmatch(source)
+	require.Len(t, found, 2, name)
+	return found[1]
+}
+
+func source(t *testing.T, file string) string {
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return string(text)
 }
 
 // A target holds or not by the median of what it was in each round, not by that

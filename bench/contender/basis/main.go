@@ -1,6 +1,6 @@
-// Command basis is the pair: its client makes calls as ../../../client does, and
-// has to be kept like it. Its server stands for ../../../srv where there are to be
-// many in one process.
+// Command basis is the pair: its client makes calls as ../../../client does, which
+// TestBasisIsThePair in ../.. compares with it. Its server stands for ../../../srv
+// where there are to be many in one process.
 package main
 
 import (
@@ -58,8 +58,11 @@ var (
 	wrappers  = flag.String("wrappers", "opentracing,limiter,breaker,roundrobin", "client: which of them, separated by commas")
 )
 
-// ballast is that of srv and client.
-const ballast = 16 << 20
+// As in srv and client.
+const (
+	ballast = 16 << 20
+	retries = 2
+)
 
 func main() {
 	defer runtime.KeepAlive(make([]byte, ballast))
@@ -151,7 +154,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	service := micro.NewService(
 		micro.Server(grpcserver.NewServer()),
 		micro.Client(grpcclient.NewClient(
-			microclient.Retries(2),
+			microclient.Retries(retries),
 			microclient.Retry(failure.Retry),
 			microclient.RequestTimeout(timeout),
 		)),
