@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -120,6 +122,25 @@ func TestEnvironmentOverrides(t *testing.T) {
 		tr.StartSpan("span").Finish()
 		require.NoError(t, closer.Close())
 		batches(t, a)
+	})
+	t.Run("a collector takes them over HTTP", func(t *testing.T) {
+		requests := make(chan *http.Request, 1)
+		collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			requests <- r
+		}))
+		defer collector.Close()
+		t.Setenv("JAEGER_ENDPOINT", collector.URL+"/api/traces")
+		a := agent(t)
+		tr, closer, err := tracer.NewTracer("svc", a.SpanServerAddr())
+		require.NoError(t, err)
+		tr.StartSpan("span").Finish()
+		require.NoError(t, closer.Close())
+
+		require.Len(t, requests, 1)
+		r := <-requests
+		require.Equal(t, "POST /api/traces", r.Method+" "+r.URL.Path)
+		require.Equal(t, "application/x-thrift", r.Header.Get("Content-Type"))
+		require.Empty(t, a.GetJaegerBatches())
 	})
 }
 
