@@ -46,23 +46,24 @@ func NewRegistry() registry.Registry {
 	}
 	client.Transport = bounded{client.Transport}
 	cfg.HttpClient = client
+	config := *cfg // what api.NewClient is given, it changes
 	if err == nil {
-		config := *cfg
-		_, err = api.NewClient(&config) // which reads CONSUL_HTTP_TOKEN_FILE
+		_, err = api.NewClient(cfg) // which reads CONSUL_HTTP_TOKEN_FILE
 	}
-	if wrong := CheckAddress(cfg.Address); wrong != nil {
+	if wrong := CheckAddress(config.Address); wrong != nil {
 		err = fmt.Errorf("CONSUL_HTTP_ADDR %w", wrong)
 	}
 	return &safe{
 		Registry: consul.NewRegistry(consul.Config(cfg)),
-		config:   *cfg,
+		config:   config,
 		err:      err,
 		known:    map[string][]*registry.Service{},
 	}
 }
 
 // CheckAddress returns an error if addr cannot be that of an agent, which is
-// host:port, perhaps after http:// or https://. It repeats no password.
+// host:port, perhaps after http:// or https://, or unix:// and the path of its socket.
+// It repeats no password.
 func CheckAddress(addr string) error {
 	if strings.Contains(addr, "@") {
 		return errors.New("has a user or password in it; want host:port, and those in CONSUL_HTTP_AUTH")
@@ -103,7 +104,8 @@ func (s *safe) Init(opts ...registry.Option) error {
 	if s.err != nil {
 		return nil
 	}
-	return s.Registry.Init(opts...)
+	config := s.config // without the socket that an address in opts takes the place of
+	return s.Registry.Init(append([]registry.Option{consul.Config(&config)}, opts...)...)
 }
 
 // Register registers the service's first node, or renews its registration.
@@ -220,8 +222,8 @@ func bracket(address string) string {
 	return net.JoinHostPort(address[:i], address[i+1:])
 }
 
-// Address returns the host:port at which r is asked, the first where there are
-// several, or "" for a registry that has none, as mdns.
+// Address returns the host:port at which r is asked, or the path of its socket, the
+// first where there are several; "" for a registry that has none, as mdns.
 func Address(r registry.Registry) string {
 	if addrs := r.Options().Addrs; len(addrs) > 0 {
 		return hostPort(addrs[0])
@@ -233,9 +235,13 @@ func Address(r registry.Registry) string {
 }
 
 // hostPort strips the scheme that Consul's addresses may have, and adds the port
-// that they may lack.
+// that they may lack but for sockets.
 func hostPort(addr string) string {
-	if _, after, ok := strings.Cut(addr, "://"); ok {
+	scheme, after, ok := strings.Cut(addr, "://")
+	if scheme == "unix" {
+		return after
+	}
+	if ok {
 		addr = after
 	}
 	if _, _, err := net.SplitHostPort(addr); err != nil {

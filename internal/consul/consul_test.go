@@ -1,9 +1,11 @@
 package consul
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,6 +25,8 @@ func TestAddress(t *testing.T) {
 		{"", "consul", "consul:8500"},
 		{"", "::1", "[::1]:8500"},
 		{"", "[::1]:1", "[::1]:1"},
+		{"unix:///run/consul.sock", "", "/run/consul.sock"},
+		{"", "unix:///run/consul.sock", "/run/consul.sock"},
 	} {
 		t.Setenv("CONSUL_HTTP_ADDR", test.variable)
 		r := NewRegistry()
@@ -41,6 +45,45 @@ type withAddr struct {
 }
 
 func (w *withAddr) Options() registry.Options { return registry.Options{Addrs: []string{w.addr}} }
+
+func TestAgentOnASocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "consul.sock")
+	l, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	var asked atomic.Int64
+	agent := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		_, _ = w.Write([]byte("[]"))
+	})}
+	go func() { _ = agent.Serve(l) }()
+	defer agent.Close()
+	addr := "unix://" + path
+	require.NoError(t, CheckAddress(addr))
+
+	t.Setenv("CONSUL_HTTP_ADDR", addr)
+	_, err = NewRegistry().GetService("svc")
+	require.NoError(t, err)
+	require.NotZero(t, asked.Load())
+
+	// An address comes before the variable, of whichever kind they are.
+	asked.Store(0)
+	r := NewRegistry()
+	require.NoError(t, r.Init(registry.Addrs("127.0.0.1:1")))
+	_, err = r.GetService("svc")
+	require.ErrorContains(t, Explain(r, err), "no Consul agent at 127.0.0.1:1: dial tcp 127.0.0.1:1")
+	require.Zero(t, asked.Load())
+
+	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
+	r = NewRegistry()
+	require.NoError(t, r.Init(registry.Addrs(addr)))
+	_, err = r.GetService("svc")
+	require.NoError(t, err)
+	require.NotZero(t, asked.Load())
+
+	require.NoError(t, agent.Close()) // and takes the socket with it
+	_, err = r.GetService("svc")
+	require.ErrorContains(t, Explain(r, err), "no Consul agent at "+path+": dial unix")
+}
 
 func TestBracket(t *testing.T) {
 	for in, want := range map[string]string{

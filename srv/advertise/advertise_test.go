@@ -23,7 +23,7 @@ func hasDefaultRoute() bool {
 }
 
 func TestLocalIP(t *testing.T) {
-	for _, registryAddr := range []string{"127.0.0.1:8500", "[::1]:8500", "", "no.such.host.invalid:8500"} {
+	for _, registryAddr := range []string{"127.0.0.1:8500", "[::1]:8500", "", "/run/consul.sock", "no.such.host.invalid:8500"} {
 		host := net.ParseIP(localIP(registryAddr))
 		require.NotNil(t, host, registryAddr)
 		require.False(t, host.IsUnspecified(), registryAddr)
