@@ -5,38 +5,30 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
+	"errors"
 	"fmt"
 	"log"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 	"time"
 
-	"github.com/afex/hystrix-go/hystrix"
 	micro "github.com/micro/go-micro"
 	microclient "github.com/micro/go-micro/client"
 	grpcclient "github.com/micro/go-micro/client/grpc"
 	"github.com/micro/go-micro/config/cmd"
 	grpcserver "github.com/micro/go-micro/server/grpc"
-	hystrixplugin "github.com/micro/go-plugins/wrapper/breaker/hystrix"
-	"github.com/micro/go-plugins/wrapper/select/roundrobin"
-	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
 	opentracing "github.com/opentracing/opentracing-go"
 	"github.com/opentracing/opentracing-go/ext"
 	"github.com/uber/jaeger-client-go"
 
-	"github.com/gomicroexample/basis/client/breaker"
-	"github.com/gomicroexample/basis/client/calls"
-	"github.com/gomicroexample/basis/client/conns"
-	"github.com/gomicroexample/basis/client/failure"
-	"github.com/gomicroexample/basis/client/limiter"
-	"github.com/gomicroexample/basis/client/nodes"
-	"github.com/gomicroexample/basis/client/report"
-	"github.com/gomicroexample/basis/client/settings"
+	"github.com/gomicroexample/basis/client/balancer"
+	"github.com/gomicroexample/basis/client/flags"
+	"github.com/gomicroexample/basis/client/load"
+	"github.com/gomicroexample/basis/client/stack"
 	"github.com/gomicroexample/basis/internal/cmdline"
 	"github.com/gomicroexample/basis/internal/consul"
+	"github.com/gomicroexample/basis/internal/gctuning"
 	"github.com/gomicroexample/basis/internal/oneline"
 	"github.com/gomicroexample/basis/proto"
 	"github.com/gomicroexample/basis/tracer"
@@ -48,33 +40,31 @@ const (
 
 	findTimeout  = 700 * time.Millisecond // of each look for a node of the service
 	findInterval = 500 * time.Millisecond // between looks, for a client that waits
-	maxGrace     = 5 * time.Second        // for calls under way after an interrupt
-	retries      = 2                      // by default, each at another node: of three, two may fail at once
+	maxGrace     = 5 * time.Second        // for calls in flight after an interrupt
 )
-
-// ballast counts when the garbage collector asks whether the few MB that are live have
-// doubled, so that it runs about a seventh as often. Never touched, it takes no memory;
-// the garbage does, up to 20 MB more.
-const ballast = 16 << 20
 
 func main() {
 	os.Exit(run())
 }
 
 func run() int {
-	defer runtime.KeepAlive(make([]byte, ballast))
+	gctuning.Apply()
 	log.SetOutput(oneline.Writer{Writer: os.Stderr}) // for go-micro and the tracer
+
+	// An interrupt ends ctx. Then no call is sent any more, and calls in flight finish. A
+	// second interrupt ends the process.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)   // a second interrupt ends the process
+	context.AfterFunc(ctx, stop)
 	signal.Ignore(syscall.SIGPIPE) // "client | head": writing fails instead
 
-	var s settings.Settings
+	var s flags.Settings
+	consulRegistry, consulErr := consul.NewRegistry() // at 127.0.0.1:8500
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
 		micro.Server(grpcserver.NewServer()),
-		micro.Client(grpcclient.NewClient(microclient.Retries(retries))),
-		micro.Registry(consul.NewRegistry()), // at 127.0.0.1:8500
-		micro.Broker(cmdline.NewBroker()),    // one that opens no port
+		micro.Client(grpcclient.NewClient(microclient.Retries(stack.Retries))),
+		micro.Registry(consulRegistry),
+		micro.Broker(cmdline.NewBroker()), // opens no port
 		micro.Name(clientName),
 		micro.Cmd(cmd.NewCmd(
 			cmd.Name("client"),
@@ -85,8 +75,8 @@ func run() int {
 	cmdline.Parse(service, func() error {
 		return cmp.Or(s.TLS.Check(service.Client().String()), s.Check())
 	})
-	if err := consul.Err(service.Options().Registry); err != nil {
-		return fail(err)
+	if service.Options().Registry == consulRegistry && consulErr != nil {
+		return fail(consulErr)
 	}
 
 	// A node's address is not in its certificate; the service's name is.
@@ -101,52 +91,57 @@ func run() int {
 	}
 	defer closer.Close() // sends the last spans
 
-	service.Init(stack(t, s, tlsConfig)...)
+	service.Init(stack.Options(ctx, t, s, tlsConfig)...)
 
 	if err := find(ctx, service.Client(), s.Wait); err != nil {
 		return fail(err)
 	}
 
 	basis := proto.NewBasisService(serviceName, service.Client())
-	plan := calls.Plan{Requests: s.Requests, Concurrency: s.Concurrency, Grace: min(s.HystrixTimeout, maxGrace)}
-	r := report.New(s.Requests, s.Verbose)
-	left := calls.Make(ctx, plan, func(ctx context.Context) calls.Result {
+	plan := load.Plan{Requests: s.Requests, Concurrency: s.Concurrency, Grace: min(s.HystrixTimeout, maxGrace)}
+	report := load.NewReport(s.Requests, s.Verbose)
+	inFlight := load.Run(ctx, plan, func(ctx context.Context) load.Result {
 		return hello(ctx, t, basis, s.Name)
-	}, func(c calls.Result) {
-		r.Add(c)
-		if r.Err != nil {
+	}, func(r load.Result) {
+		report.Add(r)
+		if report.Err != nil {
 			stop() // nobody reads the answers
 		}
 	})
 
 	if s.Requests != 1 {
-		r.Sum()
+		report.Summarize()
 	}
 	switch {
-	case r.Err != nil:
-		return fail(r.Err)
-	case left > 0:
-		return fail(fmt.Errorf("interrupted with %d calls under way, after %d", left, r.Made))
-	case r.Made < s.Requests:
-		return fail(fmt.Errorf("interrupted after %d of %d calls", r.Made, s.Requests))
-	case r.Failed > 0:
+	case report.Err != nil:
+		return fail(report.Err)
+	case inFlight > 0:
+		return fail(fmt.Errorf("interrupted with %d calls in flight, after %d", inFlight, report.Made))
+	case report.Made < s.Requests:
+		return fail(fmt.Errorf("interrupted after %d of %d calls", report.Made, s.Requests))
+	case report.Failed > 0:
 		return 1
 	}
 	return 0
 }
 
-// find looks for a node of the service, for as long as wait if there is no node or no
-// registry yet.
+// find looks for a node of the service. It waits for up to wait while there is no node or
+// no registry.
 func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
-	for told := false; ; told = true {
+	for reported := false; ; reported = true {
 		findCtx, cancel := context.WithTimeout(ctx, findTimeout)
-		err := nodes.Find(findCtx, c, serviceName)
+		err := balancer.Find(findCtx, c, serviceName)
 		cancel()
-		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return errors.New("interrupted")
+		case time.Now().After(deadline):
 			return err
 		}
-		if !told {
+		if !reported {
 			fmt.Fprintf(os.Stderr, "client: %s; waiting for up to %v\n", oneline.Escape(err.Error()), wait)
 		}
 		select {
@@ -156,56 +151,16 @@ func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 	}
 }
 
-// stack is what a call goes through, from the first to the last. The span covers
-// the limiter's wait and the breaker's refusals; the breaker neither times the wait
-// nor counts it as a call under way. The node is chosen last, for each attempt anew.
-// It sets hystrix's defaults, which all circuits have.
-func stack(t opentracing.Tracer, s settings.Settings, tlsConfig *tls.Config) []micro.Option {
-	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
-	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
-	hystrix.DefaultErrorPercentThreshold = s.HystrixErrorPercent
-	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent + breaker.Headroom
-	hystrix.DefaultVolumeThreshold = s.HystrixVolume
-	pool := conns.New(tlsConfig)
-	return []micro.Option{
-		callOptions(s.HystrixTimeout, tlsConfig),
-		micro.WrapClient(
-			ocplugin.NewClientWrapper(t),
-			limiter.New(s.RateLimit),
-			breaker.Guard(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent),
-			nodes.RandomStart(roundrobin.NewClientWrapper()),
-			pool.Prefer,
-		),
-		micro.WrapCall(nodes.Call, pool.Call),
-	}
-}
-
-// callOptions sets which failures are tried again, a request timeout that is not
-// shorter than the breaker's, and TLS for calls that would not take the pool.
-func callOptions(timeout time.Duration, config *tls.Config) micro.Option {
-	return func(o *micro.Options) {
-		opts := []microclient.Option{microclient.Retry(failure.Retry)}
-		// Which a flag may have set too; that cannot be told apart.
-		if o.Client.Options().CallOptions.RequestTimeout == microclient.DefaultRequestTimeout {
-			opts = append(opts, microclient.RequestTimeout(max(timeout, microclient.DefaultRequestTimeout)))
-		}
-		if config != nil {
-			opts = append(opts, grpcclient.AuthTLS(config))
-		}
-		_ = o.Client.Init(opts...) // never fails
-	}
-}
-
 // hello makes one call, in a trace of its own.
-func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, name string) calls.Result {
+func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, name string) load.Result {
 	span := t.StartSpan("call")
 	defer span.Finish()
-	ctx, last := nodes.Watch(opentracing.ContextWithSpan(ctx, span))
+	ctx, last := balancer.RecordAttempt(opentracing.ContextWithSpan(ctx, span))
 
 	span.SetTag("req", oneline.Escape(name))
 	start := time.Now()
 	rsp, err := basis.Hello(ctx, &proto.Request{Name: name})
-	r := calls.Result{Answer: rsp.GetMsg(), Err: err, Start: start, Latency: time.Since(start)}
+	r := load.Result{Answer: rsp.GetMsg(), Err: err, Start: start, Latency: time.Since(start)}
 	if a := last.Load(); a != nil {
 		r.Node, r.Waited = a.Address, a.Sent.Sub(start)
 	}

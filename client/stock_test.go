@@ -24,7 +24,7 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// What go-micro and its plugins do by themselves, which stack mends or relies on.
+// What go-micro and its plugins do by themselves, which the stack fixes or relies on.
 
 // fake is a client whose calls do what a test says.
 type fake struct {

@@ -9,7 +9,6 @@ import (
 	stdlog "log"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -26,20 +25,15 @@ import (
 
 	"github.com/gomicroexample/basis/internal/cmdline"
 	"github.com/gomicroexample/basis/internal/consul"
+	"github.com/gomicroexample/basis/internal/gctuning"
 	"github.com/gomicroexample/basis/internal/mtls"
 	"github.com/gomicroexample/basis/internal/oneline"
 	"github.com/gomicroexample/basis/proto"
-	"github.com/gomicroexample/basis/srv/advertise"
 	"github.com/gomicroexample/basis/srv/handler"
-	"github.com/gomicroexample/basis/srv/refuse"
+	"github.com/gomicroexample/basis/srv/malformed"
 	"github.com/gomicroexample/basis/srv/registration"
 	"github.com/gomicroexample/basis/tracer"
 )
-
-// ballast counts when the garbage collector asks whether the few MB that are live have
-// doubled, so that it runs about a seventh as often. Never touched, it takes no memory;
-// the garbage does, up to 20 MB more.
-const ballast = 16 << 20
 
 func main() {
 	if err := run(); err != nil {
@@ -54,8 +48,11 @@ func run() error {
 		jaegerAddress string
 		tlsFiles      mtls.Files
 	)
-	defer runtime.KeepAlive(make([]byte, ballast))
+	gctuning.Apply()
 	stdlog.SetOutput(oneline.Writer{Writer: os.Stderr}) // for go-micro and the tracer
+
+	// A signal ends ctx: go-micro then deregisters the node and drains the calls in
+	// flight. A second signal ends the process.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, func() {
 		stop()
@@ -63,13 +60,14 @@ func run() error {
 		log.Info("Stopping; a second signal ends it at once")
 	})
 
+	consulRegistry, consulErr := consul.NewRegistry() // at 127.0.0.1:8500
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
 		micro.Server(grpcserver.NewServer()),
 		micro.Client(grpcclient.NewClient()),
 		micro.Context(ctx),
-		micro.Registry(consul.NewRegistry()),   // at 127.0.0.1:8500
-		micro.Broker(cmdline.NewBroker()),      // one that opens no port
+		micro.Registry(consulRegistry),
+		micro.Broker(cmdline.NewBroker()),      // opens no port
 		micro.Name("go.micro.srv.basis"),       // service name
 		micro.RegisterTTL(time.Second*30),      // how long a registration lasts
 		micro.RegisterInterval(time.Second*10), // how often it is renewed
@@ -82,7 +80,7 @@ func run() error {
 				Name: "delay", EnvVar: "BASIS_DELAY", Destination: &delay,
 				Usage: "How long each call takes, as in 1s or 200ms",
 			},
-			cmdline.JaegerAddress(&jaegerAddress),
+			tracer.AddressFlag(&jaegerAddress),
 		),
 		micro.Flags(tlsFiles.Flags()...),
 	)
@@ -93,8 +91,8 @@ func run() error {
 		return cmp.Or(tlsFiles.Check(service.Server().String()), tracer.CheckAddress(jaegerAddress))
 	})
 	name, registry := service.Server().Options().Name, service.Options().Registry
-	if err := consul.Err(registry); err != nil {
-		return err
+	if registry == consulRegistry && consulErr != nil {
+		return consulErr
 	}
 	tlsConfig, err := tlsFiles.Config(name)
 	if err != nil {
@@ -108,29 +106,30 @@ func run() error {
 	defer closer.Close() // sends the last spans
 	service.Init(
 		micro.WrapHandler(ocplugin.NewHandlerWrapper(t)),
-		micro.Registry(registration.Keep(
-			advertise.Registry(registry, consul.Address(registry), service.Server().Options()),
-			func(err error) error { return consul.Explain(registry, err) },
-		)),
+		micro.Registry(registration.NewRegistry(registry, registration.Options{
+			RegistryAddress: consul.Address(registry),
+			Server:          service.Server().Options(),
+			Explain:         func(err error) error { return consul.Explain(registry, err) },
+		})),
 	)
 	opts := limits()
 	if tlsConfig != nil {
 		opts = append(opts, grpcserver.AuthTLS(tlsConfig))
 	}
-	// Last: go-micro makes a new gRPC server for each option that it is given, and
-	// does not stop the old one, nor its workers.
+	// Last: go-micro creates a new gRPC server for each option, and does not stop the old
+	// server nor its workers.
 	_ = service.Server().Init(opts...) // never fails
 
 	if err := proto.RegisterBasisHandler(service.Server(), &handler.Basis{ID: name, Delay: delay}); err != nil {
 		return err
 	}
-	// Run returns after a signal, when the node has left the registry and the calls
-	// in flight are answered.
+	// Run returns after a signal, when the node is deregistered and the calls in flight are
+	// answered.
 	return service.Run()
 }
 
-// limits are what one caller can make the server hold, and wait for. gRPC's own
-// are wider, where there are any.
+// limits bounds what one caller can make the server hold, and wait for. gRPC's own
+// limits are wider, where there are any.
 func limits() []server.Option {
 	return []server.Option{
 		// The longest name takes 259 bytes. Longer ones, up to here, get Hello's own
@@ -139,16 +138,16 @@ func limits() []server.Option {
 		grpcserver.Options(
 			// Of a call's metadata, a few short values. gRPC's limit is 16 MB.
 			grpc.MaxHeaderListSize(8<<10),
-			// Calls under way on one connection; others wait at the caller.
+			// Calls in flight on one connection; others wait at the caller.
 			grpc.MaxConcurrentStreams(500),
 			// Bytes of one call that are not read yet. gRPC goes from this up to 16 MB.
 			grpc.StaticStreamWindowSize(64<<10),
 			// A new connection has to speak HTTP/2 by then. gRPC waits for 2 minutes.
 			grpc.ConnectionTimeout(5*time.Second),
-			// A silent caller is asked after Time, not 2 hours, whether it is there. It
-			// is cut off when it does not answer, or takes no data, for Timeout.
+			// The server pings a silent caller after Time; gRPC waits for 2 hours. It closes
+			// the connection of a caller that does not respond, or does not read, for Timeout.
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
-			grpc.StreamInterceptor(refuse.Malformed),
+			grpc.StreamInterceptor(malformed.Interceptor),
 			// Workers: goroutines kept for the next call, since their stacks have
 			// grown. When all are busy, a call gets a new one.
 			grpc.NumStreamWorkers(64),

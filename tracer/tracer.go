@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/micro/cli"
 	opentracing "github.com/opentracing/opentracing-go"
 	jaeger "github.com/uber/jaeger-client-go"
 	jaegercfg "github.com/uber/jaeger-client-go/config"
@@ -88,6 +89,15 @@ func newReporter(cfg *jaegercfg.ReporterConfig, addr string, logger jaeger.Logge
 		reporter = jaeger.NewCompositeReporter(jaeger.NewLoggingReporter(logger), reporter)
 	}
 	return reporter
+}
+
+// AddressFlag returns the flag --jaeger_address, which fills destination. Its variable
+// is JAEGER_ADDRESS, its default DefaultAddress. CheckAddress checks the value.
+func AddressFlag(destination *string) cli.Flag {
+	return cli.StringFlag{
+		Name: "jaeger_address", EnvVar: "JAEGER_ADDRESS", Value: DefaultAddress, Destination: destination,
+		Usage: "host:port of the Jaeger that spans are sent to, over UDP",
+	}
 }
 
 // CheckAddress returns an error if addr is not host:port with a numeric port. The

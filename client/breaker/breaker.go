@@ -1,5 +1,6 @@
-// Package breaker mends go-plugins' hystrix wrapper: neither a caller's own mistakes
-// nor its haste open the circuit, and a call that was given up does not run on.
+// Package breaker completes go-plugins' hystrix wrapper. Only failures of the service
+// open the circuit, callers' timeouts hold, and a call that hystrix gave up is
+// canceled.
 package breaker
 
 import (
@@ -11,58 +12,70 @@ import (
 	"github.com/gomicroexample/basis/client/failure"
 )
 
-// Guard puts wrap, go-plugins' wrapper, between two layers.
+// Headroom is to be added to hystrix's own MaxConcurrentRequests. Hystrix counts a call
+// as in flight for a moment after its response: Headroom is more calls than end within
+// such a moment.
+const Headroom = 1000
+
+// New returns a wrapper that puts plugin, go-plugins' hystrix wrapper, between two
+// layers.
 //
-// The outer one refuses, with hystrix.ErrMaxConcurrency, calls beyond maxConcurrent
-// (1 or more) under way. Hystrix would count a refusal as a failure, and a call as
-// under way for a moment after its answer; its own limit should be higher, by
-// Headroom. The outer layer also gives each call the client's request timeout as its
-// deadline, and cancels it once hystrix has its outcome: one that timed out would run
-// on, on the server too.
+// The outer layer rejects calls beyond maxConcurrent (1 or more) in flight, with
+// hystrix.ErrMaxConcurrency; hystrix itself would count the rejection as a failure. It
+// sets the call's request timeout as the deadline of its context: the timeout of the
+// call's own options or the client's, or the deadline that the context has already, if
+// that is earlier. It cancels the context when hystrix returns: a call that timed out
+// would run on otherwise, on the server too.
 //
-// The inner one hides from hystrix, but not from the caller, errors that are the
-// caller's own (failure.IsCallerError).
-func Guard(wrap client.Wrapper, maxConcurrent int) client.Wrapper {
+// The inner layer reports an error to hystrix only if failure.Outcome.OpensCircuit
+// says so. The caller gets every error.
+//
+// Each service's endpoint has a circuit of its own, with hystrix's settings for
+// "service.endpoint". All clients of a process share the circuits.
+func New(plugin client.Wrapper, maxConcurrent int) client.Wrapper {
 	return func(c client.Client) client.Client {
-		return &outer{Client: wrap(&inner{c}), slots: make(chan struct{}, maxConcurrent)}
+		return &admission{Client: plugin(&filter{c}), slots: make(chan struct{}, maxConcurrent)}
 	}
 }
 
-// Headroom is for calls that were answered and that hystrix still counts: as many as
-// may end within a moment.
-const Headroom = 1000
-
-type hiddenKey struct{}
-
-type outer struct {
+// admission is the outer layer.
+type admission struct {
 	client.Client
-	slots chan struct{} // one in it for each call under way
+	slots chan struct{} // holds an element for each call in flight
 }
 
-func (o *outer) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
+func (a *admission) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
 	select {
-	case o.slots <- struct{}{}:
-		defer func() { <-o.slots }()
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
 	default:
 		return hystrix.ErrMaxConcurrency
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.Options().CallOptions.RequestTimeout)
+	callOpts := a.Options().CallOptions
+	for _, o := range opts {
+		o(&callOpts)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callOpts.RequestTimeout)
 	defer cancel()
 
-	var hidden error
-	err := o.Client.Call(context.WithValue(ctx, hiddenKey{}, &hidden), req, rsp, opts...)
+	var uncounted error
+	err := a.Client.Call(context.WithValue(ctx, uncountedKey{}, &uncounted), req, rsp, opts...)
 	if err != nil {
-		return err // and leave hidden alone: a call that timed out may still write it
+		return err // do not read uncounted: a call that timed out may still write it
 	}
-	return hidden
+	return uncounted
 }
 
-type inner struct{ client.Client }
+// uncountedKey is the context key of a pointer to the error that hystrix does not see.
+type uncountedKey struct{}
 
-func (i *inner) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
-	err := i.Client.Call(ctx, req, rsp, opts...)
-	if failure.IsCallerError(err) {
-		*ctx.Value(hiddenKey{}).(*error) = err
+// filter is the inner layer.
+type filter struct{ client.Client }
+
+func (f *filter) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
+	err := f.Client.Call(ctx, req, rsp, opts...)
+	if err != nil && !failure.Of(err).OpensCircuit() {
+		*ctx.Value(uncountedKey{}).(*error) = err
 		return nil
 	}
 	return err

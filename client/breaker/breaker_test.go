@@ -32,14 +32,14 @@ func (f *fake) Options() client.Options {
 
 const maxConcurrent = 2
 
-// guarded returns a function that makes a call through the breaker. Each test
+// protected returns a function that makes a call through the breaker. Each test
 // has a circuit of its own, named after it.
-func guarded(t *testing.T, cfg hystrix.CommandConfig, call func(context.Context) error) func() error {
+func protected(t *testing.T, cfg hystrix.CommandConfig, call func(context.Context) error) func() error {
 	t.Helper()
 	hystrix.Flush() // what an earlier run of the same test left
 	req := client.NewRequest(t.Name(), "Basis.Hello", nil)
 	hystrix.ConfigureCommand(t.Name()+".Basis.Hello", cfg)
-	c := breaker.Guard(hystrixplugin.NewClientWrapper(), maxConcurrent)(&fake{call: call, timeout: time.Minute})
+	c := breaker.New(hystrixplugin.NewClientWrapper(), maxConcurrent)(&fake{call: call, timeout: time.Minute})
 	return func() error { return c.Call(context.Background(), req, nil) }
 }
 
@@ -57,33 +57,73 @@ var touchy = hystrix.CommandConfig{
 
 func TestServersFaultsOpenTheCircuit(t *testing.T) {
 	err := errors.InternalServerError("go.micro.srv.basis", "oops")
-	call := guarded(t, touchy, func(context.Context) error { return err })
+	call := protected(t, touchy, func(context.Context) error { return err })
 	require.Equal(t, err, call())
 	opens(t, call)
 }
 
 func TestTimeoutsOpenTheCircuit(t *testing.T) {
-	call := guarded(t, touchy, func(context.Context) error { return errors.Timeout("go.micro.client", "late") })
+	call := protected(t, touchy, func(context.Context) error { return errors.Timeout("go.micro.client", "late") })
 	opens(t, call)
 }
 
-func TestCallersFaultsDoNot(t *testing.T) {
+func TestCallersFaultsDoNotOpenTheCircuit(t *testing.T) {
 	bad := errors.BadRequest("go.micro.srv.basis", "name is empty")
-	call := guarded(t, touchy, func(context.Context) error { return bad })
+	call := protected(t, touchy, func(context.Context) error { return bad })
 	for range 50 {
 		require.Equal(t, bad, call())
 	}
-	// Hystrix has counted them all, and all as successes, once it has seen 50.
-	circuit, _, err := hystrix.GetCircuit(t.Name() + ".Basis.Hello")
+	stays(t, t.Name())
+}
+
+// stays wants the circuit of a service to stay closed once hystrix has counted all calls.
+func stays(t *testing.T, service string) {
+	t.Helper()
+	circuit, _, err := hystrix.GetCircuit(service + ".Basis.Hello")
 	require.NoError(t, err)
 	require.Never(t, circuit.IsOpen, 200*time.Millisecond, 10*time.Millisecond)
+}
+
+func TestACallerThatCancelsDoesNotOpenTheCircuit(t *testing.T) {
+	hystrix.Flush()
+	hystrix.ConfigureCommand(t.Name()+".Basis.Hello", touchy)
+	c := breaker.New(hystrixplugin.NewClientWrapper(), maxConcurrent)(&fake{timeout: time.Minute, call: func(ctx context.Context) error {
+		<-ctx.Done()
+		return errors.Timeout("go.micro.client", "%v", ctx.Err()) // as go-micro's client does
+	}})
+	for range 50 {
+		ctx, cancel := context.WithCancel(context.Background())
+		time.AfterFunc(time.Millisecond, cancel)
+		err := c.Call(ctx, client.NewRequest(t.Name(), "Basis.Hello", nil), nil)
+		require.ErrorContains(t, err, "context canceled")
+	}
+	stays(t, t.Name())
+}
+
+func TestACallsOwnTimeoutHolds(t *testing.T) {
+	hystrix.Flush()
+	req := client.NewRequest(t.Name(), "Basis.Hello", nil)
+	hystrix.ConfigureCommand(t.Name()+".Basis.Hello", touchy)
+	var deadline time.Time
+	c := breaker.New(hystrixplugin.NewClientWrapper(), maxConcurrent)(&fake{timeout: time.Minute, call: func(ctx context.Context) error {
+		deadline, _ = ctx.Deadline()
+		return nil
+	}})
+	before := time.Now()
+	require.NoError(t, c.Call(context.Background(), req, nil, client.WithRequestTimeout(time.Second)))
+	require.WithinRange(t, deadline, before.Add(time.Second), time.Now().Add(time.Second), "the timeout of the call's options")
+
+	ctx, cancel := context.WithDeadline(context.Background(), before.Add(3*time.Second))
+	defer cancel()
+	require.NoError(t, c.Call(ctx, req, nil))
+	require.Equal(t, before.Add(3*time.Second), deadline, "the deadline of the caller's context")
 }
 
 func TestACallThatTimedOutIsCancelled(t *testing.T) {
 	cfg := touchy
 	cfg.Timeout = 10
 	ended := make(chan error, 1)
-	call := guarded(t, cfg, func(ctx context.Context) error {
+	call := protected(t, cfg, func(ctx context.Context) error {
 		<-ctx.Done()
 		ended <- ctx.Err()
 		return ctx.Err()
@@ -99,7 +139,7 @@ func TestACallThatTimedOutIsCancelled(t *testing.T) {
 
 func TestEachCallHasTheClientsRequestTimeout(t *testing.T) {
 	var deadline time.Time
-	call := guarded(t, touchy, func(ctx context.Context) error {
+	call := protected(t, touchy, func(ctx context.Context) error {
 		deadline, _ = ctx.Deadline()
 		return nil
 	})
@@ -108,9 +148,9 @@ func TestEachCallHasTheClientsRequestTimeout(t *testing.T) {
 	require.WithinRange(t, deadline, before.Add(time.Minute), time.Now().Add(time.Minute))
 }
 
-// As many callers as may be under way at once are never refused.
-func TestCallersWithinTheLimitAreNotRefused(t *testing.T) {
-	call := guarded(t, touchy, func(context.Context) error { return nil })
+// As many callers as may have calls in flight are never rejected.
+func TestCallersWithinTheLimitAreNotRejected(t *testing.T) {
+	call := protected(t, touchy, func(context.Context) error { return nil })
 	var callers sync.WaitGroup
 	for range maxConcurrent {
 		callers.Go(func() {
@@ -125,12 +165,12 @@ func TestCallersWithinTheLimitAreNotRefused(t *testing.T) {
 	callers.Wait()
 }
 
-func TestCallersBeyondTheLimitAreRefusedAndDoNotOpenTheCircuit(t *testing.T) {
-	var underWay, callers sync.WaitGroup
+func TestCallersBeyondTheLimitAreRejectedAndDoNotOpenTheCircuit(t *testing.T) {
+	var inFlight, callers sync.WaitGroup
 	release := make(chan struct{})
-	underWay.Add(maxConcurrent)
-	call := guarded(t, touchy, func(context.Context) error {
-		underWay.Done()
+	inFlight.Add(maxConcurrent)
+	call := protected(t, touchy, func(context.Context) error {
+		inFlight.Done()
 		<-release
 		return nil
 	})
@@ -141,12 +181,12 @@ func TestCallersBeyondTheLimitAreRefusedAndDoNotOpenTheCircuit(t *testing.T) {
 			}
 		})
 	}
-	underWay.Wait()
+	inFlight.Wait()
 	for range 10 {
 		require.Equal(t, hystrix.ErrMaxConcurrency, call())
 	}
 	close(release)
 	callers.Wait()
-	underWay.Add(1)
+	inFlight.Add(1)
 	require.NoError(t, call())
 }

@@ -12,22 +12,22 @@ import (
 	"github.com/gomicroexample/basis/client/breaker"
 )
 
-// refusing is a client of a server that has something against the request.
-type refusing struct{ client.Client }
+// rejecting is a client of a server that rejects every request.
+type rejecting struct{ client.Client }
 
-func (refusing) Call(context.Context, client.Request, any, ...client.CallOption) error {
+func (rejecting) Call(context.Context, client.Request, any, ...client.CallOption) error {
 	return errors.BadRequest("greeter", "name is empty")
 }
 
-// A circuit that one failure would open stays closed: that these calls fail is the
-// caller's own fault.
-func ExampleGuard() {
+// One failure would open the circuit. It stays closed, because client errors are no
+// failures of the service.
+func ExampleNew() {
 	hystrix.ConfigureCommand("greeter.Hello", hystrix.CommandConfig{
 		ErrorPercentThreshold:  1,
 		RequestVolumeThreshold: 1,
 		MaxConcurrentRequests:  2 + breaker.Headroom,
 	})
-	c := breaker.Guard(hystrixplugin.NewClientWrapper(), 2)(refusing{client.NewClient()})
+	c := breaker.New(hystrixplugin.NewClientWrapper(), 2)(rejecting{client.NewClient()})
 	for range 3 {
 		err := c.Call(context.Background(), c.NewRequest("greeter", "Hello", nil), nil)
 		fmt.Println(errors.Parse(err.Error()).Detail)

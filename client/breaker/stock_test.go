@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What hystrix and its plugin do by themselves, which Guard mends or relies on.
+// What hystrix and its plugin do by themselves, which New mends or relies on.
 
 // stock returns a function that makes a call through the plugin alone, and the
 // call's circuit.
@@ -28,7 +28,7 @@ func stock(t *testing.T, cfg hystrix.CommandConfig, call func(context.Context) e
 	return func() error { return c.Call(context.Background(), req, nil) }, circuit
 }
 
-// touchyWith is touchy with another limit of calls under way.
+// touchyWith is touchy with another limit of calls in flight.
 func touchyWith(maxConcurrent int) hystrix.CommandConfig {
 	cfg := touchy
 	cfg.MaxConcurrentRequests = maxConcurrent
@@ -48,18 +48,18 @@ func TestStockMaxConcurrentIsNotPerSecond(t *testing.T) {
 // Refusals of calls beyond MaxConcurrentRequests count as failures.
 func TestStockRefusalsOpenTheCircuit(t *testing.T) {
 	const max = 2
-	var underWay, callers sync.WaitGroup
+	var inFlight, callers sync.WaitGroup
 	release := make(chan struct{})
-	underWay.Add(max)
+	inFlight.Add(max)
 	call, circuit := stock(t, touchyWith(max), func(context.Context) error {
-		underWay.Done()
+		inFlight.Done()
 		<-release
 		return nil
 	})
 	for range max {
 		callers.Go(func() { _ = call() })
 	}
-	underWay.Wait()
+	inFlight.Wait()
 	require.Equal(t, hystrix.ErrMaxConcurrency, call())
 	require.Eventually(t, circuit.IsOpen, 10*time.Second, time.Millisecond)
 	close(release)

@@ -15,10 +15,10 @@ type answering struct{ client.Client }
 
 func (answering) Call(context.Context, client.Request, any, ...client.CallOption) error { return nil }
 
-// Of three calls at ten a second the first goes out at once, and each of the others
+// Of three calls at ten a second the first is sent at once, and each of the others
 // a tenth of a second after the one before.
 func ExampleNew() {
-	c := limiter.New(10)(answering{})
+	c := limiter.New(context.Background(), 10)(answering{})
 	start := time.Now()
 	for range 3 {
 		if err := c.Call(context.Background(), nil, nil); err != nil {

@@ -1,37 +1,111 @@
-// Package limiter is go-plugins' wrapper of uber's rate limiter, without slack; a call
-// that has waited does not go out after an interrupt.
+// Package limiter limits the rate of a client's calls with go-plugins' wrapper of
+// uber's limiter. It adds what that wrapper lacks: a call stops waiting when its
+// context ends, and idle time earns no burst.
 package limiter
 
 import (
 	"context"
+	"fmt"
+	"sync"
+	"time"
 
 	"github.com/micro/go-micro/client"
 	rateplugin "github.com/micro/go-plugins/wrapper/ratelimiter/uber"
 	"go.uber.org/ratelimit"
-
-	"github.com/gomicroexample/basis/client/calls"
 )
 
-// New returns a wrapper that lets so many calls a second through, of all callers
-// together, and has the others wait; 0 is no limit. It has no slack, by which uber's
-// limiter makes up for idle time with a burst of up to 10 calls.
+// New returns a wrapper that lets perSecond calls a second through, of all callers
+// together; 0 is no limit. Calls beyond the rate wait for their turn, in the order of
+// their arrival. There is no slack: uber's limiter by default makes up for idle time
+// with a burst of up to 10 calls.
 //
-// A call that has waited asks calls.Begin: after an interrupt it does not go out.
-func New(perSecond int) client.Wrapper {
+// A call is not sent if its context, or ctx, ends before its turn. A call whose
+// deadline is before its turn fails at once, and takes no turn. The error wraps
+// context.Canceled or context.DeadlineExceeded. ctx is the program's own: once it ends,
+// no waiting call is sent any more.
+func New(ctx context.Context, perSecond int) client.Wrapper {
+	if perSecond == 0 {
+		return func(c client.Client) client.Client { return c }
+	}
 	return func(c client.Client) client.Client {
-		c = &gated{c}
-		if perSecond > 0 {
-			c = rateplugin.NewClientWrapper(perSecond, ratelimit.WithoutSlack)(c)
-		}
-		return c
+		turns := &turns{interval: time.Second / time.Duration(perSecond)}
+		turns.plugin = rateplugin.NewClientWrapper(perSecond, ratelimit.WithoutSlack, ratelimit.WithClock(turns))(counted{c})
+		return &limiter{Client: c, ctx: ctx, turns: turns}
 	}
 }
 
-type gated struct{ client.Client }
+type limiter struct {
+	client.Client
+	ctx   context.Context
+	turns *turns
+}
 
-func (b *gated) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
-	if err := calls.Begin(ctx); err != nil {
+func (l *limiter) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
+	if err := l.wait(ctx); err != nil {
+		return fmt.Errorf("waiting for the rate limiter: %w", err)
+	}
+	return l.Client.Call(ctx, req, rsp, opts...)
+}
+
+// wait blocks until it is the call's turn.
+func (l *limiter) wait(ctx context.Context) error {
+	d, err := l.turns.take(ctx)
+	if err != nil {
 		return err
 	}
-	return b.Client.Call(ctx, req, rsp, opts...)
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-l.ctx.Done():
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return l.ctx.Err()
 }
+
+// turns hands out turns. uber's limiter knows when each turn is, but tells only by
+// sleeping until then, on a clock that can be chosen. turns is that clock, and takes
+// the length of the sleep as the answer. So no caller sleeps with the mutex held.
+type turns struct {
+	interval time.Duration
+	plugin   client.Client
+
+	mu   sync.Mutex
+	now  time.Time     // of the take that is in progress
+	wait time.Duration // that the limiter asked for in that take
+	last time.Time     // the latest turn that was taken
+}
+
+// take takes the next turn and returns how long to wait for it.
+func (t *turns) take(ctx context.Context) (time.Duration, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	t.now, t.wait = time.Now(), 0
+	if deadline, ok := ctx.Deadline(); ok && t.last.Add(t.interval).After(deadline) {
+		return 0, fmt.Errorf("the turn of this call is after its deadline: %w", context.DeadlineExceeded)
+	}
+	if err := t.plugin.Call(ctx, nil, nil); err != nil {
+		return 0, err
+	}
+	t.last = t.now.Add(t.wait)
+	return t.wait, nil
+}
+
+// Now implements ratelimit.Clock.
+func (t *turns) Now() time.Time { return t.now }
+
+// Sleep implements ratelimit.Clock.
+func (t *turns) Sleep(d time.Duration) { t.wait = d }
+
+// counted ends the plugin's call once its turn is known.
+type counted struct{ client.Client }
+
+func (counted) Call(context.Context, client.Request, any, ...client.CallOption) error { return nil }

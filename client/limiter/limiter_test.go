@@ -1,46 +1,131 @@
-package limiter_test
+package limiter
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/micro/go-micro/client"
 	"github.com/stretchr/testify/require"
-
-	"github.com/gomicroexample/basis/client/limiter"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Callers that have not called for a while may not make up for it in a burst.
 func TestNoSlack(t *testing.T) {
-	c := limiter.New(20)(&calling{f: func() {}})
+	c := New(context.Background(), 20)(&fake{call: func() {}})
 	call := func() { require.NoError(t, c.Call(context.Background(), nil, nil)) }
 	call()
-	<-time.After(300 * time.Millisecond) // what is tested is what idle time, here for six calls, does
+	<-time.After(300 * time.Millisecond) // the test is about idle time, here worth six calls
 	start := time.Now()
 	for range 4 {
 		call()
 	}
-	// The first goes at once, the others at their intervals.
+	// The first call is sent at once, the others at their intervals.
 	require.GreaterOrEqual(t, time.Since(start), 3*time.Second/20)
+}
+
+func TestCallersShareTheRate(t *testing.T) {
+	c := New(context.Background(), 100)(&fake{call: func() {}})
+	start := time.Now()
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for range 5 {
+				if err := c.Call(context.Background(), nil, nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	require.GreaterOrEqual(t, time.Since(start), 39*time.Second/100)
 }
 
 func TestZeroIsNoLimit(t *testing.T) {
 	n := 0
-	c := limiter.New(0)(&calling{f: func() { n++ }})
+	c := New(context.Background(), 0)(&fake{call: func() { n++ }})
 	for range 1000 {
 		require.NoError(t, c.Call(context.Background(), nil, nil))
 	}
 	require.Equal(t, 1000, n)
 }
 
-// calling is a client whose calls only call f.
-type calling struct {
-	client.Client
-	f func()
+// waitAll has callers wait for turns that are up to half a minute away, until end is
+// called. It returns their errors.
+func waitAll(t *testing.T, c client.Client, ctx context.Context, end func()) []error {
+	t.Helper()
+	errs := make(chan error, 30)
+	for range cap(errs) {
+		go func() { errs <- c.Call(ctx, nil, nil) }()
+	}
+	turns := c.(*limiter).turns
+	require.Eventually(t, func() bool {
+		turns.mu.Lock()
+		defer turns.mu.Unlock()
+		return time.Until(turns.last) > 20*time.Second
+	}, time.Minute, time.Millisecond)
+	end()
+	var all []error
+	for range cap(errs) {
+		if err := <-errs; err != nil { // without one, its turn came
+			all = append(all, err)
+		}
+	}
+	return all
 }
 
-func (c *calling) Call(context.Context, client.Request, any, ...client.CallOption) error {
-	c.f()
+func TestTheWaitEndsWithTheCaller(t *testing.T) {
+	var sent atomic.Int64
+	c := New(context.Background(), 1)(&fake{call: func() { sent.Add(1) }})
+	ctx, cancel := context.WithCancel(context.Background())
+	errs := waitAll(t, c, ctx, cancel)
+	require.GreaterOrEqual(t, len(errs), 20)
+	for _, err := range errs {
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	require.EqualValues(t, 30-len(errs), sent.Load())
+}
+
+func TestTheWaitEndsWithTheProgram(t *testing.T) {
+	var sent atomic.Int64
+	ctx, interrupt := context.WithCancel(context.Background())
+	c := New(ctx, 1)(&fake{call: func() { sent.Add(1) }})
+	errs := waitAll(t, c, context.Background(), interrupt)
+	require.GreaterOrEqual(t, len(errs), 20)
+	for _, err := range errs {
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	require.EqualValues(t, 30-len(errs), sent.Load())
+}
+
+func TestACallThatCannotGetItsTurnFailsAtOnceAndTakesNone(t *testing.T) {
+	c := New(context.Background(), 1)(&fake{call: func() {}})
+	require.NoError(t, c.Call(context.Background(), nil, nil))
+	for range 1000 { // in turn, these would take a quarter of an hour
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		err := c.Call(ctx, nil, nil)
+		cancel()
+		if err == nil {
+			return // a busy machine: a second has passed, and it is the next call's turn
+		}
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	start := time.Now()
+	require.NoError(t, c.Call(context.Background(), nil, nil))
+	require.Less(t, time.Since(start), 10*time.Second, "the failed calls took turns")
+}
+
+// fake is a client whose calls do what a test says.
+type fake struct {
+	client.Client
+	call func()
+}
+
+func (f *fake) Call(context.Context, client.Request, any, ...client.CallOption) error {
+	f.call()
 	return nil
 }

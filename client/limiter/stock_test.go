@@ -1,4 +1,4 @@
-package limiter_test
+package limiter
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 // at once.
 func TestStockLimiterHasSlack(t *testing.T) {
 	clock := &fakeClock{now: time.Now()}
-	c := rateplugin.NewClientWrapper(1, ratelimit.WithClock(clock))(&calling{f: func() {}})
+	c := rateplugin.NewClientWrapper(1, ratelimit.WithClock(clock))(&fake{call: func() {}})
 	call := func() { require.NoError(t, c.Call(context.Background(), nil, nil)) }
 	call()
 	clock.now = clock.now.Add(time.Minute)

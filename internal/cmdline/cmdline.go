@@ -21,7 +21,6 @@ import (
 
 	"github.com/gomicroexample/basis/internal/consul"
 	"github.com/gomicroexample/basis/internal/hostport"
-	"github.com/gomicroexample/basis/tracer"
 )
 
 // exitUsage is the status of a command that was called wrongly.
@@ -100,20 +99,10 @@ func NewBroker(opts ...broker.Option) broker.Broker {
 	return memory.NewBroker(append([]broker.Option{withContext}, opts...)...)
 }
 
-// JaegerAddress is the flag for where spans are sent, which tracer.CheckAddress
-// checks.
-func JaegerAddress(destination *string) cli.Flag {
-	return cli.StringFlag{
-		Name: "jaeger_address", EnvVar: "JAEGER_ADDRESS", Value: tracer.DefaultAddress, Destination: destination,
-		Usage: "host:port of the Jaeger that spans are sent to, over UDP",
-	}
-}
-
-// repair makes what flags choose work as what is there without them does.
+// repair makes the implementations that flags select behave like the default ones.
 func repair() {
 	cmd.DefaultBrokers["memory"] = NewBroker
-	// The RPC server only answers the calls that it has before it stops if it is
-	// told to when it is made.
+	// The RPC server drains in-flight calls only if it is created with server.Wait.
 	for name, newServer := range cmd.DefaultServers {
 		cmd.DefaultServers[name] = func(opts ...server.Option) server.Server {
 			return newServer(append([]server.Option{server.Wait(nil)}, opts...)...)

@@ -25,14 +25,16 @@ const DefaultAddress = "127.0.0.1:8500"
 var ErrDenied = errors.New("permission denied")
 
 // NewRegistry returns go-micro's Consul registry for the agent that
-// CONSUL_HTTP_ADDR (DefaultAddress without it) or, later, --registry_address
-// names, with the settings of Consul's other CONSUL_ variables. Err tells what is
-// wrong with them.
+// CONSUL_HTTP_ADDR (DefaultAddress without it) or, later, registry.Addrs
+// names, with the settings of Consul's other CONSUL_ variables.
+//
+// The error says which of the variables cannot be used. The registry is usable as a
+// value even then, so that a program may go on with another registry.
 //
 // Where Consul has ACLs, registering takes a token with service:write for the
 // service, and looking it up one with service:read for it and node:read for the
 // nodes that it is on.
-func NewRegistry() registry.Registry {
+func NewRegistry() (registry.Registry, error) {
 	cfg := api.DefaultConfig()
 	if cfg.Address == "localhost:8500" { // the library's default, which may be another's over IPv6
 		cfg.Address = DefaultAddress
@@ -44,7 +46,7 @@ func NewRegistry() registry.Registry {
 	if err != nil {
 		client = new(http.Client)
 	}
-	client.Transport = bounded{client.Transport}
+	client.Transport = timeoutTransport{client.Transport}
 	cfg.HttpClient = client
 	config := *cfg // what api.NewClient is given, it changes
 	if err == nil {
@@ -53,12 +55,16 @@ func NewRegistry() registry.Registry {
 	if wrong := CheckAddress(config.Address); wrong != nil {
 		err = fmt.Errorf("CONSUL_HTTP_ADDR %w", wrong)
 	}
-	return &safe{
+	r := &consulRegistry{
 		Registry: consul.NewRegistry(consul.Config(cfg)),
 		config:   config,
 		err:      err,
 		known:    map[string][]*registry.Service{},
 	}
+	if err != nil {
+		return r, fmt.Errorf("settings from CONSUL_ variables: %w", err)
+	}
+	return r, nil
 }
 
 // CheckAddress returns an error if addr cannot be that of an agent, which is
@@ -74,20 +80,11 @@ func CheckAddress(addr string) error {
 	return nil
 }
 
-// Err returns what is wrong with the settings of r, such as a file that cannot be
-// read.
-func Err(r registry.Registry) error {
-	if s, ok := r.(*safe); ok && s.err != nil {
-		return fmt.Errorf("settings from CONSUL_ variables: %w", s.err)
-	}
-	return nil
-}
-
-// safe makes one of go-micro's Consul registries safe to rely on. It looks
-// services up one at a time, because the registry makes its API client lazily, and
-// watches them itself, because the registry's watcher changes what it has already
-// handed out. It remembers them: the nodes are not away because Consul is.
-type safe struct {
+// consulRegistry wraps one of go-micro's Consul registries. It looks services up one at
+// a time, because go-micro's makes its API client lazily. It has a watcher of its own,
+// because go-micro's changes services that it has already returned. If Consul is
+// unavailable, the last known nodes stay in use.
+type consulRegistry struct {
 	registry.Registry
 	config api.Config
 	err    error // in the settings
@@ -100,27 +97,36 @@ type safe struct {
 }
 
 // Init does nothing with wrong settings: go-micro would crash for lack of a client.
-func (s *safe) Init(opts ...registry.Option) error {
+func (s *consulRegistry) Init(opts ...registry.Option) error {
 	if s.err != nil {
 		return nil
 	}
-	config := s.config // without the socket that an address in opts takes the place of
+	config := s.config // of the start: an address in opts replaces a socket
 	return s.Registry.Init(append([]registry.Option{consul.Config(&config)}, opts...)...)
 }
 
+// Options returns the registry's options. Addrs always has an address.
+func (s *consulRegistry) Options() registry.Options {
+	opts := s.Registry.Options()
+	if len(opts.Addrs) == 0 {
+		opts.Addrs = []string{s.config.Address}
+	}
+	return opts
+}
+
 // Register registers the service's first node, or renews its registration.
-func (s *safe) Register(service *registry.Service, opts ...registry.RegisterOption) error {
+func (s *consulRegistry) Register(service *registry.Service, opts ...registry.RegisterOption) error {
 	return denied(s.Registry.Register(service, opts...))
 }
 
 // Deregister takes the service's first node out of Consul.
-func (s *safe) Deregister(service *registry.Service) error {
+func (s *consulRegistry) Deregister(service *registry.Service) error {
 	return denied(s.Registry.Deregister(service))
 }
 
 // GetService returns the nodes of a service whose checks pass. Consul is asked as
 // long as it knows of none; after that, a watcher keeps the answer current.
-func (s *safe) GetService(name string) ([]*registry.Service, error) {
+func (s *consulRegistry) GetService(name string) ([]*registry.Service, error) {
 	if known := s.last(name); hasNodes(known) {
 		return registry.Copy(known), nil
 	}
@@ -135,24 +141,24 @@ func (s *safe) GetService(name string) ([]*registry.Service, error) {
 }
 
 // last returns what Consul said last of a service. It is not to be changed.
-func (s *safe) last(name string) []*registry.Service {
+func (s *consulRegistry) last(name string) []*registry.Service {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.known[name]
 }
 
 // remember keeps a copy of what Consul said.
-func (s *safe) remember(name string, services []*registry.Service) {
+func (s *consulRegistry) remember(name string, services []*registry.Service) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.known[name] = registry.Copy(services)
 }
 
 // lookUp asks Consul for a service. s.asking must be held.
-func (s *safe) lookUp(name string) ([]*registry.Service, error) {
+func (s *consulRegistry) lookUp(name string) ([]*registry.Service, error) {
 	services, err := s.Registry.GetService(name)
 	if err == nil && !hasNodes(services) {
-		err = s.hidden(name)
+		err = s.checkACLs(name)
 	}
 	if err != nil {
 		return nil, denied(err)
@@ -165,10 +171,11 @@ func (s *safe) lookUp(name string) ([]*registry.Service, error) {
 	return services, nil
 }
 
-// hidden returns an error if ACLs may be why Consul lists no node of a service.
-// Instead of refusing, it leaves out what the token may not see, and says so only
-// if there is a token; a look at the service's health at the agent it refuses.
-func (s *safe) hidden(name string) error {
+// checkACLs returns an error if ACLs may be why Consul lists no node of a service. Consul
+// does not reject such a lookup. It leaves out what the token may not see, and reports
+// that only if there is a token. It does reject a query for the service's health at the
+// agent.
+func (s *consulRegistry) checkACLs(name string) error {
 	client, err := s.client(0)
 	if err != nil {
 		return err
@@ -185,7 +192,7 @@ func (s *safe) hidden(name string) error {
 	return nil
 }
 
-// denied returns err, made an ErrDenied in words if that is what Consul says.
+// denied turns Consul's 403 into an ErrDenied that says what to do.
 func denied(err error) error {
 	if status := (api.StatusError{}); errors.As(err, &status) && status.Code == http.StatusForbidden {
 		why := strings.TrimSuffix(strings.TrimPrefix(status.Body, "Permission denied: "), ".")
@@ -196,11 +203,9 @@ func denied(err error) error {
 
 // client returns an API client, for one of the addresses in turn where there are
 // several.
-func (s *safe) client(turn int) (*api.Client, error) {
-	config := s.config
-	if addrs := s.Options().Addrs; len(addrs) > 0 {
-		config.Address = addrs[turn%len(addrs)]
-	}
+func (s *consulRegistry) client(turn int) (*api.Client, error) {
+	config, addrs := s.config, s.Options().Addrs
+	config.Address = addrs[turn%len(addrs)]
 	client, err := api.NewClient(&config)
 	if err != nil {
 		return nil, fmt.Errorf("asking Consul at %s: %w", config.Address, err)
@@ -222,14 +227,11 @@ func bracket(address string) string {
 	return net.JoinHostPort(address[:i], address[i+1:])
 }
 
-// Address returns the host:port at which r is asked, or the path of its socket, the
-// first where there are several; "" for a registry that has none, as mdns.
+// Address returns the first address of r: host:port, or the path of a socket; "" if r has
+// none, as mdns.
 func Address(r registry.Registry) string {
 	if addrs := r.Options().Addrs; len(addrs) > 0 {
 		return hostPort(addrs[0])
-	}
-	if s, ok := r.(*safe); ok {
-		return hostPort(s.config.Address)
 	}
 	return ""
 }

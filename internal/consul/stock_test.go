@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What go-micro's registry does by itself, which NewRegistry mends: a node whose
-// address is an IPv6 one cannot be dialled.
+// What go-micro's registry does by itself, which NewRegistry fixes: a node with an
+// IPv6 address cannot be dialed.
 func TestStockAddressesLackBrackets(t *testing.T) {
 	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `[{"Node": {}, "Service": {"ID": "a", "Service": "svc", "Address": "fd00::2", "Port": 4711}}]`)
@@ -25,7 +25,7 @@ func TestStockAddressesLackBrackets(t *testing.T) {
 	}
 	addrs := registry.Addrs(agent.Listener.Addr().String())
 	require.Equal(t, "fd00::2:4711", address(consul.NewRegistry(addrs)))
-	mended := NewRegistry()
+	mended := newRegistry(t)
 	require.NoError(t, mended.Init(addrs))
 	require.Equal(t, "[fd00::2]:4711", address(mended))
 }

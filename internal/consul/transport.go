@@ -25,22 +25,22 @@ const (
 	answerTimeout = 5 * time.Second
 )
 
-// bounded is a transport on which an agent that hangs cannot hold up requests
-// for longer than their timeouts.
-type bounded struct{ next http.RoundTripper }
+// timeoutTransport sets a timeout for each request, so that an agent that hangs does not
+// block its callers.
+type timeoutTransport struct{ next http.RoundTripper }
 
-func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t timeoutTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	timeout := answerTimeout
 	switch {
 	case req.URL.Query().Has("index"): // a blocking query
-		return b.next.RoundTrip(req)
+		return t.next.RoundTrip(req)
 	case strings.HasSuffix(req.URL.Path, probePath):
 		timeout = probeTimeout
 		req = req.Clone(req.Context())
 		req.URL.Path = strings.TrimSuffix(req.URL.Path, probePath) + openProbePath
 	}
 	ctx, cancel := context.WithTimeoutCause(req.Context(), timeout, fmt.Errorf("no answer within %v", timeout))
-	rsp, err := b.next.RoundTrip(req.WithContext(ctx))
+	rsp, err := t.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		defer cancel()
 		if ctx.Err() != nil {

@@ -12,7 +12,7 @@ import (
 
 // Watch returns a watcher of the service that opts name. Of several addresses each
 // watcher takes the next: go-micro's cache makes a new one when the last has failed.
-func (s *safe) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
+func (s *consulRegistry) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 	var wo registry.WatchOptions
 	for _, o := range opts {
 		o(&wo)
@@ -34,7 +34,7 @@ func (s *safe) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 
 // watcher tells of changes to one service. It has one caller.
 type watcher struct {
-	registry *safe
+	registry *consulRegistry
 	service  string
 	health   *api.Health
 	ctx      context.Context

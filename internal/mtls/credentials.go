@@ -13,14 +13,14 @@ import (
 // ClientCredentials returns gRPC's credentials for TLS, whose errors say what to
 // do about a server without TLS, and about one that refuses the client.
 func ClientCredentials(config *tls.Config) credentials.TransportCredentials {
-	return telling{credentials.NewTLS(config)}
+	return explainingCredentials{credentials.NewTLS(config)}
 }
 
-type telling struct {
+type explainingCredentials struct {
 	credentials.TransportCredentials
 }
 
-func (t telling) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (t explainingCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := t.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	var notTLS tls.RecordHeaderError
 	if errors.As(err, &notTLS) {
@@ -29,19 +29,19 @@ func (t telling) ClientHandshake(ctx context.Context, authority string, raw net.
 	if err != nil {
 		return nil, nil, err
 	}
-	return judged{conn}, info, nil
+	return alertConn{conn}, info, nil
 }
 
-func (t telling) Clone() credentials.TransportCredentials {
-	return telling{t.TransportCredentials.Clone()}
+func (t explainingCredentials) Clone() credentials.TransportCredentials {
+	return explainingCredentials{t.TransportCredentials.Clone()}
 }
 
-// judged is a connection whose handshake is over for the client. In TLS 1.3 the
+// alertConn is a connection whose handshake is over for the client. In TLS 1.3 the
 // server looks at the client's certificate only after that (RFC 8446, 2): a
 // refusal is an alert in place of the first answer.
-type judged struct{ net.Conn }
+type alertConn struct{ net.Conn }
 
-func (j judged) Read(b []byte) (int, error) {
+func (j alertConn) Read(b []byte) (int, error) {
 	n, err := j.Conn.Read(b)
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "remote error" { // an alert, as crypto/tls tells it
@@ -52,7 +52,7 @@ func (j judged) Read(b []byte) (int, error) {
 
 // Write tells of the alert, if there was one, rather than that the server closed
 // the connection after it.
-func (j judged) Write(b []byte) (int, error) {
+func (j alertConn) Write(b []byte) (int, error) {
 	n, err := j.Conn.Write(b)
 	if err != nil {
 		if _, alert := j.Read(make([]byte, 1)); alert != nil {

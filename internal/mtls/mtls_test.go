@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/gomicroexample/basis/internal/certs"
+	"github.com/gomicroexample/basis/internal/mtls/mtlstest"
 )
 
 func TestCheck(t *testing.T) {
@@ -39,7 +39,7 @@ func TestConfig(t *testing.T) {
 	dir := t.TempDir()
 	now := time.Now()
 	for name, from := range map[string]time.Duration{"good": -time.Hour, "other": -time.Hour, "old": -24 * time.Hour, "early": time.Hour} {
-		require.NoError(t, certs.Make(filepath.Join(dir, name), now.Add(from), now.Add(from+2*time.Hour)))
+		require.NoError(t, mtlstest.WriteFiles(filepath.Join(dir, name), now.Add(from), now.Add(from+2*time.Hour)))
 	}
 	file := func(path string) string { return filepath.Join(dir, path) }
 	rotated := file("rotated.pem")

@@ -1,6 +1,5 @@
-// Package registration keeps a server registered while its registry comes and
-// goes. go-micro tries only at each interval, 10 s by default, and logs each
-// failure.
+// Package registration registers a server's node under an address that other hosts can
+// dial, and keeps the node registered while the registry comes and goes.
 package registration
 
 import (
@@ -9,49 +8,69 @@ import (
 	"time"
 
 	"github.com/micro/go-micro/registry"
+	"github.com/micro/go-micro/server"
 	"github.com/micro/go-micro/util/log"
 )
 
-// retryInterval is how long after a failure the next attempt is made. To an agent
-// on this machine, or next to it, one a second is nothing.
+// retryInterval is the pause after a failed attempt to register. One request a second is
+// no load for an agent on the same host or next to it. go-micro alone would try at each
+// register interval, 10 s by default.
 const retryInterval = time.Second
 
-// Keep returns r, made to go on trying when a server cannot be registered: every
-// second, until it is registered, deregistered or registered anew. It logs the first
-// failure, in the words of explain, and the success after it. Register always
-// returns nil, since go-micro would log each failure.
-//
-// It is for one server, as a micro.Service has it.
-func Keep(r registry.Registry, explain func(error) error) registry.Registry {
-	return &kept{Registry: r, explain: explain}
+// Options are the settings of NewRegistry.
+type Options struct {
+	// RegistryAddress is the host:port of the registry. The node advertises the local
+	// address that packets to it leave from. It may be empty.
+	RegistryAddress string
+	// Server has the options of the server. An Advertise or Address in it that names a
+	// host is advertised instead.
+	Server server.Options
+	// Explain returns an error of the registry in words for the log; nil leaves it alone.
+	Explain func(error) error
 }
 
-type kept struct {
+// NewRegistry returns r for the use of one server, as a micro.Service has it.
+//
+// It retries a registration that failed every second, until it succeeds, or the server
+// deregisters or registers again. It logs the first failure, and the success after it.
+// Register always returns nil, because go-micro would log each failure.
+//
+// It looks the advertised address up at each registration, so that a change of the network
+// needs no restart.
+func NewRegistry(r registry.Registry, opts Options) registry.Registry {
+	if opts.Explain == nil {
+		opts.Explain = func(err error) error { return err }
+	}
+	return &retryingRegistry{Registry: newAdvertisingRegistry(r, opts), explain: opts.Explain}
+}
+
+// retryingRegistry retries failed registrations.
+type retryingRegistry struct {
 	registry.Registry
 	explain func(error) error
 
 	mu      sync.Mutex
-	pending *registry.Service // what is to be tried again; nil after a success
+	pending *registry.Service // to be registered again; nil after a success
 }
 
-func (k *kept) Register(s *registry.Service, opts ...registry.RegisterOption) error {
+func (r *retryingRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
 	own := registry.Copy([]*registry.Service{s})[0]
 	for _, node := range own.Nodes {
 		// go-micro uses one map for all registrations, and writes to it before each.
 		node.Metadata = maps.Clone(node.Metadata)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.register(own, opts)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.register(own, opts)
 	return nil
 }
 
-// register makes an attempt, and arranges for the next if it fails. k.mu must be
-// held.
-func (k *kept) register(s *registry.Service, opts []registry.RegisterOption) {
-	failing := k.pending != nil
-	k.pending = nil
-	err := k.Registry.Register(s, opts...)
+// register makes an attempt, and schedules the next one if the attempt fails. r.mu must
+// be held.
+func (r *retryingRegistry) register(s *registry.Service, opts []registry.RegisterOption) {
+	failing := r.pending != nil
+	r.pending = nil
+	err := r.Registry.Register(s, opts...)
 	if err == nil {
 		if failing {
 			log.Logf("Registered %s", s.Name)
@@ -59,22 +78,22 @@ func (k *kept) register(s *registry.Service, opts []registry.RegisterOption) {
 		return
 	}
 	if !failing {
-		log.Logf("Not registered: %v. Trying again every %v", k.explain(err), retryInterval)
+		log.Logf("Not registered: %v. Trying again every %v", r.explain(err), retryInterval)
 	}
-	k.pending = s
+	r.pending = s
 	time.AfterFunc(retryInterval, func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if k.pending == s { // neither deregistered nor registered anew
-			k.register(s, opts)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.pending == s { // neither deregistered nor registered again
+			r.register(s, opts)
 		}
 	})
 }
 
-// Deregister ends the attempts too.
-func (k *kept) Deregister(s *registry.Service) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.pending = nil
-	return k.Registry.Deregister(s)
+// Deregister also ends the retries.
+func (r *retryingRegistry) Deregister(s *registry.Service) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending = nil
+	return r.Registry.Deregister(s)
 }

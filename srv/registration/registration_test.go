@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/micro/go-micro/registry"
+	"github.com/micro/go-micro/server"
 	"github.com/micro/go-micro/util/log"
 	"github.com/stretchr/testify/require"
 
@@ -46,12 +47,18 @@ func (f *fake) Register(s *registry.Service, _ ...registry.RegisterOption) error
 	return nil
 }
 
+func (f *fake) String() string { return "fake" }
+
 func (f *fake) Deregister(*registry.Service) error {
 	f.registered.Store(false)
 	return nil
 }
 
 func explain(err error) error { return fmt.Errorf("nobody there: %w", err) }
+
+func newRegistry(r registry.Registry) registry.Registry {
+	return registration.NewRegistry(r, registration.Options{Server: server.Options{Address: "127.0.0.1:0"}, Explain: explain})
+}
 
 // lines is a logger that keeps what it is told.
 type lines struct {
@@ -91,11 +98,11 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-func TestItGoesOnTryingAndSaysSoOnce(t *testing.T) {
+func TestRegisterRetriesAndLogsOnce(t *testing.T) {
 	l := logged(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := away()
-		r := registration.Keep(f, explain)
+		r := newRegistry(f)
 		// As go-micro does while the registry is away, for half a minute.
 		for range 3 {
 			require.NoError(t, r.Register(service))
@@ -128,11 +135,11 @@ func TestItGoesOnTryingAndSaysSoOnce(t *testing.T) {
 	})
 }
 
-func TestAServerThatStoppedIsNotRegisteredAgain(t *testing.T) {
+func TestDeregisterEndsTheRetries(t *testing.T) {
 	logged(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := away()
-		r := registration.Keep(f, explain)
+		r := newRegistry(f)
 		require.NoError(t, r.Register(service))
 		require.NoError(t, r.Deregister(service))
 		f.away.Store(false)
@@ -142,13 +149,13 @@ func TestAServerThatStoppedIsNotRegisteredAgain(t *testing.T) {
 	})
 }
 
-func TestWhatGoMicroChangesLaterIsNotRegistered(t *testing.T) {
+func TestRetriesRegisterTheMetadataOfTheFirstAttempt(t *testing.T) {
 	logged(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := away()
-		r := registration.Keep(f, explain)
+		r := newRegistry(f)
 		metadata := map[string]string{"server": "grpc"}
-		node := &registry.Node{Id: "svc-1", Metadata: metadata}
+		node := &registry.Node{Id: "svc-1", Address: "127.0.0.1:4711", Metadata: metadata}
 		require.NoError(t, r.Register(&registry.Service{Name: "svc", Nodes: []*registry.Node{node}}))
 		metadata["server"] = "other"
 		pass(time.Second)

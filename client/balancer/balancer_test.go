@@ -1,0 +1,448 @@
+package balancer_test
+
+import (
+	"context"
+	stderrors "errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/micro/go-micro/broker"
+	brokermemory "github.com/micro/go-micro/broker/memory"
+	"github.com/micro/go-micro/client"
+	"github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/errors"
+	"github.com/micro/go-micro/registry"
+	"github.com/micro/go-micro/registry/memory"
+	"github.com/micro/go-micro/server"
+	grpcserver "github.com/micro/go-micro/server/grpc"
+	"github.com/micro/go-plugins/wrapper/select/roundrobin"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/client/balancer"
+	"github.com/gomicroexample/basis/proto"
+)
+
+const service = "go.micro.srv.basis"
+
+// node is a server that counts connections, and answers with its own ID. While
+// it hangs it answers nothing, not even a handshake.
+type node struct {
+	id          string
+	server      string       // where the server listens
+	address     string       // where the relay does
+	connections atomic.Int64 // so far
+	closed      atomic.Int64 // of them
+	hang        atomic.Bool
+	answered    atomic.Int64          // calls
+	fail        atomic.Pointer[error] // what calls are answered with, if set
+
+	mu   sync.Mutex
+	open []io.Closer
+}
+
+func (n *node) Hello(_ context.Context, req *proto.Request, rsp *proto.Response) error {
+	n.answered.Add(1)
+	if err := n.fail.Load(); err != nil {
+		return *err
+	}
+	if req.Name == "" {
+		return errors.BadRequest(service, "name is empty")
+	}
+	rsp.Msg = n.id
+	return nil
+}
+
+// start runs a server behind a relay, and registers the relay in r.
+func start(t *testing.T, r registry.Registry, id string, opts ...server.Option) *node {
+	t.Helper()
+	n := &node{id: id}
+	own := memory.NewRegistry()
+	s := grpcserver.NewServer(append(opts,
+		server.Name(service),
+		server.Address("127.0.0.1:0"),
+		server.Registry(own),
+		server.Broker(brokermemory.NewBroker(func(o *broker.Options) { o.Context = context.Background() })),
+	)...)
+	require.NoError(t, proto.RegisterBasisHandler(s, n))
+	require.NoError(t, s.Start())
+	t.Cleanup(func() { require.NoError(t, s.Stop()) })
+	found, err := own.GetService(service)
+	require.NoError(t, err)
+
+	n.server = found[0].Nodes[0].Address
+	n.listen(t, "127.0.0.1:0")
+	t.Cleanup(n.kill)
+	require.NoError(t, r.Register(&registry.Service{Name: service, Nodes: []*registry.Node{
+		{Id: id, Address: n.address},
+	}}))
+	return n
+}
+
+// listen starts the relay, or starts it again.
+func (n *node) listen(t *testing.T, address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	require.NoError(t, err)
+	n.address = l.Addr().String()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.open = append(n.open, l)
+	go n.serve(l)
+}
+
+func (n *node) serve(l net.Listener) {
+	for {
+		in, err := l.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", n.server)
+		if err != nil {
+			in.Close()
+			continue
+		}
+		n.connections.Add(1)
+		n.mu.Lock()
+		n.open = append(n.open, in, out)
+		n.mu.Unlock()
+		go func() {
+			n.copy(out, in) // until the client closes
+			n.closed.Add(1)
+		}()
+		go n.copy(in, out)
+	}
+}
+
+func (n *node) copy(to, from net.Conn) {
+	defer to.Close()
+	b := make([]byte, 64<<10)
+	for {
+		k, err := from.Read(b)
+		if err != nil {
+			return
+		}
+		if n.hang.Load() {
+			continue // lost
+		}
+		if _, err := to.Write(b[:k]); err != nil {
+			return
+		}
+	}
+}
+
+// live returns how many connections clients have to the node.
+func (n *node) live() int64 { return n.connections.Load() - n.closed.Load() }
+
+// kill ends the node as the end of its process would.
+func (n *node) kill() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.open {
+		c.Close()
+	}
+	n.open = nil
+}
+
+// uncached is a selector that asks the registry each time, so that changes count
+// at once.
+type uncached struct {
+	selector.Selector
+	registry registry.Registry
+}
+
+func (u *uncached) Select(name string, opts ...selector.SelectOption) (selector.Next, error) {
+	var o selector.SelectOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	services, err := u.registry.GetService(name)
+	if err != nil {
+		return nil, err
+	}
+	return o.Strategy(services), nil
+}
+
+// newClient returns a function that makes a call and tells which node answered.
+func newClient(r registry.Registry, timeout time.Duration) func(name string) (string, error) {
+	b := balancer.New(nil)
+	c := grpc.NewClient(
+		client.Registry(r),
+		client.Selector(&uncached{Selector: selector.NewSelector(), registry: r}),
+		client.Retries(2),
+		client.WrapCall(b.WrapCall),
+	)
+	basis := proto.NewBasisService(service, b.Wrap(roundrobin.NewClientWrapper())(c))
+	return func(name string) (string, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		rsp, err := basis.Hello(ctx, &proto.Request{Name: name})
+		return rsp.GetMsg(), err
+	}
+}
+
+func TestOneConnectionPerNodeForAllCallers(t *testing.T) {
+	r := memory.NewRegistry()
+	all := []*node{start(t, r, "a"), start(t, r, "b")}
+	call := newClient(r, time.Minute)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for i := range 50 {
+				name := "John"
+				if i%10 == 0 {
+					name = "" // an error does not cost the connection
+				}
+				if _, err := call(name); (err != nil) != (name == "") {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, n := range all {
+		require.EqualValues(t, 1, n.connections.Load(), n.id)
+	}
+}
+
+func TestErrorsAreTheServers(t *testing.T) {
+	r := memory.NewRegistry()
+	start(t, r, "a")
+	_, err := newClient(r, time.Minute)("")
+	require.Equal(t, errors.BadRequest(service, "name is empty"), err)
+}
+
+func TestDeadNodesAreNotCalled(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b, c := start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
+	call := newClient(r, time.Minute)
+	for range 6 {
+		_, err := call("John")
+		require.NoError(t, err)
+	}
+	a.kill()
+	b.kill()
+	for range 100 {
+		got, err := call("John")
+		require.NoError(t, err)
+		require.Equal(t, c.id, got)
+	}
+}
+
+func TestADeadNodeThatWasNeverCalledIsSkipped(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b := start(t, r, "a"), start(t, r, "b")
+	a.kill()
+	call := newClient(r, time.Minute)
+	for range 10 {
+		got, err := call("John")
+		require.NoError(t, err)
+		require.Equal(t, b.id, got)
+	}
+}
+
+func TestAFrozenNodeCostsOneCallAndIsCalledAgainWhenItWakes(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b := start(t, r, "a"), start(t, r, "b")
+	call := newClient(r, time.Second)
+	answers := map[string]int{}
+	for range 10 {
+		got, err := call("John")
+		require.NoError(t, err)
+		answers[got]++
+	}
+	require.Equal(t, map[string]int{"a": 5, "b": 5}, answers)
+
+	a.hang.Store(true)
+	failed := 0
+	for range 100 {
+		got, err := call("John")
+		if err != nil {
+			require.ErrorContains(t, err, "408")
+			failed++
+			// go-micro may tell the caller before the connection is replaced.
+			require.Eventually(t, func() bool { return a.connections.Load() == 2 }, time.Minute, time.Millisecond)
+			continue
+		}
+		require.Equal(t, b.id, got)
+	}
+	require.Equal(t, 1, failed)
+
+	a.hang.Store(false)
+	require.Eventually(t, func() bool {
+		got, err := call("John")
+		return err == nil && got == a.id
+	}, time.Minute, 10*time.Millisecond, "a is not called again")
+}
+
+func TestANodeThatIsFrozenFromTheStartCostsNoCall(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b := start(t, r, "a"), start(t, r, "b")
+	a.hang.Store(true)
+	call := newClient(r, 10*time.Second)
+	slow := 0
+	for range 50 {
+		began := time.Now()
+		got, err := call("John")
+		require.NoError(t, err)
+		require.Equal(t, b.id, got)
+		if time.Since(began) > 250*time.Millisecond {
+			slow++
+		}
+	}
+	require.LessOrEqual(t, slow, 5, "only the first call waits for a; a busy machine may hold up some more")
+}
+
+func TestConnectionsToDeregisteredNodesAreClosed(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b := start(t, r, "a"), start(t, r, "b")
+	call := newClient(r, time.Minute)
+	for range 2 {
+		_, err := call("John")
+		require.NoError(t, err)
+	}
+	require.EqualValues(t, 1, a.live())
+	require.NoError(t, r.Deregister(&registry.Service{Name: service, Nodes: []*registry.Node{{Id: a.id, Address: a.address}}}))
+	_, err := call("John")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return a.live() == 0 }, time.Minute, 10*time.Millisecond, "the connection to a stays")
+	require.EqualValues(t, 1, b.live())
+}
+
+func TestIfNoNodeIsConnectedAllAreTried(t *testing.T) {
+	r := memory.NewRegistry()
+	a := start(t, r, "a")
+	call := newClient(r, time.Minute)
+	_, err := call("John")
+	require.NoError(t, err)
+	a.kill()
+	_, err = call("John")
+	require.ErrorContains(t, err, "connection refused")
+
+	a.listen(t, a.address)
+	require.Eventually(t, func() bool {
+		_, err := call("John")
+		return err == nil
+	}, time.Minute, 10*time.Millisecond, "a is not called again")
+}
+
+func TestANodeThatFailsAtEverythingIsEjectedForAWhile(t *testing.T) {
+	for name, fault := range map[string]error{
+		"5xx":         errors.InternalServerError(service, "oops"),
+		"plain error": stderrors.New("oops"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := memory.NewRegistry()
+			a, b := start(t, r, "a"), start(t, r, "b")
+			a.fail.Store(&fault)
+			call := newClient(r, time.Minute)
+			for range 20 {
+				got, err := call("John")
+				require.NoError(t, err)
+				require.Equal(t, b.id, got)
+			}
+			tried := a.answered.Load()
+			require.Less(t, tried, int64(10), "five, and one more for each three seconds")
+
+			// It is tried again after some time, and called again once it does better.
+			require.Eventually(t, func() bool {
+				_, err := call("John")
+				require.NoError(t, err)
+				return a.answered.Load() > tried
+			}, time.Minute, time.Millisecond, "a is not tried again")
+			a.fail.Store(nil)
+			require.Eventually(t, func() bool {
+				got, err := call("John")
+				return err == nil && got == a.id
+			}, time.Minute, time.Millisecond, "a is not called again")
+		})
+	}
+}
+
+func TestClientErrorsDoNotEjectANode(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b := start(t, r, "a"), start(t, r, "b")
+	mistake := errors.BadRequest(service, "name is taken")
+	a.fail.Store(&mistake)
+	call := newClient(r, time.Minute)
+	for range 20 {
+		if _, err := call("John"); err != nil {
+			require.Equal(t, mistake, err)
+		}
+	}
+	require.EqualValues(t, 10, a.answered.Load())
+	require.EqualValues(t, 10, b.answered.Load())
+}
+
+// A node that deregistered meanwhile stays in the list of a call in flight.
+func TestEachAttemptGoesToAnotherNode(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b, c := start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
+	fault := errors.InternalServerError(service, "oops")
+	a.fail.Store(&fault)
+	b.fail.Store(&fault)
+	lb := balancer.New(nil)
+	first := func(services []*registry.Service) selector.Next {
+		var all []*registry.Node
+		for _, s := range services {
+			all = append(all, s.Nodes...)
+		}
+		byID := func(a, b *registry.Node) int { return strings.Compare(a.Id, b.Id) }
+		return func() (*registry.Node, error) { return slices.MinFunc(all, byID), nil }
+	}
+	always := func(c client.Client) client.Client { return &withStrategy{c, first} }
+	basis := proto.NewBasisService(service, lb.Wrap(always)(grpc.NewClient(
+		client.Registry(r),
+		client.Selector(&uncached{Selector: selector.NewSelector(), registry: r}),
+		client.Retries(2),
+		client.WrapCall(lb.WrapCall),
+	)))
+	rsp, err := basis.Hello(context.Background(), &proto.Request{Name: "John"})
+	require.NoError(t, err)
+	require.Equal(t, c.id, rsp.GetMsg())
+}
+
+// withStrategy is a client whose calls choose nodes by strategy.
+type withStrategy struct {
+	client.Client
+	strategy selector.Strategy
+}
+
+func (w *withStrategy) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
+	return w.Client.Call(ctx, req, rsp, append(opts, client.WithSelectOption(selector.WithStrategy(w.strategy)))...)
+}
+
+func TestIfEveryNodeIsEjectedTheConnectedOnesAreCalled(t *testing.T) {
+	r := memory.NewRegistry()
+	a, b, c := start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
+	call := newClient(r, time.Minute)
+	for range 3 {
+		_, err := call("John")
+		require.NoError(t, err)
+	}
+	c.kill()
+	fault := errors.InternalServerError(service, "oops")
+	a.fail.Store(&fault)
+	b.fail.Store(&fault)
+	answered := func() int64 { return a.answered.Load() + b.answered.Load() }
+	for range 4 {
+		_, err := call("John")
+		require.Equal(t, fault, err)
+	}
+	before := answered()
+	_, err := call("John")
+	require.Equal(t, fault, err)
+	require.EqualValues(t, 3, answered()-before, "all attempts at nodes that are connected")
+	a.fail.Store(nil)
+	for range 4 {
+		got, err := call("John")
+		require.NoError(t, err)
+		require.Equal(t, a.id, got)
+	}
+}

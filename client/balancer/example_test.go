@@ -1,0 +1,58 @@
+package balancer_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"github.com/micro/go-micro/client"
+	"github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/registry"
+	"github.com/micro/go-micro/registry/memory"
+	"github.com/micro/go-plugins/wrapper/select/roundrobin"
+
+	"github.com/gomicroexample/basis/client/balancer"
+)
+
+// One client calls two services. The two calls to each service go to its two nodes. Chance
+// decides which of the nodes is first.
+func ExampleBalancer_Wrap() {
+	r := memory.NewRegistry()
+	for _, name := range []string{"greeter", "weather"} {
+		err := r.Register(&registry.Service{Name: name, Nodes: []*registry.Node{
+			{Id: name + "-1", Address: name + "-1.example.com:8080"},
+			{Id: name + "-2", Address: name + "-2.example.com:8080"},
+		}})
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	b := balancer.New(nil)
+	defer b.Close()
+	c := b.Wrap(roundrobin.NewClientWrapper())(grpc.NewClient(
+		client.Registry(r),
+		client.Selector(selector.NewSelector(selector.Registry(r))),
+		client.WrapCall(b.WrapCall, offline),
+	))
+	for _, service := range []string{"greeter", "weather"} {
+		for range 2 {
+			ctx, last := balancer.RecordAttempt(context.Background())
+			req := c.NewRequest(service, "Service.Method", nil, client.WithContentType("application/json"))
+			if err := c.Call(ctx, req, nil); err != nil {
+				log.Fatal(err)
+			}
+			fmt.Println(last.Load().Address)
+		}
+	}
+	// Unordered output:
+	// greeter-1.example.com:8080
+	// greeter-2.example.com:8080
+	// weather-1.example.com:8080
+	// weather-2.example.com:8080
+}
+
+// offline stands for the network. It ends attempts that the balancer leaves to go-micro.
+func offline(client.CallFunc) client.CallFunc {
+	return func(context.Context, *registry.Node, client.Request, any, client.CallOptions) error { return nil }
+}

@@ -1,0 +1,152 @@
+package balancer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/micro/go-micro/client"
+	"github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/registry"
+	"github.com/micro/go-micro/registry/memory"
+	"github.com/micro/go-plugins/wrapper/select/roundrobin"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/client/balancer"
+)
+
+func register(t *testing.T, r registry.Registry, version string, ids ...string) {
+	t.Helper()
+	s := &registry.Service{Name: service, Version: version}
+	for i, id := range ids {
+		s.Nodes = append(s.Nodes, &registry.Node{Id: id, Address: fmt.Sprintf("127.0.0.1:%d", i+1)})
+	}
+	require.NoError(t, r.Register(s))
+}
+
+// offlineClient returns a client on r whose calls are not sent. The innermost call wrapper
+// passes the node's ID to called.
+func offlineClient(r registry.Registry, called func(id string)) client.Client {
+	return grpc.NewClient(
+		client.Registry(r),
+		client.Selector(selector.NewSelector(selector.Registry(r))),
+		client.WrapCall(func(client.CallFunc) client.CallFunc {
+			return func(_ context.Context, node *registry.Node, _ client.Request, _ any, _ client.CallOptions) error {
+				called(node.Id)
+				return nil
+			}
+		}),
+	)
+}
+
+func find(c client.Client, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return balancer.Find(ctx, c, service)
+}
+
+func TestRoundRobinIsEvenFromManyCallers(t *testing.T) {
+	r := memory.NewRegistry()
+	register(t, r, "1", "c", "a")
+	register(t, r, "2", "b")
+	var mu sync.Mutex
+	counts := map[string]int{}
+	c := offlineClient(r, func(id string) {
+		mu.Lock()
+		defer mu.Unlock()
+		counts[id]++
+	})
+	require.NoError(t, find(c, 10*time.Second))
+	c = balancer.New(nil).Wrap(roundrobin.NewClientWrapper())(c)
+
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 30 {
+				req := c.NewRequest(service, "Basis.Hello", nil)
+				if err := c.Call(context.Background(), req, nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, map[string]int{"a": 80, "b": 80, "c": 80}, counts)
+}
+
+// Many clients that make one call each must not all call the same node. That 40
+// of them do by chance has a probability of 2 to the power of -39.
+func TestRoundsStartAtRandomNodes(t *testing.T) {
+	r := memory.NewRegistry()
+	register(t, r, "1", "a", "b")
+	counts := map[string]int{}
+	for range 40 {
+		c := balancer.New(nil).Wrap(roundrobin.NewClientWrapper())(offlineClient(r, func(id string) { counts[id]++ }))
+		require.NoError(t, c.Call(context.Background(), c.NewRequest(service, "Basis.Hello", nil), nil))
+	}
+	require.Len(t, counts, 2)
+}
+
+func TestFindWaitsForANode(t *testing.T) {
+	r := &counting{Registry: memory.NewRegistry(), asked: make(chan struct{})}
+	found := make(chan error, 1)
+	go func() { found <- find(offlineClient(r, func(string) {}), time.Minute) }()
+	<-r.asked // once there was nothing
+	register(t, r.Registry, "1", "a")
+	go func() {
+		for range r.asked {
+		}
+	}()
+	require.NoError(t, <-found)
+}
+
+// counting tells of each look-up, after it.
+type counting struct {
+	registry.Registry
+	asked chan struct{}
+}
+
+func (c *counting) GetService(name string) ([]*registry.Service, error) {
+	services, err := c.Registry.GetService(name)
+	c.asked <- struct{}{}
+	return services, err
+}
+
+// failing is a Consul that cannot be asked.
+type failing struct {
+	registry.Registry
+	err error
+}
+
+func (f *failing) GetService(string) ([]*registry.Service, error) { return nil, f.err }
+func (f *failing) String() string                                 { return "consul" }
+func (f *failing) Options() registry.Options {
+	return registry.Options{Addrs: []string{"127.0.0.1:8500"}}
+}
+
+func TestFindSaysWhatIsMissing(t *testing.T) {
+	c := offlineClient(memory.NewRegistry(), func(string) {})
+	require.EqualError(t, find(c, 10*time.Millisecond),
+		`no node of go.micro.srv.basis is registered in memory; start one with "go run ./srv"`)
+
+	refused := &url.Error{Op: "Get", URL: "http://127.0.0.1:8500/v1/health", Err: &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}}
+	c = offlineClient(&failing{memory.NewRegistry(), refused}, func(string) {})
+	require.EqualError(t, find(c, 10*time.Second),
+		`no Consul agent at 127.0.0.1:8500: dial tcp: connection refused; start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`)
+
+	denied := errors.New("Unexpected response code: 403 (Permission denied)")
+	c = offlineClient(&failing{memory.NewRegistry(), denied}, func(string) {})
+	require.EqualError(t, find(c, 10*time.Second),
+		"cannot ask consul at 127.0.0.1:8500: Unexpected response code: 403 (Permission denied); see its log, or name another agent with --registry_address")
+
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	c = offlineClient(memory.NewRegistry(), func(string) {})
+	require.ErrorIs(t, balancer.Find(ctx, c, service), context.Canceled)
+}

@@ -1,0 +1,24 @@
+package balancer_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/micro/go-micro/registry/memory"
+	"github.com/micro/go-plugins/wrapper/select/roundrobin"
+	"github.com/stretchr/testify/require"
+)
+
+// What go-plugins' wrapper does by itself, which Wrap fixes: its counter
+// starts at 0 in each process, so clients that make one call each all call the same
+// node.
+func TestStockRoundsStartAtTheFirstNode(t *testing.T) {
+	r := memory.NewRegistry()
+	register(t, r, "1", "a", "b")
+	counts := map[string]int{}
+	for range 40 {
+		c := roundrobin.NewClientWrapper()(offlineClient(r, func(id string) { counts[id]++ }))
+		require.NoError(t, c.Call(context.Background(), c.NewRequest(service, "Basis.Hello", nil), nil))
+	}
+	require.Equal(t, map[string]int{"a": 40}, counts)
+}

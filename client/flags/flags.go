@@ -1,0 +1,109 @@
+// Package flags defines the client's own flags: variables, defaults and limits.
+//
+// It is a package, not a file of package main, so that "go run client/main.go" works.
+package flags
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/micro/cli"
+
+	"github.com/gomicroexample/basis/internal/mtls"
+	"github.com/gomicroexample/basis/tracer"
+)
+
+// Settings are the values of the client's flags, which Flags explains.
+type Settings struct {
+	Name                             string
+	Requests, Concurrency, RateLimit int
+	Wait                             time.Duration
+
+	HystrixTimeout, HystrixSleepWindow                       time.Duration
+	HystrixErrorPercent, HystrixMaxConcurrent, HystrixVolume int
+
+	JaegerAddress string
+	Verbose       bool
+	TLS           mtls.Files
+}
+
+// Flags returns the flags that fill s. The defaults are the article's.
+func (s *Settings) Flags() []cli.Flag {
+	return append([]cli.Flag{
+		cli.StringFlag{Name: "name", EnvVar: variable("name"), Destination: &s.Name, Value: "John", Usage: "Who to greet, 1 to 256 bytes on one line"},
+		number("requests", &s.Requests, 1, "How many calls to make; 0: until interrupted"),
+		number("concurrency", &s.Concurrency, 1, "How many callers make them at once"),
+		duration("wait", &s.Wait, 0, "How long to wait for the registry and a server before the first call, as in 60s"),
+		number("rate_limit", &s.RateLimit, 1, "Limiter: calls a second, of all callers together; 0: no limit"),
+		duration("hystrix_timeout", &s.HystrixTimeout, 1200*time.Millisecond,
+			"Breaker: a call that takes longer has failed; in whole milliseconds, as in 1200ms or 2s"),
+		duration("hystrix_sleep_window", &s.HystrixSleepWindow, 2*time.Second,
+			"Breaker: how long an open circuit refuses calls before it lets one try; in whole milliseconds"),
+		number("hystrix_error_percent", &s.HystrixErrorPercent, 10,
+			"Breaker: percent of the last 10 s' calls that, failed, open the circuit"),
+		number("hystrix_max_concurrent", &s.HystrixMaxConcurrent, 2, "Breaker: calls in flight at once; more are rejected"),
+		number("hystrix_volume", &s.HystrixVolume, 1, "Breaker: calls in the last 10 s before the circuit may open"),
+		tracer.AddressFlag(&s.JaegerAddress),
+		cli.BoolFlag{
+			Name: "verbose", EnvVar: variable("verbose"), Destination: &s.Verbose,
+			Usage: "A line per call on stderr: number, outcome, latency, node, trace, start, and how long of the latency it waited",
+		},
+	}, s.TLS.Flags()...)
+}
+
+func number(name string, to *int, value int, usage string) cli.Flag {
+	return cli.IntFlag{Name: name, EnvVar: variable(name), Destination: to, Value: value, Usage: usage}
+}
+
+func duration(name string, to *time.Duration, value time.Duration, usage string) cli.Flag {
+	return cli.DurationFlag{Name: name, EnvVar: variable(name), Destination: to, Value: value, Usage: usage}
+}
+
+func variable(flag string) string { return "BASIS_" + strings.ToUpper(flag) }
+
+// maxCallers is more callers than one process has a use for.
+const maxCallers = 100_000
+
+// Check returns an error that names the first flag whose value is out of range. What
+// a name may be, beyond UTF-8, is the server's to check.
+func (s *Settings) Check() error {
+	if !utf8.ValidString(s.Name) {
+		return fmt.Errorf("--name is %q; want UTF-8", s.Name)
+	}
+	for _, n := range []struct {
+		flag            string
+		value, min, max int
+	}{
+		{"requests", s.Requests, 0, math.MaxInt},
+		{"concurrency", s.Concurrency, 1, maxCallers},
+		{"rate_limit", s.RateLimit, 0, 1_000_000},
+		{"hystrix_error_percent", s.HystrixErrorPercent, 1, 100},
+		{"hystrix_max_concurrent", s.HystrixMaxConcurrent, 1, maxCallers},
+		{"hystrix_volume", s.HystrixVolume, 1, math.MaxInt},
+	} {
+		if n.value < n.min {
+			return fmt.Errorf("--%s is %d; want %d or more", n.flag, n.value, n.min)
+		}
+		if n.value > n.max {
+			return fmt.Errorf("--%s is %d; want %d or less", n.flag, n.value, n.max)
+		}
+	}
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+	}{
+		{"hystrix_timeout", s.HystrixTimeout},
+		{"hystrix_sleep_window", s.HystrixSleepWindow},
+	} {
+		if d.value < time.Millisecond || d.value%time.Millisecond != 0 {
+			return fmt.Errorf("--%s is %v; want whole milliseconds, 1ms or more", d.flag, d.value)
+		}
+	}
+	if s.Wait < 0 {
+		return fmt.Errorf("--wait is %v; want 0 or more", s.Wait)
+	}
+	return tracer.CheckAddress(s.JaegerAddress)
+}

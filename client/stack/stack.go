@@ -1,0 +1,67 @@
+// Package stack puts together what a call of the client goes through.
+package stack
+
+import (
+	"context"
+	"crypto/tls"
+
+	"github.com/afex/hystrix-go/hystrix"
+	micro "github.com/micro/go-micro"
+	microclient "github.com/micro/go-micro/client"
+	grpcclient "github.com/micro/go-micro/client/grpc"
+	hystrixplugin "github.com/micro/go-plugins/wrapper/breaker/hystrix"
+	"github.com/micro/go-plugins/wrapper/select/roundrobin"
+	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
+	opentracing "github.com/opentracing/opentracing-go"
+
+	"github.com/gomicroexample/basis/client/balancer"
+	"github.com/gomicroexample/basis/client/breaker"
+	"github.com/gomicroexample/basis/client/failure"
+	"github.com/gomicroexample/basis/client/flags"
+	"github.com/gomicroexample/basis/client/limiter"
+)
+
+// Retries is how often a failed call is retried by default, each time at another node:
+// of three nodes, two may fail at once.
+const Retries = 2
+
+// Options returns the options that install the stack in a service. It sets hystrix's
+// defaults for the whole process. No call that waits for the limiter is sent once ctx
+// has ended. The client uses TLS unless tlsConfig is nil.
+func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsConfig *tls.Config) []micro.Option {
+	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
+	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
+	hystrix.DefaultErrorPercentThreshold = s.HystrixErrorPercent
+	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent + breaker.Headroom
+	hystrix.DefaultVolumeThreshold = s.HystrixVolume
+	nodes := balancer.New(tlsConfig)
+	return []micro.Option{
+		callOptions(s, tlsConfig),
+		// A call passes these from the first to the last. The span covers the limiter's
+		// wait and the breaker's rejections. The limiter is outside of the breaker, which
+		// would take the wait for latency.
+		micro.WrapClient(
+			ocplugin.NewClientWrapper(t),
+			limiter.New(ctx, s.RateLimit),
+			breaker.New(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent),
+			nodes.Wrap(roundrobin.NewClientWrapper()),
+		),
+		// And each attempt of the call passes this.
+		micro.WrapCall(nodes.WrapCall),
+	}
+}
+
+// callOptions sets which errors are retried, a request timeout that is not shorter than
+// the breaker's, and TLS for calls that the balancer leaves to go-micro.
+func callOptions(s flags.Settings, tlsConfig *tls.Config) micro.Option {
+	return func(o *micro.Options) {
+		opts := []microclient.Option{microclient.Retry(failure.Retry)}
+		if o.Client.Options().CallOptions.RequestTimeout == microclient.DefaultRequestTimeout {
+			opts = append(opts, microclient.RequestTimeout(max(s.HystrixTimeout, microclient.DefaultRequestTimeout)))
+		}
+		if tlsConfig != nil {
+			opts = append(opts, grpcclient.AuthTLS(tlsConfig))
+		}
+		_ = o.Client.Init(opts...) // never fails
+	}
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"debug/buildinfo"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/procfs"
+
+	"github.com/gomicroexample/basis/dev/internal/binaries"
+)
+
+// facts are what was measured, and on what.
+type facts struct {
+	CPU      string
+	Cores    int
+	MemoryGB float64
+	Kernel   string
+	Go       string
+	Consul   string
+	Commit   string
+	Time     time.Time
+	Modules  []module
+	Sizes    []size
+}
+
+// module is one that contenders are built from.
+type module struct{ Path, Version string }
+
+// size is how large one of the pair's programs is, in megabytes.
+type size struct {
+	Program  string
+	BinaryMB float64
+	ImageMB  float64 // 0 where there is no image
+}
+
+// compared are the modules whose versions matter.
+var compared = []string{
+	"github.com/micro/go-micro",
+	"github.com/micro/go-plugins",
+	"github.com/go-kit/kit",
+	"github.com/go-kratos/kratos/v2",
+	"go.opentelemetry.io/otel/sdk",
+	"google.golang.org/grpc",
+	"google.golang.org/protobuf",
+	"github.com/afex/hystrix-go",
+	"github.com/uber/jaeger-client-go",
+	"go.uber.org/ratelimit",
+	"github.com/hashicorp/consul/api",
+}
+
+// about returns the facts, of the programs in dir.
+func about(ctx context.Context, dir string) (facts, error) {
+	f := facts{Cores: runtime.NumCPU(), Go: runtime.Version(), Consul: binaries.Consul.Version, Time: time.Now().UTC()}
+	proc, err := procfs.NewDefaultFS()
+	if err != nil {
+		return f, err
+	}
+	cpus, err := proc.CPUInfo()
+	if err != nil {
+		return f, fmt.Errorf("asking for the processor: %w", err)
+	}
+	if len(cpus) == 0 {
+		return f, errors.New("asking for the processor: /proc/cpuinfo lists none")
+	}
+	f.CPU = cpus[0].ModelName
+	memory, err := proc.Meminfo()
+	if err != nil {
+		return f, err
+	}
+	if memory.MemTotalBytes != nil {
+		f.MemoryGB = float64(*memory.MemTotalBytes) / 1e9
+	}
+	kernel, err := proc.SysctlStrings("kernel.osrelease")
+	if err != nil {
+		return f, err
+	}
+	f.Kernel = strings.Join(kernel, " ")
+	commit, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty= with changes").Output()
+	if err != nil {
+		return f, fmt.Errorf("asking git for the commit: %w", err)
+	}
+	f.Commit = strings.TrimSpace(string(commit))
+	if f.Modules, err = modules(dir); err != nil {
+		return f, err
+	}
+	for _, program := range []string{"srv", "client"} {
+		binary, err := os.Stat(filepath.Join(dir, program))
+		if err != nil {
+			return f, err
+		}
+		f.Sizes = append(f.Sizes, size{program, float64(binary.Size()) / 1e6, imageMB(ctx, "basis-"+program+":dev")})
+	}
+	return f, nil
+}
+
+// modules returns the versions of what is compared, as they are in the binaries
+// in dir.
+func modules(dir string) ([]module, error) {
+	var all []module
+	binaries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range binaries {
+		info, err := buildinfo.ReadFile(filepath.Join(dir, b.Name()))
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range info.Deps {
+			if m := (module{d.Path, d.Version}); slices.Contains(compared, d.Path) && !slices.Contains(all, m) {
+				all = append(all, m)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b module) int { return strings.Compare(a.Path+a.Version, b.Path+b.Version) })
+	return all, nil
+}
+
+// imageMB returns the size of an image, or 0 where there is no Docker or no such
+// image.
+func imageMB(ctx context.Context, image string) float64 {
+	out, err := exec.CommandContext(ctx, "docker", "image", "inspect", "--format={{.Size}}", image).Output()
+	if err != nil {
+		return 0
+	}
+	bytes, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+	if err != nil {
+		return 0
+	}
+	return bytes / 1e6
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// goBuild builds packages of the module in dir into out.
+func goBuild(ctx context.Context, dir, out string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", out + string(filepath.Separator)}, args...)...)
+	cmd.Dir = dir
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("building %s in %s: %w", strings.Join(args, " "), dir, err)
+	}
+	return nil
+}
+
+// build builds the pair, as the Dockerfile does, and the contenders into dir. The
+// contender that stands for the pair is built with the pair's profile.
+func build(ctx context.Context, root, dir string) error {
+	if err := goBuild(ctx, root, dir, "-trimpath", "-ldflags=-s -w", "./srv", "./client"); err != nil {
+		return err
+	}
+	bench := filepath.Join(root, "dev", "bench")
+	if err := goBuild(ctx, bench, dir, "-pgo="+filepath.Join(root, "client", "default.pgo"), "./contender/basis"); err != nil {
+		return err
+	}
+	return goBuild(ctx, bench, dir, "./contender/article", "./contender/gokit", "./contender/kratos", "./contender/limit")
+}
+
+// timeBuilds builds both programs n times, each time with another change to one
+// file, and returns how many seconds each took. Nothing else is built anew but
+// what depends on that file, after a first time.
+func timeBuilds(ctx context.Context, root, dir string, n int) ([]float64, error) {
+	changed := filepath.Join(root, "tracer", "tracer.go") // which both programs are built from
+	original, err := os.ReadFile(changed)
+	if err != nil {
+		return nil, err
+	}
+	replacement, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{changed: replacement}})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(overlay, replace, 0o644); err != nil {
+		return nil, err
+	}
+	var took []float64
+	for i := range n + 1 {
+		// A comment would not do: what is made of the file has to change.
+		text := fmt.Sprintf("%s\n// Changed is new.\nvar Changed = %q\n", original, time.Now())
+		if err := os.WriteFile(replacement, []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+		start := time.Now()
+		if err := goBuild(ctx, root, filepath.Join(dir, "changed"), "-overlay="+overlay, "./srv", "./client"); err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			took = append(took, time.Since(start).Seconds())
+		}
+	}
+	return took, nil
+}

@@ -1,0 +1,144 @@
+// Command article is the service and the client of the article, put together
+// from its last versions of both and, for the client, the wrappers of all its
+// steps in their order. What differs, and why:
+//
+//   - RegisterBasisHandler and NewBasisService for RegisterSayHandler and
+//     SayServiceClient: its own .proto makes these names
+//   - = for := where it assigns to a field, and a variable for what it never
+//     declares
+//   - flags name Consul, which go-micro's default registry no longer is, and an
+//     address to listen on, since the first private one may be an IPv6 one, which
+//     go-micro's client cannot call
+//   - the client's tracer is the global one too, as the server's is: else the
+//     span call goes nowhere
+//   - rates and limits refuse nothing
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"time"
+
+	"github.com/afex/hystrix-go/hystrix"
+	micro "github.com/micro/go-micro"
+	"github.com/micro/go-micro/metadata"
+	hystrixplugin "github.com/micro/go-plugins/wrapper/breaker/hystrix"
+	rateplugin "github.com/micro/go-plugins/wrapper/ratelimiter/uber"
+	"github.com/micro/go-plugins/wrapper/select/roundrobin"
+	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
+	opentracing "github.com/opentracing/opentracing-go"
+	jaeger "github.com/uber/jaeger-client-go"
+	jaegercfg "github.com/uber/jaeger-client-go/config"
+
+	"github.com/gomicroexample/basis/dev/bench/contender"
+	"github.com/gomicroexample/basis/proto"
+)
+
+func main() {
+	contender.Main(contender.Contender{Serve: serve, Dial: dial})
+}
+
+// newTracer is the article's, in all.
+func newTracer(servicename string, addr string) (opentracing.Tracer, io.Closer, error) {
+	cfg := jaegercfg.Configuration{
+		ServiceName: servicename,
+		Sampler: &jaegercfg.SamplerConfig{
+			Type:  jaeger.SamplerTypeConst,
+			Param: 1,
+		},
+		Reporter: &jaegercfg.ReporterConfig{
+			LogSpans:            true,
+			BufferFlushInterval: 1 * time.Second,
+		},
+	}
+	sender, err := jaeger.NewUDPTransport(addr, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	reporter := jaeger.NewRemoteReporter(sender)
+	return cfg.NewTracer(jaegercfg.Reporter(reporter))
+}
+
+type basis struct{}
+
+func (*basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Response) error {
+	md, ok := metadata.FromContext(ctx)
+	if !ok {
+		md = make(map[string]string)
+	}
+	wireContext, _ := opentracing.GlobalTracer().Extract(opentracing.TextMap, opentracing.TextMapCarrier(md))
+	sp := opentracing.StartSpan("Hello", opentracing.ChildOf(wireContext))
+	sp.SetTag("req", req)
+	defer func() {
+		sp.SetTag("res", rsp)
+		sp.Finish()
+	}()
+	rsp.Msg = contender.Hello(req.Name)
+	return nil
+}
+
+func serve(ctx context.Context, env contender.Env, ready func(string)) error {
+	t, closer, err := newTracer(env.Service, env.Spans)
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
+	opentracing.SetGlobalTracer(t)
+	service := micro.NewService(
+		micro.Name(env.Service),
+		micro.RegisterTTL(time.Second*30),
+		micro.RegisterInterval(time.Second*10),
+		micro.WrapHandler(ocplugin.NewHandlerWrapper(opentracing.GlobalTracer())),
+		micro.Context(ctx),
+	)
+	os.Args = []string{os.Args[0], "--registry=consul", "--registry_address=" + env.Registry, "--server_address=127.0.0.1:0"}
+	service.Init() // reads them
+	service.Init(micro.AfterStart(func() error {
+		ready(service.Server().Options().Address)
+		return nil
+	}))
+	if err := proto.RegisterBasisHandler(service.Server(), new(basis)); err != nil {
+		return err
+	}
+	return service.Run()
+}
+
+func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, error) {
+	t, closer, err := newTracer(env.Service+".client", env.Spans)
+	if err != nil {
+		return nil, nil, err
+	}
+	opentracing.SetGlobalTracer(t)
+	hystrix.DefaultTimeout = 10_000
+	hystrix.DefaultMaxConcurrent = 10_000
+	service := micro.NewService(
+		micro.WrapClient(roundrobin.NewClientWrapper()),
+		micro.WrapClient(rateplugin.NewClientWrapper(1_000_000)),
+		micro.WrapClient(hystrixplugin.NewClientWrapper()),
+		micro.WrapClient(ocplugin.NewClientWrapper(t)),
+	)
+	os.Args = []string{os.Args[0], "--registry=consul", "--registry_address=" + env.Registry}
+	service.Init()
+	c := proto.NewBasisService(env.Service, service.Client())
+	return func(ctx context.Context, name string) (string, error) {
+		span, ctx := opentracing.StartSpanFromContext(ctx, "call")
+		md, ok := metadata.FromContext(ctx)
+		if !ok {
+			md = make(map[string]string)
+		}
+		defer span.Finish()
+		_ = opentracing.GlobalTracer().Inject(span.Context(), opentracing.TextMap, opentracing.TextMapCarrier(md))
+		ctx = opentracing.ContextWithSpan(ctx, span)
+		ctx = metadata.NewContext(ctx, md)
+		req := &proto.Request{Name: name}
+		span.SetTag("req", req)
+		resp, err := c.Hello(ctx, req)
+		if err != nil {
+			span.SetTag("err", err)
+			return "", err
+		}
+		span.SetTag("resp", resp)
+		return resp.Msg, nil
+	}, closer, nil
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/afex/hystrix-go/hystrix"
+	micro "github.com/micro/go-micro"
+	microclient "github.com/micro/go-micro/client"
+	hystrixplugin "github.com/micro/go-plugins/wrapper/breaker/hystrix"
+	"github.com/micro/go-plugins/wrapper/select/roundrobin"
+	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
+	opentracing "github.com/opentracing/opentracing-go"
+
+	"github.com/gomicroexample/basis/client/balancer"
+	"github.com/gomicroexample/basis/client/breaker"
+	"github.com/gomicroexample/basis/client/failure"
+	"github.com/gomicroexample/basis/client/flags"
+	"github.com/gomicroexample/basis/client/limiter"
+)
+
+// parts returns options as stack.Options does, but with the named wrappers alone. The
+// balancer is always there, and without roundrobin go-micro's own strategy chooses among
+// the nodes. TestPartsAreOfTheStack in ../.. compares the wrappers with those of the
+// stack.
+func parts(ctx context.Context, t opentracing.Tracer, s flags.Settings, names string) []micro.Option {
+	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
+	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent + breaker.Headroom
+	nodes := balancer.New(nil)
+	var chosen []microclient.Wrapper
+	for _, w := range []struct {
+		name          string
+		with, without microclient.Wrapper
+	}{
+		{"opentracing", ocplugin.NewClientWrapper(t), nothing},
+		{"limiter", limiter.New(ctx, s.RateLimit), nothing},
+		{"breaker", breaker.New(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent), nothing},
+		{"roundrobin", nodes.Wrap(roundrobin.NewClientWrapper()), nodes.Wrap(nothing)},
+	} {
+		if slices.Contains(strings.Split(names, ","), w.name) {
+			chosen = append(chosen, w.with)
+		} else {
+			chosen = append(chosen, w.without)
+		}
+	}
+	return []micro.Option{
+		func(o *micro.Options) {
+			_ = o.Client.Init(microclient.Retry(failure.Retry), microclient.RequestTimeout(s.HystrixTimeout)) // never fails
+		},
+		micro.WrapClient(chosen...),
+		micro.WrapCall(nodes.WrapCall),
+	}
+}
+
+// nothing is a wrapper that adds nothing.
+func nothing(c microclient.Client) microclient.Client { return c }

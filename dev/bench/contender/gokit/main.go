@@ -1,0 +1,202 @@
+// Command gokit is go-kit wired as its examples stringsvc3 and addsvc wire it,
+// with what the pair has, on the same libraries: gRPC, Consul, a round robin,
+// hystrix-go, a limiter that waits, and opentracing with jaeger-client-go.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/afex/hystrix-go/hystrix"
+	"github.com/go-kit/kit/circuitbreaker"
+	"github.com/go-kit/kit/endpoint"
+	"github.com/go-kit/kit/ratelimit"
+	"github.com/go-kit/kit/sd"
+	"github.com/go-kit/kit/sd/consul"
+	"github.com/go-kit/kit/sd/lb"
+	kitopentracing "github.com/go-kit/kit/tracing/opentracing"
+	kitgrpc "github.com/go-kit/kit/transport/grpc"
+	"github.com/go-kit/log"
+	"github.com/hashicorp/consul/api"
+	opentracing "github.com/opentracing/opentracing-go"
+	"github.com/uber/jaeger-client-go"
+	jaegercfg "github.com/uber/jaeger-client-go/config"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/gomicroexample/basis/dev/bench/contender"
+	"github.com/gomicroexample/basis/dev/bench/contender/basisgrpc"
+	"github.com/gomicroexample/basis/proto"
+)
+
+// timeout is for a call with all its attempts, the pair's by default.
+const timeout = 5 * time.Second
+
+var logger = log.NewLogfmtLogger(os.Stderr)
+
+func main() {
+	contender.Main(contender.Contender{Serve: serve, Dial: dial})
+}
+
+func serve(ctx context.Context, env contender.Env, ready func(string)) error {
+	t, closer, err := newTracer(env.Service, env.Spans)
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s := grpc.NewServer(grpc.UnaryInterceptor(kitgrpc.Interceptor))
+	basisgrpc.Register(s, binding(t))
+	grpc_health_v1.RegisterHealthServer(s, health.NewServer()) // SERVING from the start
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(listener) }()
+	defer s.GracefulStop()
+
+	registry, err := newRegistry(env)
+	if err != nil {
+		return err
+	}
+	address := listener.Addr().(*net.TCPAddr)
+	registrar := consul.NewRegistrar(registry, &api.AgentServiceRegistration{
+		ID:      fmt.Sprintf("%s-%d", env.Service, address.Port),
+		Name:    env.Service,
+		Address: address.IP.String(),
+		Port:    address.Port,
+		// sd/consul renews no TTL. So Consul asks, as often as the pair renews
+		// its own; passing, since it need not wait for the first answer.
+		Check: &api.AgentServiceCheck{GRPC: address.String(), Interval: "10s", Status: api.HealthPassing},
+	}, logger)
+	registrar.Register()
+	defer registrar.Deregister()
+	ready(address.String())
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-served:
+		return err
+	}
+}
+
+// binding is what a user writes per method, from gRPC to go-kit. Messages stay
+// what they are: types of the user's own would cost go-kit a conversion.
+func binding(t opentracing.Tracer) basisgrpc.Server {
+	handler := kitgrpc.NewServer(hello(t), unchanged, unchanged,
+		// It starts the server's span and leaves it to others to finish.
+		kitgrpc.ServerBefore(kitopentracing.GRPCToContext(t, "Hello", logger)),
+		kitgrpc.ServerFinalizer(func(ctx context.Context, _ error) { opentracing.SpanFromContext(ctx).Finish() }),
+	)
+	return func(ctx context.Context, req *proto.Request) (*proto.Response, error) {
+		_, rsp, err := handler.ServeGRPC(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		return rsp.(*proto.Response), nil
+	}
+}
+
+// hello is the service, with a span of its own as the pair's handler has.
+func hello(t opentracing.Tracer) endpoint.Endpoint {
+	return func(ctx context.Context, request any) (any, error) {
+		req := request.(*proto.Request)
+		span, _ := opentracing.StartSpanFromContextWithTracer(ctx, t, "Hello")
+		defer span.Finish()
+		span.SetTag("req", req.GetName())
+		rsp := &proto.Response{Msg: contender.Hello(req.GetName())}
+		span.SetTag("res", rsp.GetMsg())
+		return rsp, nil
+	}
+}
+
+func unchanged(_ context.Context, message any) (any, error) { return message, nil }
+
+func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, error) {
+	t, closer, err := newTracer(env.Service+".client", env.Spans)
+	if err != nil {
+		return nil, nil, err
+	}
+	registry, err := newRegistry(env)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Both act on every call and refuse none.
+	hystrix.ConfigureCommand("Hello", hystrix.CommandConfig{Timeout: 10_000, MaxConcurrentRequests: 10_000})
+	limiter := rate.NewLimiter(1_000_000, 100)
+
+	instancer := consul.NewInstancer(registry, logger, env.Service, nil, true)
+	endpointer := sd.NewEndpointer(instancer, func(instance string) (endpoint.Endpoint, io.Closer, error) {
+		conn, err := grpc.NewClient(instance, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return nil, nil, err
+		}
+		// From the innermost to the outermost, in stringsvc3's order: the wait for
+		// the limiter is over before the breaker starts its clock.
+		e := kitgrpc.NewClient(conn, basisgrpc.Service, basisgrpc.Method, unchanged, unchanged, proto.Response{},
+			kitgrpc.ClientBefore(kitopentracing.ContextToGRPC(t, logger))).Endpoint()
+		e = kitopentracing.TraceClient(t, "Hello")(e)
+		e = circuitbreaker.Hystrix("Hello")(e)
+		e = ratelimit.NewDelayingLimiter(limiter)(e)
+		return e, conn, nil
+	}, logger)
+	if err := known(ctx, endpointer); err != nil {
+		return nil, nil, err
+	}
+	// Three attempts, as many as the pair makes.
+	hello := lb.Retry(3, timeout, lb.NewRoundRobin(endpointer))
+
+	return func(ctx context.Context, name string) (string, error) {
+		span := t.StartSpan("call")
+		defer span.Finish()
+		req := &proto.Request{Name: name}
+		span.SetTag("req", req.GetName())
+		response, err := hello(opentracing.ContextWithSpan(ctx, span), req)
+		if err != nil {
+			span.SetTag("err", err.Error())
+			return "", err
+		}
+		rsp := response.(*proto.Response)
+		span.SetTag("resp", rsp.GetMsg())
+		return rsp.GetMsg(), nil
+	}, closer, nil
+}
+
+// known waits until there is an endpoint. What the instancer finds gets to the
+// endpointer by a channel.
+func known(ctx context.Context, e sd.Endpointer) error {
+	for {
+		if endpoints, err := e.Endpoints(); err == nil && len(endpoints) > 0 {
+			return nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("no instance: %w", ctx.Err())
+		}
+	}
+}
+
+// newTracer returns the library's own, with a queue that loses no spans.
+func newTracer(service, spans string) (opentracing.Tracer, io.Closer, error) {
+	return jaegercfg.Configuration{
+		ServiceName: service,
+		Sampler:     &jaegercfg.SamplerConfig{Type: jaeger.SamplerTypeConst, Param: 1},
+		Reporter:    &jaegercfg.ReporterConfig{QueueSize: 10_000, LocalAgentHostPort: spans},
+	}.NewTracer()
+}
+
+func newRegistry(env contender.Env) (consul.Client, error) {
+	client, err := api.NewClient(&api.Config{Address: env.Registry})
+	if err != nil {
+		return nil, fmt.Errorf("client of Consul at %s: %w", env.Registry, err)
+	}
+	return consul.NewClient(client), nil
+}

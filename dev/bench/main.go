@@ -1,0 +1,138 @@
+// Command bench measures the pair beside its peers: "make bench". It builds all
+// that it compares, runs it against a real Consul, and prints a document on
+// stdout. It exits with 1 and prints none if a single call failed, or spans are
+// missing. Needs Linux, and Consul as "make tools" builds it.
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/gomicroexample/basis/dev/internal/project"
+)
+
+// plan says how much is measured.
+type plan struct {
+	Starts  int           // of all programs
+	Rounds  int           // of all points, after each start
+	Warmup  time.Duration // before each point
+	Measure time.Duration // of each point
+	OneShot int           // runs of a client that makes one call, after each start
+	Builds  int           // of both programs
+}
+
+// These take about 10 minutes and about 2, on two processors. Many short rounds even
+// out a machine whose speed changes within seconds, better than a few long ones, and
+// several starts even out that a program may run some percent faster, or slower, than
+// the same one started again.
+var (
+	full  = plan{Starts: 8, Rounds: 4, Warmup: 150 * time.Millisecond, Measure: 300 * time.Millisecond, OneShot: 13, Builds: 7}
+	quick = plan{Starts: 4, Rounds: 2, Warmup: 80 * time.Millisecond, Measure: 200 * time.Millisecond, OneShot: 5, Builds: 3}
+)
+
+// changes is what each change to the pair brought, as was measured when it was
+// made.
+//
+//go:embed changes.md
+var changes string
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	isQuick := flag.Bool("quick", false, "about 2 minutes instead of 10")
+	out := flag.String("o", "", "`file` to write the document to, instead of stdout")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "bench: unexpected argument %q (see \"bench -help\")\n", flag.Arg(0))
+		return 2
+	}
+	p := full
+	if *isQuick {
+		p = quick
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	doc, err := bench(ctx, p)
+	if err != nil {
+		return fail(err)
+	}
+	if *out == "" {
+		_, err = os.Stdout.Write(doc)
+	} else {
+		err = os.WriteFile(*out, doc, 0o644)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+// bench measures everything and returns the document.
+func bench(ctx context.Context, p plan) ([]byte, error) {
+	root, err := project.Root()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "basis-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	progress("building")
+	if err := build(ctx, root, dir); err != nil {
+		return nil, err
+	}
+	r := report{Plan: p, Changes: changes, Results: results{}, Ends: map[string]ended{}}
+	if r.About, err = about(ctx, dir); err != nil {
+		return nil, err
+	}
+	for i := range p.Starts {
+		progress("start %d of %d", i+1, p.Starts)
+		if err := r.start(ctx, dir); err != nil {
+			return nil, err
+		}
+	}
+	progress("building %d times", p.Builds)
+	if r.Build, err = timeBuilds(ctx, root, dir, p.Builds); err != nil {
+		return nil, err
+	}
+	var doc bytes.Buffer
+	err = page.Execute(&doc, r)
+	return doc.Bytes(), err
+}
+
+// start starts everything, adds what is measured of it to the report, and stops it.
+func (r *report) start(ctx context.Context, dir string) error {
+	b, err := start(ctx, dir, contenders)
+	if err != nil {
+		return err
+	}
+	defer b.stop()
+	if err := b.measure(ctx, r.Plan, r.Results); err != nil {
+		return err
+	}
+	took, err := b.oneShot(ctx, r.Plan.OneShot)
+	if err != nil {
+		return err
+	}
+	r.OneShot = append(r.OneShot, took...)
+	return b.end(r.Ends)
+}
+
+func progress(format string, a ...any) {
+	fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, a...))
+}
+
+func fail(err error) int {
+	fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+	return 1
+}

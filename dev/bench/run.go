@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/gomicroexample/basis/dev/bench/contender"
+	"github.com/gomicroexample/basis/dev/internal/backend"
+	"github.com/gomicroexample/basis/dev/internal/binaries"
+)
+
+// patience is how long a process may take to be ready, and a call to be answered.
+const patience = 30 * time.Second
+
+// testbed is every contender, running, and the Consul that they share.
+type testbed struct {
+	dir     string // of binaries
+	logs    string // where logs are, of this start alone
+	consul  *backend.Consul
+	running []*running
+}
+
+// running is a contender whose server and client run. They stay, idle, while
+// others are measured.
+type running struct {
+	entry
+	server   *backend.Process
+	client   *client
+	receiver *receiver
+	calls    int // made, warm-ups included
+}
+
+// start starts everything.
+func start(ctx context.Context, dir string, entries []entry) (_ *testbed, err error) {
+	path, err := binaries.Consul.Find()
+	if errors.Is(err, binaries.ErrMissing) {
+		return nil, fmt.Errorf("%w; build it with \"make tools\"", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := &testbed{dir: dir}
+	if b.logs, err = os.MkdirTemp(dir, "start-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			b.stop()
+		}
+	}()
+	startCtx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if b.consul, err = backend.StartConsul(startCtx, path, b.logs, "127.0.0.1", backend.ConsulPorts{}, nil); err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		r, err := b.start(ctx, e)
+		if err != nil {
+			return nil, fmt.Errorf("starting %s: %w", e.name, err)
+		}
+		b.running = append(b.running, r)
+	}
+	return b, nil
+}
+
+// start starts one contender.
+func (b *testbed) start(ctx context.Context, e entry) (_ *running, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	r := &running{entry: e}
+	defer func() {
+		if err != nil {
+			r.stop()
+		}
+	}()
+	if r.receiver, err = newReceiver(); err != nil {
+		return nil, err
+	}
+	args := []string{"-registry=" + b.consul.Addr, "-service=bench." + e.name}
+	if e.spans > 0 {
+		args = append(args, "-spans="+r.receiver.conn.LocalAddr().String())
+	}
+	log := filepath.Join(b.logs, e.name)
+	bin := filepath.Join(b.dir, e.program)
+	if e.pair {
+		r.server, err = b.startPair(ctx, r, log+"-server.log")
+	} else if r.server, err = backend.Start(e.name, log+"-server.log", backend.Environ(), bin, slices.Concat([]string{"server"}, args, e.server)...); err == nil {
+		var address string
+		address, err = ready(ctx, r.server)
+		args = append(args, "-address="+address)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.client, err = startClient(log+"-client.log", bin, slices.Concat([]string{"client"}, args, e.client)...)
+	return r, err
+}
+
+// startPair starts srv, as a user does, and waits until it is registered.
+func (b *testbed) startPair(ctx context.Context, r *running, log string) (*backend.Process, error) {
+	env := "JAEGER_DISABLED=" + fmt.Sprint(r.spans == 0)
+	p, err := backend.Start("srv", log, backend.Environ(env), filepath.Join(b.dir, "srv"),
+		"--server_name=bench."+r.name, "--server_address=127.0.0.1:0",
+		"--registry_address="+b.consul.Addr, "--jaeger_address="+r.receiver.conn.LocalAddr().String())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.consul.Nodes(ctx, "bench."+r.name, 1); err != nil {
+		_ = p.Stop(syscall.SIGKILL)
+		return nil, err
+	}
+	return p, nil
+}
+
+var readyLine = regexp.MustCompile(`(?m)^` + contender.Ready + `(.*)$`)
+
+// ready waits until a contender's server is ready and returns its address.
+func ready(ctx context.Context, p *backend.Process) (string, error) {
+	if err := p.WaitLog(ctx, readyLine, 1); err != nil {
+		return "", err
+	}
+	log, err := os.ReadFile(p.Log)
+	if err != nil {
+		return "", err
+	}
+	return string(readyLine.FindSubmatch(log)[1]), nil
+}
+
+// client is a contender's client process.
+type client struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *json.Decoder
+	log string // path of what it says on stderr
+}
+
+func startClient(log, path string, args ...string) (*client, error) {
+	f, err := os.Create(log)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // the process has its own
+	cmd := exec.Command(path, args...)
+	cmd.Env = backend.Environ()
+	cmd.Stderr = f
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return &client{cmd: cmd, in: in, out: json.NewDecoder(out), log: log}, nil
+}
+
+// load has the client make calls. One that hangs is killed.
+func (c *client) load(l contender.Load) (contender.Result, error) {
+	hangs := time.AfterFunc(l.For+patience, func() { _ = c.cmd.Process.Kill() })
+	defer hangs.Stop()
+	var r contender.Result
+	err := json.NewEncoder(c.in).Encode(l)
+	if err == nil {
+		err = c.out.Decode(&r)
+	}
+	if err != nil {
+		said, _ := os.ReadFile(c.log)
+		return r, fmt.Errorf("its client: %w; it said:\n%s", err, said)
+	}
+	if r.Failed > 0 {
+		return r, fmt.Errorf("%d of %d calls by %d callers failed, the first with: %s", r.Failed, r.Failed+r.Calls, l.Callers, r.Err)
+	}
+	return r, nil
+}
+
+// stop ends the client, which sends its last spans.
+func (c *client) stop() error {
+	return errors.Join(c.in.Close(), c.cmd.Wait())
+}
+
+// stop stops everything that runs.
+func (b *testbed) stop() {
+	for _, r := range b.running {
+		_ = r.stop()
+	}
+	if b.consul != nil {
+		_ = b.consul.Stop(syscall.SIGTERM)
+	}
+}
+
+// stop stops both processes, the client first.
+func (r *running) stop() error {
+	var err error
+	if r.client != nil {
+		err = r.client.stop()
+	}
+	if r.server != nil {
+		err = errors.Join(err, r.server.Stop(syscall.SIGTERM))
+	}
+	return err
+}

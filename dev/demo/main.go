@@ -1,0 +1,231 @@
+// Command demo shows the article's steps one after another: "make demo".
+//
+// It builds the pair, starts two servers and runs the client, telling before
+// each step what to look for and checking after it that it was there. Where
+// Consul and Jaeger are at hand it runs on them, and otherwise on go-micro's
+// embedded mDNS registry with spans logged.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gomicroexample/basis/dev/internal/backend"
+	"github.com/gomicroexample/basis/dev/internal/binaries"
+	"github.com/gomicroexample/basis/dev/internal/project"
+)
+
+// exitInterrupted is a shell's status for a command that SIGINT ended.
+const exitInterrupted = 130
+
+// patience is how long a condition is waited for before the step has failed.
+const patience = 30 * time.Second
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	keep := flag.Bool("keep", false, "keep everything running until interrupted")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	dir, err := os.MkdirTemp("", "basis-demo-")
+	if err != nil {
+		return fail(err)
+	}
+	defer os.RemoveAll(dir)
+
+	d := &demo{dir: dir}
+	defer d.stopAll()
+	err = d.show(ctx)
+	switch {
+	case ctx.Err() != nil:
+		fmt.Println("\nInterrupted; stopping what was started.")
+		return exitInterrupted
+	case err != nil:
+		return fail(err)
+	}
+	fmt.Println("\nEvery step showed what it announced.")
+	if *keep {
+		fmt.Println("Everything keeps running until Ctrl-C.")
+		d.tellHow()
+		<-ctx.Done()
+	}
+	return 0
+}
+
+func fail(err error) int {
+	fmt.Fprintf(os.Stderr, "\ndemo: %v\n", err)
+	return 1
+}
+
+// demo is what is running.
+type demo struct {
+	dir     string          // of binaries and logs
+	env     []string        // of srv and client
+	logging []string        // added where spans are to be logged
+	jaeger  *backend.Jaeger // nil where spans are logged
+	running []*backend.Process
+	servers []*backend.Process // those among running
+	started int                // so far, for their names
+}
+
+func (d *demo) show(ctx context.Context) error {
+	fmt.Println("Building srv and client ...")
+	root, err := project.Root()
+	if err != nil {
+		return err
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-o", d.dir+string(filepath.Separator), "./srv", "./client")
+	build.Dir = root
+	build.Stdout, build.Stderr = os.Stdout, os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("building the pair: %w", err)
+	}
+	if err := d.startBackends(ctx); err != nil {
+		return err
+	}
+	d.tellHow()
+	for i, s := range steps {
+		fmt.Printf("\n== %d. %s\n", i+1, s.title)
+		fmt.Printf("   Look for: %s\n", s.lookFor)
+		if err := s.run(ctx, d); err != nil {
+			return fmt.Errorf("step %d, %s: %w", i+1, s.title, err)
+		}
+	}
+	return nil
+}
+
+// startBackends starts Consul and Jaeger, or arranges to do without.
+func (d *demo) startBackends(ctx context.Context) error {
+	consul, jaeger, err := binaries.FindAll()
+	if err == nil {
+		return d.startReal(ctx, consul, jaeger)
+	}
+	if !errors.Is(err, binaries.ErrMissing) {
+		return err
+	}
+	fmt.Printf(`
+This runs on what is built into the pair: go-micro's mDNS registry, and spans
+in the logs (%v).
+For the real Consul and Jaeger: "make tools" builds them once, in about 15
+minutes, or CONSUL_BIN and JAEGER_BIN name those that you have.
+`, err)
+	d.env = []string{"MICRO_REGISTRY=mdns"}
+	d.logging = []string{"JAEGER_REPORTER_LOG_SPANS=true"}
+	// Another pair on this network would take part.
+	if out, err := d.client(ctx).CombinedOutput(); err == nil {
+		return fmt.Errorf("go.micro.srv.basis answers on this network already, over mDNS: %s; stop it first", out)
+	}
+	return nil
+}
+
+func (d *demo) startReal(ctx context.Context, consulPath, jaegerPath string) error {
+	fmt.Println("Starting Consul and Jaeger ...")
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	consul, err := backend.StartConsul(ctx, consulPath, d.dir, "127.0.0.1", backend.DefaultConsulPorts, nil)
+	if err != nil {
+		return err
+	}
+	d.running = append(d.running, consul.Process)
+	jaeger, err := backend.StartJaeger(ctx, jaegerPath, d.dir, backend.DefaultJaegerPorts)
+	if err != nil {
+		return err
+	}
+	d.running = append(d.running, jaeger.Process)
+	d.jaeger = jaeger
+	d.env = []string{"MICRO_REGISTRY_ADDRESS=" + consul.Addr, "JAEGER_ADDRESS=" + jaeger.Addr, "JAEGER_API=" + jaeger.URL}
+	fmt.Printf("Consul UI: http://%s/ui\nJaeger UI: %s\n", consul.Addr, jaeger.URL)
+	if !jaeger.HasUI(ctx) {
+		fmt.Println("  (a Jaeger built from source has the API but no UI; name one that has with JAEGER_BIN)")
+	}
+	return nil
+}
+
+// tellHow says what to set to run the pair, and tools/timeline, by hand.
+func (d *demo) tellHow() {
+	fmt.Println("\nWhat is run by hand takes part with:")
+	for _, e := range append(d.logging, d.env...) {
+		fmt.Println("  export", e)
+	}
+}
+
+// start runs srv or client in the background, with its output in a log.
+func (d *demo) start(binary string, args ...string) (*backend.Process, error) {
+	d.started++
+	name := fmt.Sprintf("%s-%d", binary, d.started)
+	fmt.Printf("   $ %s &\n", strings.Join(append([]string{binary}, args...), " "))
+	p, err := backend.Start(name, filepath.Join(d.dir, name+".log"), backend.Environ(append(d.logging, d.env...)...), filepath.Join(d.dir, binary), args...)
+	if err != nil {
+		return nil, err
+	}
+	d.running = append(d.running, p)
+	return p, nil
+}
+
+// client returns the command that runs the client.
+func (d *demo) client(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(d.dir, "client"), args...)
+	cmd.Env = backend.Environ(d.env...)
+	return cmd
+}
+
+// serve replaces the servers by two new ones and waits until the client finds
+// both.
+func (d *demo) serve(ctx context.Context, args ...string) error {
+	for _, p := range d.servers {
+		if err := p.Stop(syscall.SIGTERM); err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+	}
+	d.servers = nil
+	for range 2 {
+		p, err := d.start("srv", args...)
+		if err != nil {
+			return err
+		}
+		d.servers = append(d.servers, p)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, p := range d.servers {
+		if err := p.WaitLog(ctx, advertising, 1); err != nil {
+			return err
+		}
+	}
+	return d.waitForBoth(ctx)
+}
+
+// waitForBoth waits until a client calls two nodes.
+func (d *demo) waitForBoth(ctx context.Context) error {
+	for {
+		out, err := d.client(ctx, "--name=probe", "--requests=2", "--rate_limit=0", "--hystrix_timeout=10s").CombinedOutput()
+		if err == nil && bothNodes.Match(out) {
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the client does not find both servers: %v: %s", err, out)
+		}
+	}
+}
+
+// stopAll ends what runs, the last started first.
+func (d *demo) stopAll() {
+	for i := len(d.running) - 1; i >= 0; i-- {
+		_ = d.running[i].Stop(syscall.SIGTERM)
+	}
+}

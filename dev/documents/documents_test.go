@@ -1,0 +1,186 @@
+// Package documents_test holds the documents true where that takes no more than
+// reading: their links, their tables of flags, and that no command in them goes
+// untried. TestDocuments in dev/e2e does what they say.
+package documents_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/micro/go-micro/config/cmd"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/dev/internal/markdown"
+	"github.com/gomicroexample/basis/dev/internal/project"
+)
+
+// documents returns all documents by path, and has the test go on in the project's
+// top directory, where these begin.
+func documents(t *testing.T) map[string]*markdown.Document {
+	t.Helper()
+	root, err := project.Root()
+	require.NoError(t, err)
+	t.Chdir(root)
+	paths, err := filepath.Glob("docs/*.md")
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	all := map[string]*markdown.Document{}
+	for _, path := range append(paths, "README.md", "CONTRIBUTING.md") {
+		d, err := markdown.Read(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		require.NoError(t, err)
+		all[path] = d
+	}
+	return all
+}
+
+// command is how a line begins that a reader would type.
+var command = regexp.MustCompile(`^(\$|>) |^(sudo |[A-Z_]+=\S* )*(go|make|docker|docker-compose|consul|jaeger|curl|grpcurl|ghz|client|srv|export|git|protoc|kill)( |$)`)
+
+// file is what names a file of the project in a comment.
+var file = regexp.MustCompile(`[\w.-]+(/[\w.-]+)+`)
+
+func TestEachCommandIsTriedOrSaidNotToBe(t *testing.T) {
+	for path, d := range documents(t) {
+		for _, b := range d.Blocks {
+			where := fmt.Sprintf("%s:%d", path, b.Line)
+			if b.Language() != "console" {
+				for line := range strings.Lines(b.Text) {
+					require.NotRegexp(t, command, line, "%s: a command outside of a block of console, which nobody tries", where)
+				}
+				continue
+			}
+			if b.Runs() {
+				continue
+			}
+			reason := strings.TrimSpace(strings.TrimPrefix(b.Note, markdown.NotRun))
+			require.NotEmpty(t, reason, "%s: why is this not run?", where)
+			for _, name := range file.FindAllString(reason, -1) {
+				script, err := os.ReadFile(name)
+				require.NoError(t, err, where)
+				for line := range strings.Lines(b.Text) {
+					if line, ok := strings.CutPrefix(line, "$ "); ok {
+						require.True(t, hasCommand(string(script), line), "%s: %s has no %s", where, name, line)
+					}
+				}
+			}
+		}
+	}
+}
+
+// hasCommand reports whether a line of script has the words of a command, in their
+// order and whatever its options are.
+func hasCommand(script, command string) bool {
+	command, _, _ = strings.Cut(command, " #")
+	for line := range strings.Lines(script) {
+		words := slices.DeleteFunc(strings.Fields(command), func(word string) bool { return strings.HasPrefix(word, "-") })
+		for _, word := range strings.Fields(line) {
+			if len(words) > 0 && (word == words[0] || "docker-"+word == words[0]) { // as scripts say for both Composes
+				words = words[1:]
+			}
+		}
+		if len(words) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func TestLinks(t *testing.T) {
+	all := documents(t)
+	for path, d := range all {
+		for _, l := range d.Links {
+			if strings.Contains(l.Destination, "://") {
+				continue
+			}
+			where := fmt.Sprintf("%s:%d: link to %s", path, l.Line, l.Destination)
+			name, anchor, _ := strings.Cut(l.Destination, "#")
+			target := path
+			if name != "" {
+				target = filepath.Join(filepath.Dir(path), name)
+				if _, err := os.Stat(target); err != nil {
+					assert.Fail(t, "no such file", where)
+					continue
+				}
+			}
+			switch {
+			case strings.HasSuffix(target, ".go"):
+				assert.NoError(t, checkGo(target, anchor, l.Code), where)
+			case anchor == "":
+			case strings.HasSuffix(target, ".md"):
+				require.Contains(t, all, target, where)
+				assert.True(t, all[target].Anchors[anchor], "%s: no such heading", where)
+			default:
+				assert.Fail(t, "only documents have anchors", where)
+			}
+		}
+	}
+}
+
+// option is what --help says of one.
+var option = regexp.MustCompile(`(?m)^   --(\w+)( value)?  .*?(?: \(default: "?(.*?)"?\))? \[\$(\w+)\]$`)
+
+// The README's tables have the pair's own flags: those of srv, those of client, and
+// those that both have.
+func TestFlags(t *testing.T) {
+	readme := documents(t)["README.md"]
+	// Reading what the programs are made of tells go test when to run this again.
+	for _, dir := range []string{"srv", "client", "tracer", "internal"} {
+		require.NoError(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+			if err == nil && !e.IsDir() {
+				_, err = os.ReadFile(path)
+			}
+			return err
+		}))
+	}
+	theirs := map[string]bool{}
+	for _, f := range cmd.DefaultFlags {
+		theirs[f.GetName()] = true
+	}
+	own := map[string]map[string][]string{} // variable and default by flag, by program
+	for _, program := range []string{"srv", "client"} {
+		help, err := exec.Command("go", "run", "./"+program, "--help").Output()
+		require.NoError(t, err)
+		flags := map[string][]string{}
+		for _, m := range option.FindAllStringSubmatch(string(help), -1) {
+			name, takesValue, value, variable := m[1], m[2] != "", m[3], m[4]
+			if theirs[name] {
+				continue
+			}
+			if value == "" && takesValue {
+				value = "none"
+			} else if value == "" {
+				value = "off"
+			}
+			flags["--"+name] = []string{variable, value}
+		}
+		require.NotEmpty(t, flags)
+		own[program] = flags
+	}
+	told := map[string]map[string][]string{"srv": {}, "client": {}}
+	programs := [][]string{{"srv"}, {"client"}, {"srv", "client"}}
+	for _, table := range readme.Tables {
+		if !strings.HasPrefix(table[0][0], "--") {
+			continue
+		}
+		require.NotEmpty(t, programs, "another table of flags")
+		for _, row := range table {
+			for _, program := range programs[0] {
+				told[program][row[0]] = row[1:3]
+			}
+		}
+		programs = programs[1:]
+	}
+	require.Equal(t, own, told)
+}

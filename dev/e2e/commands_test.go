@@ -1,0 +1,328 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	psnet "github.com/shirou/gopsutil/v4/net"
+
+	"github.com/gomicroexample/basis/client/load"
+	"github.com/gomicroexample/basis/dev/internal/backend"
+	"github.com/gomicroexample/basis/dev/internal/timeline"
+	"github.com/gomicroexample/basis/internal/mtls"
+)
+
+const term = syscall.SIGTERM
+
+// commands are what scripts can say beyond testscript's own.
+var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	"agent":     agent,
+	"up":        up,
+	"down":      down,
+	"await":     await,
+	"nodes":     nodes,
+	"exits":     exits,
+	"latencies": latencies,
+	"listens":   listens,
+	"signal":    signal,
+	"trace":     traced,
+
+	"listening": listening, // these are in input_test.go
+	"peak":      peak,
+	"post":      post,
+	"garbage":   garbage,
+	"halfopen":  halfopen,
+	"fault":     fault,
+	"deaf":      deaf,
+	"flood":     flood,
+	"longname":  longname,
+	"impostor":  impostor,
+	"liar":      liar,
+}
+
+type sessionKey struct{}
+
+// session is what one script has running.
+type session struct {
+	env       *testscript.Env
+	bin       string // directory of the binaries
+	consul    *backend.Consul
+	processes map[string]*backend.Process
+
+	row row // what was measured
+
+	// Of scripts in testdata/faults.
+	mark   time.Time // when something broke, or was whole again
+	load   output    // of the client
+	before []call    // the calls before the first slowdown's mark
+}
+
+func newSession(env *testscript.Env, bin string) *session {
+	s := &session{env: env, bin: bin, processes: map[string]*backend.Process{}}
+	env.Defer(func() {
+		for _, p := range s.processes {
+			_ = p.Stop(syscall.SIGKILL)
+		}
+	})
+	return s
+}
+
+func of(ts *testscript.TestScript) *session { return ts.Value(sessionKey{}).(*session) }
+
+func (s *session) process(ts *testscript.TestScript, name string) *backend.Process {
+	p := s.processes[name]
+	if p == nil {
+		ts.Fatalf("no process %q; there are %v", name, slices.Sorted(maps.Keys(s.processes)))
+	}
+	return p
+}
+
+func want(ts *testscript.TestScript, ok bool, usage string) {
+	if !ok {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+func patient() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}
+
+// agent [-config=file] [host] starts a Consul agent, on 127.0.0.1 or on host. Its
+// address is put into $CONSUL and, as the default for all, into
+// $CONSUL_HTTP_ADDR. The next one of the same script has the same address and an
+// empty catalog. One with a file has TLS and ACLs, and the script has to set
+// Consul's variables for calling it first.
+func agent(ts *testscript.TestScript, neg bool, args []string) {
+	var secured *backend.Secured
+	if len(args) > 0 && strings.HasPrefix(args[0], "-config=") {
+		files := mtls.Files{
+			Cert: ts.MkAbs(ts.Getenv("CONSUL_CLIENT_CERT")),
+			Key:  ts.MkAbs(ts.Getenv("CONSUL_CLIENT_KEY")),
+			CA:   ts.MkAbs(ts.Getenv("CONSUL_CACERT")),
+		}
+		config, err := files.Config("localhost")
+		ts.Check(err)
+		secured = &backend.Secured{
+			Config: ts.MkAbs(strings.TrimPrefix(args[0], "-config=")),
+			TLS:    config,
+			Token:  ts.Getenv("CONSUL_HTTP_TOKEN"),
+		}
+		args = args[1:]
+	}
+	want(ts, !neg && len(args) <= 1, "agent [-config=file] [host]")
+	host := "127.0.0.1"
+	if len(args) == 1 {
+		host = args[0]
+	}
+	ctx, cancel := patient()
+	defer cancel()
+	s := of(ts)
+	var ports backend.ConsulPorts
+	if s.consul != nil {
+		_, p, err := net.SplitHostPort(s.consul.Addr)
+		ts.Check(err)
+		ports.HTTP, err = strconv.Atoi(p)
+		ts.Check(err)
+	}
+	c, err := backend.StartConsul(ctx, consul, ts.MkAbs("."), host, ports, secured)
+	ts.Check(err)
+	s.consul = c
+	s.processes["consul"] = c.Process
+	ts.Setenv("CONSUL", c.Addr)
+	ts.Setenv("CONSUL_HTTP_ADDR", c.Addr)
+}
+
+// up name command [args...] starts a process that goes on running. Its output
+// is in name.log.
+func up(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) >= 2, "up name command [args...]")
+	s := of(ts)
+	name := args[0]
+	path, err := exec.LookPath(filepath.Join(s.bin, args[1]))
+	ts.Check(err)
+	env := slices.Clone(s.env.Vars) // and nothing of the caller's
+	for _, key := range []string{   // what scripts change
+		"CONSUL_HTTP_ADDR", "CONSUL_HTTP_SSL", "CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY",
+		"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "GORACE", "JAEGER_ADDRESS", "JAEGER_REPORTER_LOG_SPANS",
+	} {
+		env = append(env, key+"="+ts.Getenv(key))
+	}
+	p, err := backend.Start(name, ts.MkAbs(name+".log"), env, path, args[2:]...)
+	ts.Check(err)
+	s.processes[name] = p
+}
+
+// down [-INT|-KILL|-ABRT] name [status] ends a process, by default with SIGTERM. Its
+// exit status must be 0 or the given one, which is -1 if a signal ended it; a
+// killed one only must be gone.
+func down(ts *testscript.TestScript, neg bool, args []string) {
+	sig := term
+	if len(args) > 0 {
+		switch args[0] {
+		case "-INT":
+			sig, args = syscall.SIGINT, args[1:]
+		case "-KILL":
+			sig, args = syscall.SIGKILL, args[1:]
+		case "-ABRT":
+			sig, args = syscall.SIGABRT, args[1:]
+		}
+	}
+	want(ts, !neg && (len(args) == 1 || len(args) == 2), "down [-INT|-KILL|-ABRT] name [status]")
+	s := of(ts)
+	p := s.process(ts, args[0])
+	err := p.Stop(sig)
+	delete(s.processes, args[0])
+	if sig != syscall.SIGKILL {
+		checkStatus(ts, err, append(args, "0")[1], p.Tail())
+	}
+}
+
+// checkStatus wants err to be that of a process which exited with status, and else
+// prints its last lines.
+func checkStatus(ts *testscript.TestScript, err error, status string, tail []byte) {
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(got) != status {
+		ts.Fatalf("exit status %d, not %s\n%s", got, status, tail)
+	}
+}
+
+// await [-count=n] name regexp waits until the log of a process has n matches,
+// 1 by default.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	n := 1
+	if len(args) == 3 {
+		var err error
+		n, err = strconv.Atoi(strings.TrimPrefix(args[0], "-count="))
+		ts.Check(err)
+		args = args[1:]
+	}
+	want(ts, !neg && len(args) == 2, "await [-count=n] name regexp")
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	ctx, cancel := patient()
+	defer cancel()
+	ts.Check(of(ts).process(ts, args[0]).WaitLog(ctx, re, n))
+}
+
+// signal -INT|-STOP name sends a signal to a process and does not wait. A stopped
+// one neither answers nor refuses anything, and can only be killed after that.
+func signal(ts *testscript.TestScript, neg bool, args []string) {
+	signals := map[string]syscall.Signal{"-INT": syscall.SIGINT, "-STOP": syscall.SIGSTOP}
+	want(ts, !neg && len(args) == 2 && signals[args[0]] != 0, "signal -INT|-STOP name")
+	ts.Check(syscall.Kill(of(ts).process(ts, args[1]).Pid(), signals[args[0]]))
+}
+
+// nodes n waits until n healthy nodes of the service are in Consul, and prints
+// their addresses.
+func nodes(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "nodes n")
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	ctx, cancel := patient()
+	defer cancel()
+	addresses, err := of(ts).consul.Nodes(ctx, "go.micro.srv.basis", n)
+	ts.Check(err)
+	for _, a := range addresses {
+		fmt.Fprintln(ts.Stdout(), a)
+	}
+}
+
+// exits status command [args...] runs a command that must exit with that
+// status, within a second (three on a busy machine).
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) >= 2, "exits status command [args...]")
+	start := time.Now()
+	err := ts.Exec(args[1], args[2:]...)
+	took := time.Since(start)
+	checkStatus(ts, err, args[0], nil) // testscript has printed them
+	if took > 3*time.Second {
+		ts.Fatalf("took %v", took)
+	}
+}
+
+// latencies d... wants the calls that the last client told of with --verbose to
+// have taken so long, sorted; each may have taken up to 0.9 s longer, and a
+// little less: a caller that starts late waits less for the limiter.
+func latencies(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) > 0, "latencies duration...")
+	calls, err := load.ParseLines(ts.ReadFile("stderr"))
+	ts.Check(err)
+	var got []time.Duration
+	for _, c := range calls {
+		got = append(got, c.Latency)
+	}
+	slices.Sort(got)
+	if len(got) != len(args) {
+		ts.Fatalf("%d calls, not %d: %v", len(got), len(args), got)
+	}
+	for i, arg := range args {
+		d, err := time.ParseDuration(arg)
+		ts.Check(err)
+		if got[i] < d-200*time.Millisecond || got[i] > d+900*time.Millisecond {
+			ts.Fatalf("latencies %v, not about %v", got, args)
+		}
+	}
+}
+
+// listens name n wants the process to listen on n TCP ports.
+func listens(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "listens name n")
+	connections, err := psnet.ConnectionsPid("tcp", int32(of(ts).process(ts, args[0]).Pid()))
+	ts.Check(err)
+	var listening []string
+	for _, c := range connections {
+		if c.Status == "LISTEN" {
+			listening = append(listening, fmt.Sprintf("%s:%d", c.Laddr.IP, c.Laddr.Port))
+		}
+	}
+	if strconv.Itoa(len(listening)) != args[1] {
+		ts.Fatalf("listens on %v, not on %s", listening, args[1])
+	}
+}
+
+// traced, in scripts trace, file n waits until the trace that the first call in
+// file (stderr, or the log of a client, with --verbose) was in has n spans at
+// Jaeger. It prints them, a line each: service, operation, parent, and the tags
+// that the pair sets. The trace's ID is put into $TRACE.
+func traced(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "trace file n")
+	calls, err := load.ParseLines(ts.ReadFile(args[0]))
+	ts.Check(err)
+	if len(calls) == 0 {
+		ts.Fatalf("no call in %s", args[0])
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ctx, cancel := patient()
+	defer cancel()
+	spans, err := timeline.Await(ctx, jaeger.URL, calls[0].Trace, n)
+	ts.Check(err)
+	ts.Setenv("TRACE", calls[0].Trace)
+	for _, s := range spans {
+		fmt.Fprintf(ts.Stdout(), "%s %s < %s", s.Service, s.Operation, s.Parent)
+		for _, tag := range []string{"req", "resp", "res", "err", "error"} {
+			if v, ok := s.Tags[tag]; ok {
+				fmt.Fprintf(ts.Stdout(), " %s=%s", tag, v)
+			}
+		}
+		fmt.Fprintln(ts.Stdout())
+	}
+}

@@ -1,0 +1,244 @@
+// Package docker is what docker-compose.yml says as executable scripts, on a real
+// Docker engine: each file in testdata/script is a terminal session. They run
+// where -docker is given: "make e2e-docker".
+package docker
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/gomicroexample/basis/client/load"
+	"github.com/gomicroexample/basis/dev/internal/project"
+	"github.com/gomicroexample/basis/dev/internal/timeline"
+)
+
+// patience is how long conditions are waited for. A swarm takes longest: its
+// names are known when their containers are healthy.
+const patience = 2 * time.Minute
+
+// pollInterval is how often a condition is looked at.
+const pollInterval = 200 * time.Millisecond
+
+// composeProject names what Compose starts, so that the checks are apart from what a
+// user has running.
+const composeProject = "basis-e2e"
+
+var docker = flag.Bool("docker", false, "run the scripts, on the Docker engine that answers")
+
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "1") // the scripts publish the same ports
+	flag.Parse()
+	os.Exit(m.Run())
+}
+
+func TestScripts(t *testing.T) {
+	if !*docker {
+		t.Skip(`needs a Docker engine, ports 8500 and 16686, and some minutes: "make e2e-docker"`)
+	}
+	root, err := project.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The scripts say "compose" for whichever there is of the two.
+	compose := "docker-compose"
+	if exec.Command("docker", "compose", "version").Run() == nil {
+		compose = "docker compose"
+	}
+	bin := t.TempDir()
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	t.Setenv("COMPOSE_PROJECT_NAME", composeProject)
+	if err := os.WriteFile(filepath.Join(bin, "compose"), []byte("#!/bin/sh\nexec "+compose+` "$@"`+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Cd = root
+			for _, variable := range os.Environ() {
+				name, value, _ := strings.Cut(variable, "=")
+				if name == "HOME" || name == "COMPOSE_PROJECT_NAME" || strings.HasPrefix(name, "DOCKER_") {
+					env.Setenv(name, value)
+				}
+			}
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"finally": finally,
+			"urls":    urls,
+			"nodes":   nodes,
+			"calls":   calls,
+			"reaches": reaches,
+			"trace":   traced,
+			"stopped": stopped,
+		},
+	})
+}
+
+// finally command [args...] runs a command when the script has ended, however
+// it did.
+func finally(ts *testscript.TestScript, neg bool, args []string) {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = ts.MkAbs(".")
+	ts.Defer(func() {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			ts.Logf("%v: %v\n%s", args, err, out)
+		}
+	})
+}
+
+// urls puts where the last command said that Consul and Jaeger are into $CONSUL
+// and $JAEGER.
+func urls(ts *testscript.TestScript, neg bool, args []string) {
+	for _, name := range []string{"Consul", "Jaeger"} {
+		m := regexp.MustCompile(name + `: (http://[^/]+)/`).FindStringSubmatch(ts.ReadFile("stdout"))
+		if m == nil {
+			ts.Fatalf("no URL of %s", name)
+		}
+		ts.Setenv(strings.ToUpper(name), m[1])
+	}
+}
+
+// nodes n waits until n healthy nodes of the service are in Consul, and prints
+// their IP addresses, sorted.
+func nodes(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	consul, err := api.NewClient(&api.Config{Address: ts.Getenv("CONSUL")})
+	ts.Check(err)
+	var addresses []string
+	until(ts, patience, func() error {
+		entries, _, err := consul.Health().Service("go.micro.srv.basis", "", true, nil)
+		if err != nil {
+			return err
+		}
+		addresses = nil
+		for _, e := range entries {
+			addresses = append(addresses, e.Service.Address)
+		}
+		if len(addresses) != n {
+			return fmt.Errorf("nodes %v, not %d", addresses, n)
+		}
+		return nil
+	})
+	slices.Sort(addresses)
+	for _, a := range addresses {
+		fmt.Fprintln(ts.Stdout(), a)
+	}
+}
+
+// made returns the calls that the client has made, as the shell command in $LOG
+// tells. One that failed is the end.
+func made(ts *testscript.TestScript) []load.Line {
+	log, err := exec.Command("sh", "-c", ts.Getenv("LOG")).CombinedOutput()
+	if err != nil {
+		ts.Fatalf("%s: %v\n%s", ts.Getenv("LOG"), err, log)
+	}
+	all, err := load.ParseLines(string(log))
+	ts.Check(err)
+	for _, c := range all {
+		if c.Outcome != "ok" {
+			ts.Fatalf("call %d failed: %s", c.Number, c.Outcome)
+		}
+	}
+	return all
+}
+
+// calls [-alternating] n waits until the client has made n more calls. None that
+// it has made may have failed, and alternating ones go to another node each.
+func calls(ts *testscript.TestScript, neg bool, args []string) {
+	alternating := args[0] == "-alternating"
+	if alternating {
+		args = args[1:]
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	before := len(made(ts))
+	var after []load.Line
+	until(ts, patience, func() error {
+		if after = made(ts); len(after) < before+n {
+			return fmt.Errorf("%d calls, not %d", len(after)-before, n)
+		}
+		return nil
+	})
+	for i := before + 1; alternating && i < len(after); i++ {
+		if after[i].Node == after[i-1].Node {
+			ts.Fatalf("calls %d and %d went to the same node, %s", i, i+1, after[i].Node)
+		}
+	}
+	ts.Logf("%d calls, 0 failed", len(after)-before)
+}
+
+// reaches n duration wants the client to have called n different nodes by then.
+func reaches(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	within, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	start := time.Now()
+	until(ts, within, func() error {
+		called := map[string]bool{}
+		for _, c := range made(ts) {
+			called[c.Node] = true
+		}
+		if len(called) < n {
+			return fmt.Errorf("%d nodes called, not %d", len(called), n)
+		}
+		return nil
+	})
+	ts.Logf("%d nodes called after %v", n, time.Since(start).Round(pollInterval))
+}
+
+// traced, in scripts trace n, waits until the client's next call is at Jaeger as a trace of n spans,
+// and prints their services and operations.
+func traced(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	calls(ts, false, []string{"1"})
+	all := made(ts)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	spans, err := timeline.Await(ctx, ts.Getenv("JAEGER"), all[len(all)-1].Trace, n)
+	ts.Check(err)
+	for _, s := range spans {
+		fmt.Fprintln(ts.Stdout(), s.Service, s.Operation)
+	}
+}
+
+// stopped waits until none of the project's containers runs.
+func stopped(ts *testscript.TestScript, neg bool, args []string) {
+	until(ts, patience, func() error {
+		running, err := exec.Command("docker", "ps", "--filter", "label=com.docker.compose.project="+composeProject, "--format", "{{.Names}}").Output()
+		if err == nil && len(running) > 0 {
+			err = fmt.Errorf("still running:\n%s", running)
+		}
+		return err
+	})
+}
+
+// until waits for a condition to have no error.
+func until(ts *testscript.TestScript, patience time.Duration, condition func() error) {
+	deadline := time.Now().Add(patience)
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("after %v: %v", patience, err)
+		}
+		time.Sleep(pollInterval)
+	}
+}

@@ -1,0 +1,61 @@
+// Command faulty is a Basis server that answers every call with a 5xx: 500 to
+// 504 in turn. The end-to-end scripts run it beside the real ones.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	micro "github.com/micro/go-micro"
+	grpcclient "github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/errors"
+	grpcserver "github.com/micro/go-micro/server/grpc"
+	"github.com/micro/go-micro/util/log"
+
+	"github.com/gomicroexample/basis/internal/cmdline"
+	"github.com/gomicroexample/basis/internal/consul"
+	"github.com/gomicroexample/basis/proto"
+)
+
+const name = "go.micro.srv.basis"
+
+type faulty struct {
+	proto.BasisHandler // nil: of methods that the scripts do not call
+	calls              atomic.Int32
+}
+
+func (f *faulty) Hello(context.Context, *proto.Request, *proto.Response) error {
+	log.Info("Yoooo! I received it")
+	return errors.New(name, "as always", 500+f.calls.Add(1)%5)
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintf(os.Stderr, "faulty: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	r, err := consul.NewRegistry()
+	if err != nil {
+		return err
+	}
+	service := micro.NewService(
+		micro.Server(grpcserver.NewServer()),
+		micro.Client(grpcclient.NewClient()),
+		micro.Registry(r),
+		micro.Broker(cmdline.NewBroker()),
+		micro.Name(name),
+		micro.Address("127.0.0.1:0"),
+		micro.RegisterTTL(30*time.Second),
+		micro.RegisterInterval(10*time.Second),
+	)
+	if err := proto.RegisterBasisHandler(service.Server(), new(faulty)); err != nil {
+		return err
+	}
+	return service.Run()
+}

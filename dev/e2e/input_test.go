@@ -1,0 +1,374 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	microerrors "github.com/micro/go-micro/errors"
+	"github.com/micro/go-micro/registry"
+	"github.com/micro/go-micro/server"
+	grpcserver "github.com/micro/go-micro/server/grpc"
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/gomicroexample/basis/internal/cmdline"
+	consulregistry "github.com/gomicroexample/basis/internal/consul"
+	"github.com/gomicroexample/basis/proto"
+)
+
+// address returns where a server listens, from its log.
+func address(ts *testscript.TestScript, name string) string {
+	m := regexp.MustCompile(`Listening on (\S+:\d+)`).FindStringSubmatch(ts.ReadFile(name + ".log"))
+	if m == nil {
+		ts.Fatalf("%s does not say in its log where it listens", name)
+	}
+	return m[1]
+}
+
+// listening name puts where a server listens into $ADDR.
+func listening(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "listening name")
+	ts.Setenv("ADDR", address(ts, args[0]))
+}
+
+// peak name MB wants a process never to have had more memory than that resident.
+// It ends what was measured.
+func peak(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "peak name MB")
+	limit, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", of(ts).process(ts, args[0]).Pid()))
+	ts.Check(err)
+	m := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
+	if m == nil {
+		ts.Fatalf("no peak of %s in:\n%s", args[0], status)
+	}
+	kB, err := strconv.Atoi(string(m[1]))
+	ts.Check(err)
+	if kB > limit*1024 {
+		ts.Fatalf("%s had %.1f MB resident, more than %d MB", args[0], float64(kB)/1024, limit)
+	}
+	s := of(ts)
+	s.row.note("%.1f MB", float64(kB)/1024)
+	recordTo(&inputs, s.row)
+}
+
+// longname n file writes a request in JSON whose name has n bytes.
+func longname(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "longname n file")
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), fmt.Appendf(nil, `{"name":%q}`, strings.Repeat("x", n)), 0o644))
+}
+
+// post name content-type hex sends a body to Hello as HTTP/2 without gRPC's
+// client, which sends no wrong ones, and prints the status, gRPC's status, and
+// its message. An empty content-type is not sent.
+func post(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 3, "post name content-type hex")
+	var body []byte
+	_, err := fmt.Sscanf(args[2]+" ", "%x ", &body)
+	if args[2] != "" {
+		ts.Check(err)
+	}
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	ctx, cancel := patient()
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address(ts, args[0])+"/proto.Basis/Hello", bytes.NewReader(body))
+	ts.Check(err)
+	if args[1] != "" {
+		req.Header.Set("Content-Type", args[1])
+	}
+	rsp, err := transport.RoundTrip(req)
+	ts.Check(err)
+	defer rsp.Body.Close()
+	answer, err := io.ReadAll(rsp.Body)
+	ts.Check(err)
+	grpcStatus := func(key string) string { return rsp.Header.Get(key) + rsp.Trailer.Get(key) }
+	fmt.Fprintf(ts.Stdout(), "http=%d grpc=%s %s%s\n", rsp.StatusCode, grpcStatus("Grpc-Status"), grpcStatus("Grpc-Message"), answer)
+}
+
+// preface is how an HTTP/2 client begins, with empty settings.
+const preface = http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+// garbage name n seed sends n random byte strings to a server, each on a
+// connection of its own. A third of them begins as HTTP/2 does, and a third goes
+// on with the header of a frame. The server has to close each connection.
+func garbage(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 3, "garbage name n seed")
+	addr := address(ts, args[0])
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	seed, err := strconv.ParseUint(args[2], 10, 64)
+	ts.Check(err)
+	random := rand.New(rand.NewPCG(seed, 0))
+	strings := make(chan []byte)
+	go func() {
+		defer close(strings)
+		for i := range n {
+			strings <- randomBytes(random, i%3)
+		}
+	}()
+	var senders sync.WaitGroup
+	var answered atomic.Int64 // with any byte
+	failures := make(chan error, 8)
+	for range cap(failures) {
+		senders.Go(func() {
+			for b := range strings {
+				read, err := send(addr, b)
+				if err != nil {
+					failures <- fmt.Errorf("after %x: %w", b, err)
+					for range strings { // lets the sender end
+					}
+					return
+				}
+				if read > 0 {
+					answered.Add(1)
+				}
+			}
+		})
+	}
+	senders.Wait()
+	close(failures)
+	for err := range failures {
+		ts.Fatalf("seed %d: %v", seed, err)
+	}
+	of(ts).row.note("seed %d; all connections closed, %d with an answer", seed, answered.Load())
+}
+
+// randomBytes returns up to 1,000 random bytes, after as much of the beginning
+// of an HTTP/2 connection as depth says.
+func randomBytes(random *rand.Rand, depth int) []byte {
+	var b []byte
+	if depth > 0 {
+		b = append(b, preface...)
+	}
+	n := random.IntN(1000)
+	if depth > 1 { // length, type, flags and a small stream
+		b = append(b, 0, byte(n>>8), byte(n), byte(random.IntN(10)), byte(random.IntN(256)), 0, 0, 0, byte(random.IntN(4)))
+	}
+	for range n {
+		b = append(b, byte(random.IntN(256)))
+	}
+	return b
+}
+
+// send writes b on a connection of its own and reads until the server closes
+// it. It returns how many bytes it read.
+func send(addr string, b []byte) (int64, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	if _, err := conn.Write(b); err != nil && !isClosed(err) {
+		return 0, err
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil && !isClosed(err) {
+		return 0, err
+	}
+	n, err := io.Copy(io.Discard, conn)
+	if isClosed(err) {
+		err = nil
+	}
+	return n, err
+}
+
+// isClosed reports whether err says that the other end closed the connection.
+func isClosed(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN)
+}
+
+// halfopen name n d holds n connections to a server for as long as d, on which
+// it begins to speak HTTP/2 and stops: before the first byte, within the preface,
+// after it, and within a request's headers. Meanwhile it makes normal calls, of
+// which none may fail. By then the server has to have closed them all.
+func halfopen(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 3, "halfopen name n duration")
+	addr := address(ts, args[0])
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	d, err := time.ParseDuration(args[2])
+	ts.Check(err)
+	beginnings := []string{
+		"",
+		preface[:10],
+		preface,
+		preface + "\x00\x00\x10\x01\x00\x00\x00\x00\x01", // 16 bytes of headers that do not come
+	}
+	var closed atomic.Int64
+	for i := range n {
+		conn, err := net.Dial("tcp", addr)
+		ts.Check(err)
+		defer conn.Close()
+		_, err = io.WriteString(conn, beginnings[i%len(beginnings)])
+		ts.Check(err)
+		go func() {
+			_, _ = io.Copy(io.Discard, conn) // until the server closes it, or this function ends
+			closed.Add(1)
+		}()
+	}
+	made, failed := callFor(ts, addr, d)
+	if failed > 0 || made == 0 || closed.Load() != int64(n) {
+		ts.Fatalf("%d of %d half-open connections closed by the server; %d of %d normal calls failed meanwhile", closed.Load(), n, failed, made)
+	}
+	s := of(ts)
+	s.row.calls, s.row.failed = made, failed
+	s.row.note("all closed by the server")
+}
+
+// callFor makes normal calls, one after another, for as long as d. It returns
+// how many it made and how many of them failed.
+func callFor(ts *testscript.TestScript, addr string, d time.Duration) (made, failed int) {
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	ts.Check(err)
+	defer conn.Close()
+	for end := time.Now().Add(d); time.Now().Before(end); made++ {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		rsp := new(proto.Response)
+		err := conn.Invoke(ctx, "/proto.Basis/Hello", &proto.Request{Name: "John"}, rsp)
+		cancel()
+		if err != nil || rsp.GetMsg() != "Hello John" {
+			ts.Logf("call %d: %q, %v", made+1, rsp.GetMsg(), err)
+			failed++
+		}
+	}
+	return made, failed
+}
+
+// deaf name n sends up to n requests on one connection and never reads an
+// answer. The server has to close the connection before it has taken them all.
+func deaf(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "deaf name n")
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	addr := address(ts, args[0])
+	conn, err := net.Dial("tcp", addr)
+	ts.Check(err)
+	defer conn.Close()
+	ts.Check(conn.(*net.TCPConn).SetReadBuffer(1 << 10))
+	var headers bytes.Buffer
+	encoder := hpack.NewEncoder(&headers)
+	_, err = io.WriteString(conn, preface)
+	ts.Check(err)
+	framer := http2.NewFramer(conn, nil)
+	message := "\x0a\xff\x01" + strings.Repeat("x", 255)
+	body := append([]byte{0, 0, 0, byte(len(message) >> 8), byte(len(message))}, message...)
+	sent := 0
+	for ; err == nil && sent < n; sent++ {
+		headers.Reset()
+		for _, f := range [][2]string{
+			{":method", "POST"}, {":scheme", "http"}, {":path", "/proto.Basis/Hello"}, {":authority", addr},
+			{"content-type", "application/grpc"}, {"te", "trailers"},
+		} {
+			ts.Check(encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
+		}
+		ts.Check(conn.SetWriteDeadline(time.Now().Add(patience)))
+		id := uint32(2*sent + 1)
+		err = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: headers.Bytes(), EndHeaders: true})
+		if err == nil {
+			err = framer.WriteData(id, true, body)
+		}
+	}
+	if !isClosed(err) {
+		ts.Fatalf("a client that never reads sent %d requests, and the server did not close the connection: %v", sent, err)
+	}
+	of(ts).row.note("cut off after %d requests", sent)
+}
+
+// flood name n makes n calls at once on one connection and sends, after the
+// message of each, as many more of 60 KB as the server takes.
+func flood(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "flood name n")
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	conn, err := grpc.NewClient(address(ts, args[0]), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	ts.Check(err)
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 12*time.Second)
+	defer cancel()
+	var callers sync.WaitGroup
+	var sent atomic.Int64
+	for range n {
+		callers.Go(func() {
+			stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/proto.Basis/Hello")
+			if err != nil {
+				return
+			}
+			for name := "John"; stream.SendMsg(&proto.Request{Name: name}) == nil; sent.Add(1) {
+				name = strings.Repeat("x", 60_000)
+			}
+		})
+	}
+	callers.Wait()
+	of(ts).row.note("%d messages taken", sent.Load())
+}
+
+// impostor registers, in the script's Consul, a server of the same service whose
+// answers are more than a line, and larger than a greeting may be.
+func impostor(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 0, "impostor")
+	r, err := consulregistry.NewRegistry()
+	ts.Check(err)
+	ts.Check(r.Init(registry.Addrs(of(ts).consul.Addr)))
+	s := grpcserver.NewServer(
+		grpcserver.MaxMsgSize(8<<20),
+		server.Name("go.micro.srv.basis"),
+		server.Address("127.0.0.1:0"),
+		server.Registry(r),
+		server.Broker(cmdline.NewBroker()),
+	)
+	ts.Check(proto.RegisterBasisHandler(s, hostile{}))
+	ts.Check(s.Start())
+	ts.Defer(func() { _ = s.Stop() })
+}
+
+type hostile struct{}
+
+func (hostile) Hello(_ context.Context, req *proto.Request, rsp *proto.Response) error {
+	switch req.GetName() {
+	case "huge":
+		rsp.Msg = strings.Repeat("x", 5_000_000)
+	case "error":
+		return microerrors.BadRequest("go.micro.srv.basis\nforged", "no\r\nforged \x1b[2J")
+	case "status":
+		return &microerrors.Error{Id: "go.micro.srv.basis", Code: 500, Status: "\nforged \x1b[2J"}
+	default:
+		rsp.Msg = "Hello\nforged \x1b[2J"
+	}
+	return nil
+}
+
+// liar puts into $LIAR the address of what is not Consul: all that it says is an
+// error of several lines.
+func liar(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 0, "liar")
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "no leader\nforged \x1b[2J", http.StatusInternalServerError)
+	}))
+	ts.Defer(s.Close)
+	ts.Setenv("LIAR", s.Listener.Addr().String())
+}

@@ -1,0 +1,257 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	psnet "github.com/shirou/gopsutil/v4/net"
+	"github.com/shirou/gopsutil/v4/process"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/dev/internal/backend"
+)
+
+var soak = flag.Duration("soak", 0, "soak the pair for so long; 0: not at all")
+
+const (
+	soakRate     = 500              // calls a second
+	soakCallers  = 50               // so that a busy machine can keep up
+	replaceEvery = 20 * time.Second // a server
+	sampleEvery  = time.Second
+	maxGrowth    = 1.1 // of memory and goroutines, from the second tenth of the time to the last
+)
+
+// TestSoak makes calls for a long time while servers come and go, and wants the
+// client, and a server that stays, not to grow.
+func TestSoak(t *testing.T) {
+	needTools(t)
+	if *soak == 0 {
+		t.Skip(`only with -soak, as in "make soak"`)
+	}
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(context.Background(), *soak+10*patience)
+	defer cancel()
+	agent, err := backend.StartConsul(ctx, consul, dir, "127.0.0.1", backend.ConsulPorts{}, nil)
+	require.NoError(t, err)
+	defer agent.Stop(syscall.SIGKILL)
+	// The runtime itself tells of goroutines: a line each, every two seconds.
+	env := backend.Environ(append(slices.Clone(traffic), "BASIS_VERBOSE=",
+		fmt.Sprintf("BASIS_RATE_LIMIT=%d", soakRate), fmt.Sprintf("BASIS_CONCURRENCY=%d", soakCallers),
+		"CONSUL_HTTP_ADDR="+agent.Addr, "JAEGER_ADDRESS="+jaeger.Addr, "GODEBUG=schedtrace=2000,scheddetail=1")...)
+	started := 0
+	start := func(binary string) *backend.Process {
+		started++
+		name := fmt.Sprintf("%s-%d", binary, started)
+		p, err := backend.Start(name, filepath.Join(dir, name+".log"), env, filepath.Join(plain, binary))
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = p.Stop(syscall.SIGKILL) })
+		return p
+	}
+	nodes := func(n int) {
+		t.Helper()
+		ctx, cancel := patient()
+		defer cancel()
+		_, err := agent.Nodes(ctx, "go.micro.srv.basis", n)
+		require.NoError(t, err)
+	}
+
+	stays := start("srv")
+	others := []*backend.Process{start("srv"), start("srv")}
+	nodes(3)
+	client := start("client")
+	var alive atomic.Int32
+	alive.Store(3)
+	sampling, stop := context.WithTimeout(ctx, *soak)
+	defer stop()
+	sampled := make(chan []sample, 1)
+	began := time.Now()
+	go func() { sampled <- takeSamples(sampling, stays.Pid(), client.Pid(), agent.Addr, &alive) }()
+
+	replace := time.NewTicker(replaceEvery)
+	defer replace.Stop()
+	replaced := 0
+	for sampling.Err() == nil {
+		select {
+		case <-sampling.Done():
+		case <-replace.C:
+			alive.Add(1)
+			others = append(others, start("srv"))
+			nodes(4)
+			require.NoError(t, others[0].Stop(term))
+			others = others[1:]
+			alive.Add(-1)
+			nodes(3)
+			replaced++
+		}
+	}
+	samples := <-sampled
+	status := client.Stop(syscall.SIGINT)
+	took := time.Since(began)
+
+	log, err := os.ReadFile(client.Log)
+	require.NoError(t, err)
+	made, failed := summed(t, log, "calls"), summed(t, log, "failed")
+	require.Zero(t, failed, "calls failed: %s", regexp.MustCompile(`(?m)^client: call .*$`).FindAll(log, 10))
+	require.NoError(t, status)
+	require.Greater(t, float64(made), 0.9*soakRate*took.Seconds(), "calls made")
+	r := row{
+		fault:   fmt.Sprintf("soak: %v at %d calls a second, a server replaced every %v", *soak, soakRate, replaceEvery),
+		allowed: "0; memory and goroutines within 10%; connections bounded by the nodes",
+		calls:   made, failed: failed,
+	}
+	for _, p := range []struct {
+		process *backend.Process
+		name    string
+		rss     func(sample) float64
+	}{
+		{client, "client", func(s sample) float64 { return s.clientRSS }},
+		{stays, "srv", func(s sample) float64 { return s.srvRSS }},
+	} {
+		early, late := mean(samples, *soak/10, *soak/5, p.rss), mean(samples, *soak*9/10, *soak, p.rss)
+		log, err := os.ReadFile(p.process.Log)
+		require.NoError(t, err)
+		some, more := goroutines(t, log, *soak/10, *soak/5), goroutines(t, log, *soak*9/10, *soak)
+		r.note("%s %.1f MB, then %.1f, and %d goroutines, then %d", p.name, early/1e6, late/1e6, some, more)
+		require.Less(t, late, maxGrowth*early, "%s: resident bytes", p.name)
+		require.LessOrEqual(t, float64(more), maxGrowth*float64(some), "%s: goroutines", p.name)
+	}
+	most := slices.MaxFunc(samples, func(a, b sample) int { return a.connections - b.connections }).connections
+	for _, s := range samples {
+		require.NoError(t, s.err)
+		require.LessOrEqual(t, s.connections, s.nodes, "connections of the client to nodes, after %v", s.at)
+	}
+	r.note("%d servers replaced; at most %d connections", replaced, most)
+	recordTo(&results, r)
+}
+
+// sample is what was seen at one time.
+type sample struct {
+	at                time.Duration // since the start
+	clientRSS, srvRSS float64       // resident bytes
+	connections       int           // of the client, established, to nodes
+	nodes             int           // alive
+	err               error
+}
+
+func takeSamples(ctx context.Context, srv, client int, consul string, alive *atomic.Int32) []sample {
+	var all []sample
+	began := time.Now()
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return all
+		case <-tick.C:
+			s := sample{at: time.Since(began)}
+			before := int(alive.Load())
+			s.connections, s.err = connections(client, consul)
+			s.nodes = max(before, int(alive.Load()))
+			if s.err == nil {
+				s.clientRSS, s.err = resident(client)
+			}
+			if s.err == nil {
+				s.srvRSS, s.err = resident(srv)
+			}
+			all = append(all, s)
+		}
+	}
+}
+
+// resident returns how many bytes of memory a process holds.
+func resident(pid int) (float64, error) {
+	p, err := process.NewProcess(int32(pid))
+	if err != nil {
+		return 0, err
+	}
+	m, err := p.MemoryInfo()
+	if err != nil {
+		return 0, err
+	}
+	return float64(m.RSS), nil
+}
+
+// connections returns how many connections a process has, but those to Consul.
+func connections(pid int, consul string) (int, error) {
+	all, err := psnet.ConnectionsPid("tcp", int32(pid))
+	n := 0
+	for _, c := range all {
+		if c.Status == "ESTABLISHED" && fmt.Sprintf("%s:%d", c.Raddr.IP, c.Raddr.Port) != consul {
+			n++
+		}
+	}
+	return n, err
+}
+
+// mean returns the mean of what was seen from one time to another.
+func mean(samples []sample, from, to time.Duration, what func(sample) float64) float64 {
+	sum, n := 0.0, 0
+	for _, s := range samples {
+		if s.at >= from && s.at < to {
+			sum += what(s)
+			n++
+		}
+	}
+	return sum / float64(n)
+}
+
+var (
+	schedLine     = regexp.MustCompile(`SCHED (\d+)ms: `)
+	goroutineLine = regexp.MustCompile(`  G\d+: status=(\d+)\(`)
+)
+
+// Of the statuses of goroutines in the runtime (runtime2.go), those of ones that
+// are not in use, and the bit that says that the collector looks at one.
+const (
+	statusIdle, statusDead, statusDeadExtra = 0, 6, 11
+	statusScan                              = 0x1000
+)
+
+// goroutines returns how many goroutines a process had at least, from one time to
+// another, as its log tells with GODEBUG=schedtrace,scheddetail. There are more
+// for a moment with every call; those that are left behind stay.
+func goroutines(t *testing.T, log []byte, from, to time.Duration) int {
+	t.Helper()
+	var counts []int
+	times := schedLine.FindAllSubmatchIndex(log, -1)
+	for i, m := range times[:len(times)-1] {
+		ms, err := strconv.Atoi(string(log[m[2]:m[3]]))
+		require.NoError(t, err)
+		if at := time.Duration(ms) * time.Millisecond; at < from || at >= to {
+			continue
+		}
+		n := 0
+		for _, g := range goroutineLine.FindAllSubmatch(log[m[0]:times[i+1][0]], -1) {
+			status, err := strconv.Atoi(string(g[1]))
+			require.NoError(t, err)
+			switch status &^ statusScan {
+			case statusIdle, statusDead, statusDeadExtra:
+			default:
+				n++
+			}
+		}
+		counts = append(counts, n)
+	}
+	require.NotEmpty(t, counts)
+	return slices.Min(counts)
+}
+
+// summed returns a number of the client's summary.
+func summed(t *testing.T, log []byte, what string) int {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^` + what + ` +(\d+)`).FindSubmatch(log)
+	require.NotNil(t, m, "no %s in the client's summary", what)
+	n, err := strconv.Atoi(string(m[1]))
+	require.NoError(t, err)
+	return n
+}

@@ -1,0 +1,159 @@
+// Package house_test holds the order among the pair's packages and modules: what may
+// import what, and what may be there at all.
+package house_test
+
+import (
+	"encoding/json"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/dev/internal/project"
+)
+
+// layers are the pair's packages, as patterns of path.Match from the module's root. A
+// package imports none of a layer above its own, and none of the other program.
+var layers = [][]string{
+	{"client", "srv"},
+	{"client/stack"},
+	{"client/flags", "client/load"},
+	{"client/balancer", "client/breaker", "client/limiter"},
+	{"client/failure", "srv/*"},
+	{"tracer"},
+	{"internal/*", "internal/*/*"},
+	{"proto"},
+}
+
+// goPackage is what go list tells of a package.
+type goPackage struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+	Deps                               []string // of the package without its tests
+	Module                             *struct{ Path string }
+}
+
+// list returns what go list tells in the pair's module. With a profile, packages would be
+// listed once more for each program.
+func list(t *testing.T, args ...string) []goPackage {
+	t.Helper()
+	out := command(t, append([]string{"list", "-pgo=off", "-json=ImportPath,Imports,TestImports,XTestImports,Deps,Module"}, args...)...)
+	var all []goPackage
+	for in := json.NewDecoder(strings.NewReader(out)); ; {
+		var p goPackage
+		err := in.Decode(&p)
+		if err == io.EOF {
+			return all
+		}
+		require.NoError(t, err)
+		all = append(all, p)
+	}
+}
+
+// command runs go in the pair's module, and returns what it prints.
+func command(t *testing.T, args ...string) string {
+	t.Helper()
+	root, err := project.Root()
+	require.NoError(t, err)
+	cmd := exec.Command("go", args...)
+	cmd.Dir = root
+	var problems strings.Builder
+	cmd.Stderr = &problems
+	out, err := cmd.Output()
+	require.NoError(t, err, "go %v: %s", args, problems.String())
+	return string(out)
+}
+
+// within returns a package's path from the pair's root, or false for a package that is
+// not the pair's.
+func within(importPath string) (string, bool) {
+	return strings.CutPrefix(importPath, project.Pair+"/")
+}
+
+func TestEachRequirementIsUsed(t *testing.T) {
+	modules := map[string]string{} // by package
+	for _, p := range list(t, "-deps", "-test", "./...") {
+		if p.Module != nil {
+			modules[p.ImportPath] = p.Module.Path
+		}
+	}
+	used := map[string]bool{} // by module
+	for _, p := range list(t, "./...") {
+		for _, imported := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
+			used[modules[imported]] = true
+		}
+	}
+	var mod struct {
+		Require []struct {
+			Path     string
+			Indirect bool
+		}
+		Tool []struct{ Path string }
+	}
+	require.NoError(t, json.Unmarshal([]byte(command(t, "mod", "edit", "-json")), &mod))
+	for _, r := range mod.Require {
+		isTool := false
+		for _, tool := range mod.Tool {
+			isTool = isTool || strings.HasPrefix(tool.Path+"/", r.Path+"/")
+		}
+		assert.True(t, r.Indirect || used[r.Path] || isTool, "go.mod requires %s, and no package of the pair imports it", r.Path)
+	}
+}
+
+func TestThePairLinksNothingOfDev(t *testing.T) {
+	for _, p := range list(t, "-deps", "./srv", "./client") {
+		assert.NotRegexp(t, "^"+project.Pair+"/dev(/|$)", p.ImportPath)
+	}
+}
+
+// What one program alone links belongs to that program. Helpers of tests are called as
+// net/http/httptest is.
+func TestBothProgramsLinkWhatIsInternal(t *testing.T) {
+	deps := map[string][]string{}
+	for _, program := range []string{"srv", "client"} {
+		deps[program] = list(t, "./"+program)[0].Deps
+	}
+	for _, p := range list(t, "./internal/...") {
+		if strings.HasSuffix(p.ImportPath, "test") {
+			continue
+		}
+		for program := range deps {
+			assert.Contains(t, deps[program], p.ImportPath, "%s does not link %s", program, p.ImportPath)
+		}
+	}
+}
+
+func TestLayers(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		name, _ := within(p.ImportPath)
+		layer := layerOf(name)
+		if !assert.GreaterOrEqual(t, layer, 0, "%s is in none of the layers", name) {
+			continue
+		}
+		for _, imported := range p.Imports {
+			if other, ok := within(imported); ok {
+				assert.LessOrEqual(t, layer, layerOf(other), "%s imports %s, which is above it", name, other)
+				assert.False(t, isOf("client", name) && isOf("srv", other), "%s imports %s", name, other)
+				assert.False(t, isOf("srv", name) && isOf("client", other), "%s imports %s", name, other)
+			}
+		}
+	}
+}
+
+// isOf tells whether a package belongs to a program.
+func isOf(program, name string) bool { return strings.HasPrefix(name+"/", program+"/") }
+
+// layerOf returns which of the layers a package is in, or -1.
+func layerOf(name string) int {
+	return slices.IndexFunc(layers, func(patterns []string) bool {
+		return slices.ContainsFunc(patterns, func(pattern string) bool {
+			ok, _ := path.Match(pattern, name) // no pattern is malformed
+			return ok
+		})
+	})
+}

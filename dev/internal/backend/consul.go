@@ -1,0 +1,116 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+)
+
+// Consul is a Consul agent in development mode on this machine.
+type Consul struct {
+	*Process
+	Addr   string // host:port of its API and UI
+	url    string
+	client *http.Client
+	header http.Header // of requests
+}
+
+// Secured is a Consul with TLS and ACLs.
+type Secured struct {
+	Config string      // path of the agent's configuration, which turns them on
+	TLS    *tls.Config // to call it with
+	Token  string      // that may read everything
+}
+
+// ConsulPorts are the ports that a Consul listens on. A port that is 0 or not free is
+// replaced by a free one.
+type ConsulPorts struct {
+	HTTP                     int
+	Server, SerfLAN, SerfWAN int // which nothing here calls
+}
+
+// DefaultConsulPorts are Consul's own.
+var DefaultConsulPorts = ConsulPorts{HTTP: 8500, Server: 8300, SerfLAN: 8301, SerfWAN: 8302}
+
+// StartConsul runs the Consul at path with its log in dir, and waits until it
+// can be registered in. It listens on host, an IP address of this machine, for HTTP, or
+// for HTTPS alone if secured is not nil.
+//
+// TestServer in github.com/hashicorp/consul/sdk/testutil cannot take its place: it
+// needs a testing.TB, runs the consul that is on PATH, and does not tell the process's
+// ID, by which scripts freeze and kill it.
+func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts, secured *Secured) (*Consul, error) {
+	if err := orFree(&ports.HTTP, &ports.Server, &ports.SerfLAN, &ports.SerfWAN); err != nil {
+		return nil, fmt.Errorf("ports for Consul: %w", err)
+	}
+	port := strconv.Itoa(ports.HTTP)
+	addr := net.JoinHostPort(host, port)
+	c := &Consul{Addr: addr, url: "http://" + addr, client: http.DefaultClient}
+	args := []string{"agent", "-dev", "-http-port", port}
+	if secured != nil {
+		c.url = "https://" + addr
+		c.client = &http.Client{Transport: &http.Transport{TLSClientConfig: secured.TLS}}
+		c.header = http.Header{"X-Consul-Token": {secured.Token}}
+		args = []string{"agent", "-dev", "-config-file", secured.Config, "-http-port", "-1", "-https-port", port}
+	}
+	var err error
+	c.Process, err = Start("consul", filepath.Join(dir, "consul.log"), Environ(), path, append(args,
+		"-bind", "127.0.0.1", "-client", host,
+		"-server-port", strconv.Itoa(ports.Server),
+		"-serf-lan-port", strconv.Itoa(ports.SerfLAN),
+		"-serf-wan-port", strconv.Itoa(ports.SerfWAN),
+		"-dns-port", "-1", "-grpc-port", "-1", "-grpc-tls-port", "-1")...)
+	if err != nil {
+		return nil, err
+	}
+	// Consul lists itself once it has elected a leader and synced its catalog.
+	err = c.until(ctx, "catalog", func() bool {
+		body, err := c.get(ctx, "/v1/catalog/service/consul")
+		return err == nil && bytes.Contains(body, []byte("ServiceID"))
+	})
+	if err != nil {
+		_ = c.Stop(syscall.SIGKILL)
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Consul) get(ctx context.Context, path string) ([]byte, error) {
+	return get(ctx, c.client, c.url+path, c.header)
+}
+
+// Nodes waits until n nodes of service are healthy and returns their addresses,
+// as host:port and sorted.
+func (c *Consul) Nodes(ctx context.Context, service string, n int) ([]string, error) {
+	var addresses []string
+	err := c.until(ctx, fmt.Sprintf("%d nodes of %s", n, service), func() bool {
+		body, err := c.get(ctx, "/v1/health/service/"+service+"?passing")
+		if err != nil {
+			return false
+		}
+		var entries []struct {
+			Service struct {
+				Address string
+				Port    int
+			}
+		}
+		if json.Unmarshal(body, &entries) != nil {
+			return false
+		}
+		addresses = nil
+		for _, e := range entries {
+			addresses = append(addresses, net.JoinHostPort(e.Service.Address, strconv.Itoa(e.Service.Port)))
+		}
+		return len(addresses) == n
+	})
+	slices.Sort(addresses)
+	return addresses, err
+}

@@ -1,0 +1,182 @@
+// Package binaries finds the programs of others that the demo and the tests run, and
+// builds them from source where there are none: Consul, Jaeger, and two gRPC clients.
+package binaries
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gomicroexample/basis/dev/internal/project"
+)
+
+// Binary is a program with a module of its own below dev/tools.
+type Binary struct {
+	Name     string   // of the program and of its folder
+	Version  string   // of the module that it is built from
+	Variable string   // names a binary to use instead
+	pkg      string   // what to build
+	ldflags  string   // how
+	ask      string   // the argument that makes a binary tell its version
+	versions []string // what a binary of the same version may say then
+	minutes  int      // how long a build takes on two cores, about
+}
+
+// Consul and Jaeger, at the versions in their go.mod.
+var (
+	Consul = Binary{
+		Name: "consul", Version: "1.22.6", Variable: "CONSUL_BIN",
+		pkg:      "github.com/hashicorp/consul",
+		ldflags:  "-s -w",
+		ask:      "version",
+		versions: []string{"Consul v1.22.6"},
+		minutes:  7,
+	}
+	// Jaeger 2.13.0 is cmd/jaeger of the module's v1.76.0.
+	Jaeger = Binary{
+		Name: "jaeger", Version: "1.76.0", Variable: "JAEGER_BIN",
+		pkg:      "github.com/jaegertracing/jaeger/cmd/jaeger",
+		ldflags:  "-s -w -X github.com/jaegertracing/jaeger/internal/version.latestVersion=v1.76.0",
+		ask:      "version",
+		versions: []string{`"gitVersion":"v1.76.0"`, `"gitVersion":"v2.13.0"`},
+		minutes:  6,
+	}
+)
+
+// Grpcurl and Ghz are gRPC clients that know nothing of go-micro: one makes a
+// single call, the other many.
+var (
+	Grpcurl = Binary{
+		Name: "grpcurl", Version: "1.9.4", Variable: "GRPCURL_BIN",
+		pkg:      "github.com/fullstorydev/grpcurl/cmd/grpcurl",
+		ldflags:  "-s -w -X main.version=v1.9.4",
+		ask:      "--version",
+		versions: []string{"grpcurl v1.9.4"},
+		minutes:  1,
+	}
+	Ghz = Binary{
+		Name: "ghz", Version: "0.121.0", Variable: "GHZ_BIN",
+		pkg:      "github.com/bojand/ghz/cmd/ghz",
+		ldflags:  "-s -w -X main.version=v0.121.0",
+		ask:      "--version",
+		versions: []string{"v0.121.0"},
+		minutes:  1,
+	}
+)
+
+// ErrMissing says that a binary is neither named, built nor installed.
+var ErrMissing = errors.New("not found")
+
+// Dir returns where Build keeps binaries: basis/bin in the user's cache, which
+// is XDG_CACHE_HOME or, without that, .cache in the home directory.
+func Dir() (string, error) {
+	cache := os.Getenv("XDG_CACHE_HOME")
+	if cache == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("no cache directory: %w; set XDG_CACHE_HOME", err)
+		}
+		cache = filepath.Join(home, ".cache")
+	}
+	return filepath.Join(cache, "basis", "bin"), nil
+}
+
+// Find returns the path of b: what its variable names, what Build made, or what is on
+// PATH if that has the same version. Without any, the error is ErrMissing; a variable
+// that names no executable is another error.
+func (b Binary) Find() (string, error) {
+	if path := os.Getenv(b.Variable); path != "" {
+		if _, err := exec.LookPath(path); err != nil {
+			return "", fmt.Errorf("%s: %w", b.Variable, err)
+		}
+		return filepath.Abs(path)
+	}
+	built, err := b.built()
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(built); err == nil {
+		return built, nil
+	}
+	if path, err := exec.LookPath(b.Name); err == nil && b.isVersion(path) {
+		return path, nil
+	}
+	return "", fmt.Errorf("%s %s: %w", b.Name, b.Version, ErrMissing)
+}
+
+// FindAll returns the paths of Consul and Jaeger, or the error of the first that
+// Find does not find.
+func FindAll() (consul, jaeger string, err error) {
+	if consul, err = Consul.Find(); err != nil {
+		return "", "", err
+	}
+	jaeger, err = Jaeger.Find()
+	return consul, jaeger, err
+}
+
+// built is where Build puts the binary.
+func (b Binary) built() (string, error) {
+	dir, err := Dir()
+	return filepath.Join(dir, b.Name+"-"+b.Version), err
+}
+
+// isVersion asks the binary at path for its version.
+func (b Binary) isVersion(path string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	out, _ := exec.CommandContext(ctx, path, b.ask).CombinedOutput()
+	for _, v := range b.versions {
+		if strings.Contains(string(out), v) {
+			return true
+		}
+	}
+	return false
+}
+
+// Build builds b from source into Dir, unless Find finds it, and returns its path. It
+// writes to log what it does, and how long that takes.
+func (b Binary) Build(ctx context.Context, log io.Writer) (string, error) {
+	path, err := b.Find()
+	if err == nil {
+		fmt.Fprintf(log, "%s %s: %s\n", b.Name, b.Version, path)
+		return path, nil
+	}
+	if !errors.Is(err, ErrMissing) {
+		return "", err
+	}
+	if path, err = b.built(); err != nil {
+		return "", err
+	}
+	root, err := project.Root()
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	fmt.Fprintf(log, "%s %s: building from source, once on this machine; about %d min on two cores ...\n", b.Name, b.Version, b.minutes)
+	start := time.Now()
+
+	// Built beside its place and moved there, so that an interrupted build is
+	// not taken for a finished one.
+	unfinished := fmt.Sprintf("%s.%d", path, os.Getpid())
+	defer os.Remove(unfinished)
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", b.ldflags, "-o", unfinished, b.pkg)
+	build.Dir = filepath.Join(root, "dev", "tools", b.Name)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // runs in any container
+	build.Stdout, build.Stderr = log, log
+	if err := build.Run(); err != nil {
+		return "", fmt.Errorf("building %s %s in %s: %w", b.Name, b.Version, build.Dir, err)
+	}
+	if err := os.Rename(unfinished, path); err != nil {
+		return "", err
+	}
+	fmt.Fprintf(log, "%s %s: built in %v: %s\n", b.Name, b.Version, time.Since(start).Round(time.Second), path)
+	return path, nil
+}

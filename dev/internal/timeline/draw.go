@@ -1,0 +1,112 @@
+package timeline
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-runewidth"
+
+	"github.com/gomicroexample/basis/internal/oneline"
+)
+
+// DefaultWidth is one that most terminals and pages have room for.
+const DefaultWidth = 100
+
+const (
+	minBar     = 10 // cells of the widest bar, at least
+	minName    = 10 // cells of an operation that does not fit
+	maxService = 24
+)
+
+// Draw returns a picture of spans that Parse returned: a line each with its
+// service, its operation below the one that caused it, when it started since the
+// first began, how long it took, and a bar of both. What failed is marked, and
+// lines after the picture say what is wrong with the trace. Where names leave no
+// room for bars in so many cells, the beginnings of operations are left out.
+func Draw(spans []Span, width int) string {
+	if len(spans) == 0 {
+		return ""
+	}
+	table := [][4]string{{"service", "span", "start", "took"}}
+	begin, end := spans[0].Start, spans[0].Start
+	for _, s := range spans {
+		table = append(table, [4]string{
+			runewidth.Truncate(oneline.Escape(s.Service), maxService, "…"),
+			strings.Repeat("  ", s.Depth) + oneline.Escape(s.Operation),
+			s.Start.Sub(spans[0].Start).String(),
+			s.Duration.String(),
+		})
+		if s.Start.Before(begin) {
+			begin = s.Start
+		}
+		if e := s.Start.Add(s.Duration); e.After(end) {
+			end = e
+		}
+	}
+	var widths [4]int
+	for _, row := range table {
+		for i, cell := range row {
+			widths[i] = max(widths[i], runewidth.StringWidth(cell))
+		}
+	}
+	const gap, failed = "  ", "  error"
+	// What the bars have to leave to the rest.
+	rest := widths[0] + widths[2] + widths[3] + 4*len(gap) + len(failed)
+	widths[1] = min(widths[1], max(minName, width-rest-minBar))
+	bar := max(minBar, width-rest-widths[1])
+
+	var b strings.Builder
+	for i, row := range table {
+		line := runewidth.FillRight(row[0], widths[0]) +
+			gap + runewidth.FillRight(fit(row[1], widths[1]), widths[1]) +
+			gap + runewidth.FillLeft(row[2], widths[2]) +
+			gap + runewidth.FillLeft(row[3], widths[3])
+		if i > 0 {
+			s := spans[i-1]
+			cells := func(d time.Duration) int { return int(float64(bar) * float64(d) / float64(max(1, end.Sub(begin)))) }
+			from := min(cells(s.Start.Sub(begin)), bar-1)
+			to := max(from+1, cells(s.Start.Add(s.Duration).Sub(begin)))
+			line += gap + strings.Repeat(" ", from) + strings.Repeat("█", to-from)
+			if s.Tags["error"] == "true" {
+				line += strings.Repeat(" ", bar-to) + failed
+			}
+		}
+		b.WriteString(line + "\n")
+	}
+	for _, note := range notes(spans) {
+		b.WriteString(oneline.Escape(note) + "\n")
+	}
+	return b.String()
+}
+
+// fit returns an indented name with its indentation and end, in so many cells.
+func fit(name string, width int) string {
+	if runewidth.StringWidth(name) <= width {
+		return name
+	}
+	text := strings.TrimLeft(name, " ")
+	indent := min(len(name)-len(text), width-1)
+	cut := runewidth.StringWidth(text) - (width - indent - 1)
+	return name[:indent] + runewidth.TruncateLeft(text, cut, "…")
+}
+
+// notes tell what is wrong with a trace.
+func notes(spans []Span) []string {
+	var all []string
+	var line []Span // from a root to where the loop is
+	for _, s := range spans {
+		line = append(line[:s.Depth], s)
+		if s.Missing != "" {
+			all = append(all, fmt.Sprintf("The parent of %s, span %s, is not in the trace: it is not over, or was lost.", s.Operation, s.Missing))
+		}
+		if s.Depth == 0 {
+			continue
+		}
+		parent := line[s.Depth-1]
+		if early := parent.Start.Sub(s.Start); early > 0 {
+			all = append(all, fmt.Sprintf("%s began %v before what caused it: the clocks of %s and %s differ.", s.Operation, early, parent.Service, s.Service))
+		}
+	}
+	return all
+}

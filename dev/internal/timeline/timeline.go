@@ -1,0 +1,162 @@
+// Package timeline reads traces from Jaeger's API, and draws them as text.
+package timeline
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/gomicroexample/basis/dev/internal/backend"
+)
+
+// pollInterval is how often Await looks.
+const pollInterval = 50 * time.Millisecond
+
+// Span is one of a trace, as Jaeger's API tells it.
+type Span struct {
+	Service   string
+	Operation string
+	Parent    string // operation of the parent; empty for a root
+	Missing   string // ID of the parent, if that is not in the trace
+	Depth     int    // how many spans are above it; 0 for a root
+	Start     time.Time
+	Duration  time.Duration
+	Tags      map[string]string // values as text
+}
+
+// Await waits until ctx is done for n spans of the trace with that ID to be at the
+// Jaeger whose API is at that URL, and returns them as Parse does. Its error says
+// what was there last.
+func Await(ctx context.Context, api, id string, n int) ([]Span, error) {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	var last error
+	for {
+		body, err := backend.Get(ctx, api+"/api/traces/"+url.PathEscape(id))
+		var spans []Span
+		if err == nil {
+			spans, err = Parse(body)
+		}
+		if err == nil && len(spans) < n {
+			err = fmt.Errorf("it has %d spans", len(spans))
+		}
+		if err == nil {
+			return spans, nil
+		}
+		if last == nil || ctx.Err() == nil { // not that there was no time to ask
+			last = err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no trace %s at %s with %d or more spans in time: %w", id, api, n, last)
+		}
+	}
+}
+
+// Last returns the ID of the newest trace that service took part in, of those that
+// the Jaeger with its API at that URL has, or "" if it has none.
+func Last(ctx context.Context, api, service string) (string, error) {
+	body, err := backend.Get(ctx, api+"/api/traces?limit=20&service="+url.QueryEscape(service))
+	if err != nil {
+		return "", err
+	}
+	traces, err := decode(body)
+	id, newest := "", int64(0)
+	for _, t := range traces {
+		for _, s := range t.Spans {
+			if s.StartTime > newest {
+				id, newest = t.TraceID, s.StartTime
+			}
+		}
+	}
+	return id, err
+}
+
+// jaegerTrace and jaegerSpan are what of Jaeger's JSON is used here; see
+// https://github.com/jaegertracing/jaeger/blob/v1.76.0/internal/uimodel/model.go.
+type jaegerTrace struct {
+	TraceID   string
+	Processes map[string]struct{ ServiceName string }
+	Spans     []jaegerSpan
+}
+
+type jaegerSpan struct {
+	SpanID, OperationName, ProcessID string
+	StartTime, Duration              int64 // microseconds
+	References                       []struct{ SpanID string }
+	Tags                             []struct {
+		Key   string
+		Value any
+	}
+}
+
+func (s jaegerSpan) parent() string {
+	if len(s.References) == 0 {
+		return ""
+	}
+	return s.References[0].SpanID
+}
+
+func decode(body []byte) ([]jaegerTrace, error) {
+	var answer struct{ Data []jaegerTrace }
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("answer of Jaeger: %w", err)
+	}
+	return answer.Data, nil
+}
+
+// Parse returns the spans in an answer of Jaeger's /api/traces/ID: each followed by
+// those that it caused, in the order in which they began. Spans whose parent is
+// not there come last.
+func Parse(body []byte) ([]Span, error) {
+	traces, err := decode(body)
+	if err != nil {
+		return nil, err
+	}
+	if len(traces) != 1 {
+		return nil, fmt.Errorf("answer of Jaeger: %d traces, not 1", len(traces))
+	}
+	all := traces[0].Spans
+	slices.SortStableFunc(all, func(a, b jaegerSpan) int { return cmp.Compare(a.StartTime, b.StartTime) })
+	operations := map[string]string{}     // by ID
+	children := map[string][]jaegerSpan{} // by parent
+	for _, s := range all {
+		operations[s.SpanID] = s.OperationName
+		children[s.parent()] = append(children[s.parent()], s)
+	}
+
+	var spans []Span
+	var add func(parent, missing string, depth int)
+	add = func(parent, missing string, depth int) {
+		for _, s := range children[parent] {
+			tags := map[string]string{}
+			for _, t := range s.Tags {
+				tags[t.Key] = fmt.Sprint(t.Value)
+			}
+			spans = append(spans, Span{
+				Service:   traces[0].Processes[s.ProcessID].ServiceName,
+				Operation: s.OperationName,
+				Parent:    operations[parent],
+				Missing:   missing,
+				Depth:     depth,
+				Start:     time.UnixMicro(s.StartTime),
+				Duration:  time.Duration(s.Duration) * time.Microsecond,
+				Tags:      tags,
+			})
+			add(s.SpanID, "", depth+1)
+		}
+		delete(children, parent) // each is added once
+	}
+	add("", "", 0)
+	for _, s := range all {
+		if _, ok := operations[s.parent()]; !ok {
+			add(s.parent(), s.parent(), 0)
+		}
+	}
+	return spans, nil
+}

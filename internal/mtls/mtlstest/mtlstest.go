@@ -1,0 +1,97 @@
+// Package mtlstest makes throw-away certificates, for trying TLS out and for tests.
+package mtlstest
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// WriteFiles writes a new CA's certificate to dir, as ca.pem, and what it signed for
+// srv, client and consul, as srv.pem and srv-key.pem and so on. All are valid
+// from one time until another. Files that are there are replaced; only their
+// owner may read them. The CA's own key is not kept, so nothing else can be
+// signed with it.
+//
+// The server's certificate is for the name of the service, whatever its
+// address. Consul's is for this machine.
+func WriteFiles(dir string, from, until time.Time) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	ca := &x509.Certificate{
+		Subject:               pkix.Name{CommonName: "throw-away CA of Basis"},
+		NotBefore:             from,
+		NotAfter:              until,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	if err := sign(filepath.Join(dir, "ca.pem"), ca, ca, caKey.Public(), caKey); err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		name  string
+		names []string
+		ips   []net.IP
+	}{
+		{"srv", []string{"go.micro.srv.basis"}, nil},
+		{"client", []string{"go.micro.client.basis"}, nil},
+		{"consul", []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}},
+	} {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return err
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return err
+		}
+		if err := write(filepath.Join(dir, c.name+"-key.pem"), "PRIVATE KEY", der); err != nil {
+			return err
+		}
+		leaf := &x509.Certificate{
+			Subject:     pkix.Name{CommonName: c.name},
+			NotBefore:   from,
+			NotAfter:    until,
+			DNSNames:    c.names,
+			IPAddresses: c.ips,
+			KeyUsage:    x509.KeyUsageDigitalSignature,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		}
+		if err := sign(filepath.Join(dir, c.name+".pem"), leaf, ca, key.Public(), caKey); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sign writes the certificate of key, as template says, signed by parent.
+func sign(path string, template, parent *x509.Certificate, key crypto.PublicKey, parentKey crypto.Signer) error {
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, parentKey)
+	if err != nil {
+		return fmt.Errorf("certificate %s: %w", path, err)
+	}
+	return write(path, "CERTIFICATE", der)
+}
+
+func write(path, kind string, der []byte) error {
+	// A file that is there would keep its mode.
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
+}
