@@ -34,7 +34,7 @@ require (
 	github.com/hashicorp/consul/api v1.34.4
 	github.com/mattn/go-runewidth v0.0.31 // indirect
 	github.com/vbauerster/mpb/v8 v8.9.3
-	golang.org/x/net v0.62.0 // indirect
+	golang.org/x/net v0.62.0
 )
 
 require go.uber.org/goleak v1.3.0

@@ -2,7 +2,6 @@ package balancer
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/micro/go-micro/metadata"
 	"github.com/micro/go-micro/registry"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
 	grpcmetadata "google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -21,10 +19,6 @@ import (
 
 // contentType is the default content type of go-micro's gRPC client.
 const contentType = "application/grpc+proto"
-
-// connectTimeout is how long an attempt waits for its node's connection. A handshake
-// within a data center takes a few milliseconds.
-const connectTimeout = 300 * time.Millisecond
 
 // Attempt is one attempt of a call, at the node with the address Address (host:port).
 type Attempt struct {
@@ -63,11 +57,11 @@ func (b *Balancer) WrapCall(next client.CallFunc) client.CallFunc {
 		if req.ContentType() != contentType {
 			return next(ctx, node, req, rsp, opts)
 		}
-		service := req.Service()
-		c, err := b.take(service, node.Address)
+		g := b.group(req.Service())
+		c, err := g.take(node.Address)
 		if err == nil {
-			defer b.release(c)
-			err = b.connect(ctx, c)
+			defer g.release(c)
+			err = g.connect(ctx, c)
 		}
 		if err != nil && ctx.Err() != nil {
 			return contextError(ctx.Err())
@@ -78,36 +72,11 @@ func (b *Balancer) WrapCall(next client.CallFunc) client.CallFunc {
 		began := time.Now()
 		err = c.Invoke(outgoing(ctx), method(req), req.Body(), rsp)
 		if err != nil && ctx.Err() != nil && !c.readSince(began) {
-			b.probe(service, node.Address, c)
+			g.probe(node.Address, c)
 		}
-		err = b.microError(ctx, service, node.Address, err)
-		b.note(c, failure.Of(err))
+		err = b.microError(ctx, req.Service(), node.Address, err)
+		g.note(c, failure.Of(err))
 		return err
-	}
-}
-
-// connect waits until c is connected, or failed to connect; Invoke then returns the
-// error. It returns an error itself after connectTimeout.
-func (b *Balancer) connect(ctx context.Context, c *conn) error {
-	if c.GetState() == connectivity.Ready {
-		return nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %v", connectTimeout))
-	defer cancel()
-	for {
-		state := c.GetState()
-		switch state {
-		case connectivity.Ready, connectivity.TransientFailure, connectivity.Shutdown:
-			return nil
-		case connectivity.Idle:
-			c.Connect()
-		}
-		if !c.WaitForStateChange(ctx, state) {
-			b.mu.Lock()
-			c.untried = false
-			b.mu.Unlock()
-			return context.Cause(ctx)
-		}
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gomicroexample/basis/client/balancer"
+	"github.com/gomicroexample/basis/client/failure"
 	"github.com/gomicroexample/basis/proto"
 )
 
@@ -42,6 +43,7 @@ type node struct {
 	hang        atomic.Bool
 	answered    atomic.Int64          // calls
 	fail        atomic.Pointer[error] // what calls are answered with, if set
+	delay       atomic.Int64          // of each call, in nanoseconds
 
 	mu   sync.Mutex
 	open []io.Closer
@@ -49,6 +51,7 @@ type node struct {
 
 func (n *node) Hello(_ context.Context, req *proto.Request, rsp *proto.Response) error {
 	n.answered.Add(1)
+	time.Sleep(time.Duration(n.delay.Load()))
 	if err := n.fail.Load(); err != nil {
 		return *err
 	}
@@ -61,6 +64,11 @@ func (n *node) Hello(_ context.Context, req *proto.Request, rsp *proto.Response)
 
 // start runs a server behind a relay, and registers the relay in r.
 func start(t *testing.T, r registry.Registry, id string, opts ...server.Option) *node {
+	t.Helper()
+	return startService(t, r, service, id, opts...)
+}
+
+func startService(t *testing.T, r registry.Registry, service, id string, opts ...server.Option) *node {
 	t.Helper()
 	n := &node{id: id}
 	own := memory.NewRegistry()
@@ -150,35 +158,22 @@ func (n *node) kill() {
 	n.open = nil
 }
 
-// uncached is a selector that asks the registry each time, so that changes count
-// at once.
-type uncached struct {
-	selector.Selector
-	registry registry.Registry
+// newBalanced returns a client on r that b balances.
+func newBalanced(t *testing.T, b *balancer.Balancer, r registry.Registry, opts ...client.Option) client.Client {
+	t.Helper()
+	t.Cleanup(b.Close)
+	s := b.Selector()
+	require.NoError(t, s.Init(selector.Registry(r)))
+	return grpc.NewClient(append([]client.Option{
+		client.Registry(r), client.Selector(s), client.Retries(2), client.Retry(failure.Retry), client.WrapCall(b.WrapCall),
+	}, opts...)...)
 }
 
-func (u *uncached) Select(name string, opts ...selector.SelectOption) (selector.Next, error) {
-	var o selector.SelectOptions
-	for _, opt := range opts {
-		opt(&o)
-	}
-	services, err := u.registry.GetService(name)
-	if err != nil {
-		return nil, err
-	}
-	return o.Strategy(services), nil
-}
-
-// newClient returns a function that makes a call and tells which node answered.
-func newClient(r registry.Registry, timeout time.Duration) func(name string) (string, error) {
+// newClient returns a function that makes a call and returns which node answered.
+func newClient(t *testing.T, r registry.Registry, timeout time.Duration) func(name string) (string, error) {
+	t.Helper()
 	b := balancer.New(nil)
-	c := grpc.NewClient(
-		client.Registry(r),
-		client.Selector(&uncached{Selector: selector.NewSelector(), registry: r}),
-		client.Retries(2),
-		client.WrapCall(b.WrapCall),
-	)
-	basis := proto.NewBasisService(service, b.Wrap(roundrobin.NewClientWrapper())(c))
+	basis := proto.NewBasisService(service, b.Wrap(roundrobin.NewClientWrapper())(newBalanced(t, b, r)))
 	return func(name string) (string, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
@@ -190,7 +185,7 @@ func newClient(r registry.Registry, timeout time.Duration) func(name string) (st
 func TestOneConnectionPerNodeForAllCallers(t *testing.T) {
 	r := memory.NewRegistry()
 	all := []*node{start(t, r, "a"), start(t, r, "b")}
-	call := newClient(r, time.Minute)
+	call := newClient(t, r, time.Minute)
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
@@ -214,14 +209,14 @@ func TestOneConnectionPerNodeForAllCallers(t *testing.T) {
 func TestErrorsAreTheServers(t *testing.T) {
 	r := memory.NewRegistry()
 	start(t, r, "a")
-	_, err := newClient(r, time.Minute)("")
+	_, err := newClient(t, r, time.Minute)("")
 	require.Equal(t, errors.BadRequest(service, "name is empty"), err)
 }
 
 func TestDeadNodesAreNotCalled(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b, c := start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
-	call := newClient(r, time.Minute)
+	call := newClient(t, r, time.Minute)
 	for range 6 {
 		_, err := call("John")
 		require.NoError(t, err)
@@ -239,7 +234,7 @@ func TestADeadNodeThatWasNeverCalledIsSkipped(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b := start(t, r, "a"), start(t, r, "b")
 	a.kill()
-	call := newClient(r, time.Minute)
+	call := newClient(t, r, time.Minute)
 	for range 10 {
 		got, err := call("John")
 		require.NoError(t, err)
@@ -250,7 +245,7 @@ func TestADeadNodeThatWasNeverCalledIsSkipped(t *testing.T) {
 func TestAFrozenNodeCostsOneCallAndIsCalledAgainWhenItWakes(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b := start(t, r, "a"), start(t, r, "b")
-	call := newClient(r, time.Second)
+	call := newClient(t, r, time.Second)
 	answers := map[string]int{}
 	for range 10 {
 		got, err := call("John")
@@ -285,7 +280,7 @@ func TestANodeThatIsFrozenFromTheStartCostsNoCall(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b := start(t, r, "a"), start(t, r, "b")
 	a.hang.Store(true)
-	call := newClient(r, 10*time.Second)
+	call := newClient(t, r, 10*time.Second)
 	slow := 0
 	for range 50 {
 		began := time.Now()
@@ -299,18 +294,25 @@ func TestANodeThatIsFrozenFromTheStartCostsNoCall(t *testing.T) {
 	require.LessOrEqual(t, slow, 5, "only the first call waits for a; a busy machine may hold up some more")
 }
 
+// watched reports whether a client watches r: changes before that are not noticed at once.
+func watched(r registry.Registry) bool {
+	m := r.(*memory.Registry)
+	m.RLock()
+	defer m.RUnlock()
+	return len(m.Watchers) > 0
+}
+
 func TestConnectionsToDeregisteredNodesAreClosed(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b := start(t, r, "a"), start(t, r, "b")
-	call := newClient(r, time.Minute)
+	call := newClient(t, r, time.Minute)
 	for range 2 {
 		_, err := call("John")
 		require.NoError(t, err)
 	}
 	require.EqualValues(t, 1, a.live())
+	require.Eventually(t, func() bool { return watched(r) }, time.Minute, time.Millisecond)
 	require.NoError(t, r.Deregister(&registry.Service{Name: service, Nodes: []*registry.Node{{Id: a.id, Address: a.address}}}))
-	_, err := call("John")
-	require.NoError(t, err)
 	require.Eventually(t, func() bool { return a.live() == 0 }, time.Minute, 10*time.Millisecond, "the connection to a stays")
 	require.EqualValues(t, 1, b.live())
 }
@@ -318,7 +320,7 @@ func TestConnectionsToDeregisteredNodesAreClosed(t *testing.T) {
 func TestIfNoNodeIsConnectedAllAreTried(t *testing.T) {
 	r := memory.NewRegistry()
 	a := start(t, r, "a")
-	call := newClient(r, time.Minute)
+	call := newClient(t, r, time.Minute)
 	_, err := call("John")
 	require.NoError(t, err)
 	a.kill()
@@ -341,7 +343,7 @@ func TestANodeThatFailsAtEverythingIsEjectedForAWhile(t *testing.T) {
 			r := memory.NewRegistry()
 			a, b := start(t, r, "a"), start(t, r, "b")
 			a.fail.Store(&fault)
-			call := newClient(r, time.Minute)
+			call := newClient(t, r, time.Minute)
 			for range 20 {
 				got, err := call("John")
 				require.NoError(t, err)
@@ -370,7 +372,7 @@ func TestClientErrorsDoNotEjectANode(t *testing.T) {
 	a, b := start(t, r, "a"), start(t, r, "b")
 	mistake := errors.BadRequest(service, "name is taken")
 	a.fail.Store(&mistake)
-	call := newClient(r, time.Minute)
+	call := newClient(t, r, time.Minute)
 	for range 20 {
 		if _, err := call("John"); err != nil {
 			require.Equal(t, mistake, err)
@@ -397,12 +399,7 @@ func TestEachAttemptGoesToAnotherNode(t *testing.T) {
 		return func() (*registry.Node, error) { return slices.MinFunc(all, byID), nil }
 	}
 	always := func(c client.Client) client.Client { return &withStrategy{c, first} }
-	basis := proto.NewBasisService(service, lb.Wrap(always)(grpc.NewClient(
-		client.Registry(r),
-		client.Selector(&uncached{Selector: selector.NewSelector(), registry: r}),
-		client.Retries(2),
-		client.WrapCall(lb.WrapCall),
-	)))
+	basis := proto.NewBasisService(service, lb.Wrap(always)(newBalanced(t, lb, r)))
 	rsp, err := basis.Hello(context.Background(), &proto.Request{Name: "John"})
 	require.NoError(t, err)
 	require.Equal(t, c.id, rsp.GetMsg())
@@ -421,7 +418,7 @@ func (w *withStrategy) Call(ctx context.Context, req client.Request, rsp any, op
 func TestIfEveryNodeIsEjectedTheConnectedOnesAreCalled(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b, c := start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
-	call := newClient(r, time.Minute)
+	call := newClient(t, r, time.Minute)
 	for range 3 {
 		_, err := call("John")
 		require.NoError(t, err)

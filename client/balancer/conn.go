@@ -2,6 +2,8 @@ package balancer
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"sync/atomic"
@@ -9,12 +11,16 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	"github.com/gomicroexample/basis/client/failure"
 	"github.com/gomicroexample/basis/internal/mtls"
 )
+
+// connectTimeout is how long an attempt waits for its node's connection. A handshake
+// within a data center takes a few milliseconds.
+const connectTimeout = 300 * time.Millisecond
 
 // maxBackoff bounds how long a node that came back is not called.
 const maxBackoff = 3 * time.Second
@@ -29,43 +35,57 @@ const maxResponseBytes = 8 << 10
 // epoch is where times of lastRead start. The wall clock may jump.
 var epoch = time.Now()
 
-// conn is the connection to one node. The balancer's mutex guards the fields.
+// maxUnlisted bounds the connections to nodes that the registry does not list, as calls
+// with client.WithAddress make.
+const maxUnlisted = 64
+
+// conn is the connection to one node. The mutex of its group guards the fields.
 type conn struct {
 	*grpc.ClientConn
 	lastRead *atomic.Int64 // when the node last sent something, in nanoseconds since epoch
 
-	calls        int       // in flight
-	retired      bool      // to be closed when the last call ends
-	untried      bool      // neither connected nor failed yet
-	probed       bool      // the balancer waits for a sign of life
-	failures     int       // consecutive server errors
-	ejectedUntil time.Time // zero if the node was never ejected
+	state        connectivity.State // as last seen by watch
+	calls        int                // in flight
+	retired      bool               // to be closed when the last call ends
+	untried      bool               // neither connected nor failed yet
+	probed       bool               // the balancer waits for a sign of life
+	failures     int                // consecutive server errors
+	ejectedUntil time.Time          // zero if the node was never ejected
 }
 
-// take returns the connection to a node for one call, which release ends.
-func (b *Balancer) take(service, address string) (*conn, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	c := b.groups[service][address]
+// callable reports whether c is connected, or connecting for the first time.
+func (c *conn) callable() bool {
+	return c.untried || c.state == connectivity.Ready && !c.probed
+}
+
+// take returns the connection to a node for one call, which release ends. It creates the
+// connection if there is none.
+func (g *group) take(address string) (*conn, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := g.conns[address]
+	if c == nil && g.closed {
+		return nil, errors.New("the balancer is closed")
+	}
 	if c == nil {
+		if known := g.known.Load(); len(g.conns) >= maxUnlisted && (known == nil || len(g.conns) >= maxUnlisted+len(known.sorted)) {
+			g.closeUnlisted()
+		}
 		var err error
-		if c, err = b.dial(service, address); err != nil {
+		if c, err = g.dial(address); err != nil {
 			return nil, err
 		}
 		c.untried = true
-		if b.groups[service] == nil {
-			b.groups[service] = map[string]*conn{}
-		}
-		b.groups[service][address] = c
+		g.conns[address] = c
 	}
 	c.calls++
 	return c, nil
 }
 
 // release ends a call that take began.
-func (b *Balancer) release(c *conn) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+func (g *group) release(c *conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	c.calls--
 	if c.retired && c.calls == 0 {
 		c.close()
@@ -73,7 +93,7 @@ func (b *Balancer) release(c *conn) {
 }
 
 // retire closes c, which no new call gets, as soon as it has no calls in flight. The
-// balancer's mutex must be held.
+// group's mutex must be held.
 func (c *conn) retire() {
 	c.retired = true
 	if c.calls == 0 {
@@ -84,17 +104,45 @@ func (c *conn) retire() {
 // close closes c in the background: gRPC blocks for up to 5 s if the node does not read.
 func (c *conn) close() { go c.ClientConn.Close() }
 
-// note records how a call over c ended. Any outcome but a server error ends the series
-// of consecutive failures, even a timeout.
-func (b *Balancer) note(c *conn, outcome failure.Outcome) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !outcome.EjectsNode() {
-		c.failures = 0
-		return
+// watch follows the state of c until c is closed, and connects c whenever it is idle.
+func (g *group) watch(c *conn) {
+	for state := c.GetState(); state != connectivity.Shutdown; state = c.GetState() {
+		g.mu.Lock()
+		c.state = state
+		if state == connectivity.Ready || state == connectivity.TransientFailure {
+			c.untried = false
+		}
+		retired := c.retired
+		g.version.Add(1)
+		g.mu.Unlock()
+		if state == connectivity.Idle && !retired {
+			c.Connect()
+		}
+		c.WaitForStateChange(context.Background(), state)
 	}
-	if c.failures++; c.failures >= ejectFailures {
-		c.ejectedUntil = time.Now().Add(ejectTime)
+}
+
+// connect waits until c is connected, or failed to connect; Invoke then returns the
+// error. It returns an error itself after connectTimeout.
+func (g *group) connect(ctx context.Context, c *conn) error {
+	if c.GetState() == connectivity.Ready {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %v", connectTimeout))
+	defer cancel()
+	for {
+		state := c.GetState()
+		switch state {
+		case connectivity.Ready, connectivity.TransientFailure, connectivity.Shutdown:
+			return nil
+		}
+		if !c.WaitForStateChange(ctx, state) {
+			g.mu.Lock()
+			c.untried = false
+			g.version.Add(1)
+			g.mu.Unlock()
+			return context.Cause(ctx)
+		}
 	}
 }
 
@@ -102,27 +150,29 @@ func (b *Balancer) note(c *conn, outcome failure.Outcome) {
 // be slow, or frozen, or out of reach. Until then the node counts as not connected. A
 // healthy node responds, if only to say that it has no health service. A connection that
 // stays silent is replaced; calls in flight on it go on.
-func (b *Balancer) probe(service, address string, c *conn) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+func (g *group) probe(address string, c *conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if c.probed || c.retired {
 		return
 	}
 	c.probed = true
 	c.calls++
+	g.version.Add(1)
 	go func() {
-		defer b.release(c)
+		defer g.release(c)
 		ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 		defer cancel()
 		began := time.Now()
 		_ = c.Invoke(ctx, healthpb.Health_Check_FullMethodName, &healthpb.HealthCheckRequest{}, &healthpb.HealthCheckResponse{})
 		silent := ctx.Err() != nil && !c.readSince(began)
 
-		b.mu.Lock()
-		defer b.mu.Unlock()
+		g.mu.Lock()
+		defer g.mu.Unlock()
 		c.probed = false
+		g.version.Add(1)
 		if silent {
-			b.replace(service, address, c)
+			g.replace(address, c)
 		}
 	}()
 }
@@ -131,29 +181,27 @@ func (b *Balancer) probe(service, address string, c *conn) {
 func (c *conn) readSince(t time.Time) bool { return c.lastRead.Load() >= int64(t.Sub(epoch)) }
 
 // replace puts a new connection in the place of old. The node stays ejected if it is.
-// b.mu must be held.
-func (b *Balancer) replace(service, address string, old *conn) {
-	if b.groups[service][address] != old {
+// g.mu must be held.
+func (g *group) replace(address string, old *conn) {
+	if g.conns[address] != old {
 		return
 	}
-	c, err := b.dial(service, address)
+	c, err := g.dial(address)
 	if err != nil {
 		return // the address was good for old, so this does not happen
 	}
 	c.ejectedUntil = old.ejectedUntil
-	c.Connect()
-	b.groups[service][address] = c
+	g.conns[address] = c
 	old.retire()
 }
 
-// dial returns a connection that is not connected yet.
-func (b *Balancer) dial(service, address string) (*conn, error) {
+// dial returns a connection that begins to connect.
+func (g *group) dial(address string) (*conn, error) {
 	creds := insecure.NewCredentials()
-	if b.tls != nil {
-		config := b.tls
+	if config := g.balancer.tls; config != nil {
 		if config.ServerName == "" {
 			config = config.Clone()
-			config.ServerName = service
+			config.ServerName = g.service
 		}
 		creds = mtls.ClientCredentials(config)
 	}
@@ -182,7 +230,9 @@ func (b *Balancer) dial(service, address string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{ClientConn: cc, lastRead: lastRead}, nil
+	c := &conn{ClientConn: cc, lastRead: lastRead}
+	go g.watch(c)
+	return c, nil
 }
 
 // timedConn is a network connection that records when it last received something.

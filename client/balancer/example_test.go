@@ -30,10 +30,14 @@ func ExampleBalancer_Wrap() {
 	}
 	b := balancer.New(nil)
 	defer b.Close()
+	s := b.Selector()
+	if err := s.Init(selector.Registry(r)); err != nil {
+		log.Fatal(err)
+	}
 	c := b.Wrap(roundrobin.NewClientWrapper())(grpc.NewClient(
 		client.Registry(r),
-		client.Selector(selector.NewSelector(selector.Registry(r))),
-		client.WrapCall(b.WrapCall, offline),
+		client.Selector(s),
+		client.WrapCall(b.WrapCall, noNetwork),
 	))
 	for _, service := range []string{"greeter", "weather"} {
 		for range 2 {
@@ -52,7 +56,7 @@ func ExampleBalancer_Wrap() {
 	// weather-2.example.com:8080
 }
 
-// offline stands for the network. It ends attempts that the balancer leaves to go-micro.
-func offline(client.CallFunc) client.CallFunc {
+// noNetwork stands for the network. It ends attempts that the balancer leaves to go-micro.
+func noNetwork(client.CallFunc) client.CallFunc {
 	return func(context.Context, *registry.Node, client.Request, any, client.CallOptions) error { return nil }
 }

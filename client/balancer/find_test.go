@@ -32,10 +32,19 @@ func register(t *testing.T, r registry.Registry, version string, ids ...string) 
 
 // offlineClient returns a client on r whose calls are not sent. The innermost call wrapper
 // passes the node's ID to called.
-func offlineClient(r registry.Registry, called func(id string)) client.Client {
+func offlineClient(t *testing.T, r registry.Registry, called func(id string)) client.Client {
+	t.Helper()
+	b := balancer.New(nil)
+	t.Cleanup(b.Close)
+	return offline(b, r, called)
+}
+
+func offline(b *balancer.Balancer, r registry.Registry, called func(id string)) client.Client {
+	s := b.Selector()
+	_ = s.Init(selector.Registry(r)) // never fails
 	return grpc.NewClient(
 		client.Registry(r),
-		client.Selector(selector.NewSelector(selector.Registry(r))),
+		client.Selector(s),
 		client.WrapCall(func(client.CallFunc) client.CallFunc {
 			return func(_ context.Context, node *registry.Node, _ client.Request, _ any, _ client.CallOptions) error {
 				called(node.Id)
@@ -57,13 +66,15 @@ func TestRoundRobinIsEvenFromManyCallers(t *testing.T) {
 	register(t, r, "2", "b")
 	var mu sync.Mutex
 	counts := map[string]int{}
-	c := offlineClient(r, func(id string) {
+	b := balancer.New(nil)
+	defer b.Close()
+	c := offline(b, r, func(id string) {
 		mu.Lock()
 		defer mu.Unlock()
 		counts[id]++
 	})
 	require.NoError(t, find(c, 10*time.Second))
-	c = balancer.New(nil).Wrap(roundrobin.NewClientWrapper())(c)
+	c = b.Wrap(roundrobin.NewClientWrapper())(c)
 
 	var wg sync.WaitGroup
 	for range 8 {
@@ -87,22 +98,20 @@ func TestRoundsStartAtRandomNodes(t *testing.T) {
 	register(t, r, "1", "a", "b")
 	counts := map[string]int{}
 	for range 40 {
-		c := balancer.New(nil).Wrap(roundrobin.NewClientWrapper())(offlineClient(r, func(id string) { counts[id]++ }))
+		b := balancer.New(nil)
+		defer b.Close()
+		c := b.Wrap(roundrobin.NewClientWrapper())(offline(b, r, func(id string) { counts[id]++ }))
 		require.NoError(t, c.Call(context.Background(), c.NewRequest(service, "Basis.Hello", nil), nil))
 	}
 	require.Len(t, counts, 2)
 }
 
 func TestFindWaitsForANode(t *testing.T) {
-	r := &counting{Registry: memory.NewRegistry(), asked: make(chan struct{})}
+	r := &counting{Registry: memory.NewRegistry(), asked: make(chan struct{}, 1)}
 	found := make(chan error, 1)
-	go func() { found <- find(offlineClient(r, func(string) {}), time.Minute) }()
+	go func() { found <- find(offlineClient(t, r, func(string) {}), time.Minute) }()
 	<-r.asked // once there was nothing
 	register(t, r.Registry, "1", "a")
-	go func() {
-		for range r.asked {
-		}
-	}()
 	require.NoError(t, <-found)
 }
 
@@ -114,7 +123,10 @@ type counting struct {
 
 func (c *counting) GetService(name string) ([]*registry.Service, error) {
 	services, err := c.Registry.GetService(name)
-	c.asked <- struct{}{}
+	select {
+	case c.asked <- struct{}{}:
+	default:
+	}
 	return services, err
 }
 
@@ -131,22 +143,22 @@ func (f *failing) Options() registry.Options {
 }
 
 func TestFindSaysWhatIsMissing(t *testing.T) {
-	c := offlineClient(memory.NewRegistry(), func(string) {})
+	c := offlineClient(t, memory.NewRegistry(), func(string) {})
 	require.EqualError(t, find(c, 10*time.Millisecond),
 		`no node of go.micro.srv.basis is registered in memory; start one with "go run ./srv"`)
 
 	refused := &url.Error{Op: "Get", URL: "http://127.0.0.1:8500/v1/health", Err: &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}}
-	c = offlineClient(&failing{memory.NewRegistry(), refused}, func(string) {})
+	c = offlineClient(t, &failing{memory.NewRegistry(), refused}, func(string) {})
 	require.EqualError(t, find(c, 10*time.Second),
 		`no Consul agent at 127.0.0.1:8500: dial tcp: connection refused; start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`)
 
 	denied := errors.New("Unexpected response code: 403 (Permission denied)")
-	c = offlineClient(&failing{memory.NewRegistry(), denied}, func(string) {})
+	c = offlineClient(t, &failing{memory.NewRegistry(), denied}, func(string) {})
 	require.EqualError(t, find(c, 10*time.Second),
 		"cannot ask consul at 127.0.0.1:8500: Unexpected response code: 403 (Permission denied); see its log, or name another agent with --registry_address")
 
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	c = offlineClient(memory.NewRegistry(), func(string) {})
+	c = offlineClient(t, memory.NewRegistry(), func(string) {})
 	require.ErrorIs(t, balancer.Find(ctx, c, service), context.Canceled)
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micro/go-micro/registry"
 	"github.com/stretchr/testify/require"
 )
 
@@ -12,14 +13,17 @@ func TestANodeStaysEjectedWhenItsConnectionIsReplaced(t *testing.T) {
 	const service, address = "svc", "127.0.0.1:1"
 	b := New(nil)
 	defer b.Close()
-	old, err := b.take(service, address)
+	g := b.group(service)
+	old, err := g.take(address)
 	require.NoError(t, err)
+	g.mu.Lock()
 	old.ejectedUntil = time.Now().Add(time.Minute)
-	b.mu.Lock()
-	b.replace(service, address, old)
-	b.mu.Unlock()
-	b.release(old)
-	c := b.groups[service][address]
-	require.NotSame(t, old, c)
-	require.Equal(t, ejected, c.rank()&ejected)
+	g.replace(address, old)
+	g.mu.Unlock()
+	g.release(old)
+	require.NotSame(t, old, g.conns[address])
+	other := &registry.Node{Id: "b", Address: "127.0.0.1:2"}
+	best, until := g.best([]*registry.Node{{Id: "a", Address: address}, other}, nil)
+	require.Equal(t, []*registry.Node{other}, best)
+	require.Equal(t, old.ejectedUntil, until)
 }

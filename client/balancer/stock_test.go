@@ -4,6 +4,10 @@ import (
 	"context"
 	"testing"
 
+	"github.com/micro/go-micro/client"
+	"github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/registry"
 	"github.com/micro/go-micro/registry/memory"
 	"github.com/micro/go-plugins/wrapper/select/roundrobin"
 	"github.com/stretchr/testify/require"
@@ -17,8 +21,19 @@ func TestStockRoundsStartAtTheFirstNode(t *testing.T) {
 	register(t, r, "1", "a", "b")
 	counts := map[string]int{}
 	for range 40 {
-		c := roundrobin.NewClientWrapper()(offlineClient(r, func(id string) { counts[id]++ }))
+		s := selector.NewSelector(selector.Registry(r))
+		c := roundrobin.NewClientWrapper()(grpc.NewClient(
+			client.Registry(r),
+			client.Selector(s),
+			client.WrapCall(func(client.CallFunc) client.CallFunc {
+				return func(_ context.Context, node *registry.Node, _ client.Request, _ any, _ client.CallOptions) error {
+					counts[node.Id]++
+					return nil
+				}
+			}),
+		))
 		require.NoError(t, c.Call(context.Background(), c.NewRequest(service, "Basis.Hello", nil), nil))
+		require.NoError(t, s.Close())
 	}
 	require.Equal(t, map[string]int{"a": 40}, counts)
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/micro/go-micro/client"
 	"github.com/micro/go-micro/client/grpc"
-	"github.com/micro/go-micro/client/selector"
 	"github.com/micro/go-micro/registry"
 	"github.com/micro/go-micro/registry/memory"
 	grpcserver "github.com/micro/go-micro/server/grpc"
@@ -43,16 +42,11 @@ func callTLS(t *testing.T, r registry.Registry, f mtls.Files, contentType string
 	t.Helper()
 	config, err := f.Config(service)
 	require.NoError(t, err)
-	opts := []client.Option{
-		client.Registry(r),
-		client.Selector(selector.NewSelector(selector.Registry(r))),
-		client.Retries(0),
-		client.WrapCall(balancer.New(config).WrapCall),
-	}
+	opts := []client.Option{client.Retries(0), client.PoolSize(0)} // go-micro closes no connection that its pool keeps
 	if config != nil {
 		opts = append(opts, grpc.AuthTLS(config))
 	}
-	c := grpc.NewClient(opts...)
+	c := newBalanced(t, balancer.New(config), r, opts...)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	req := c.NewRequest(service, "Basis.Hello", &proto.Request{Name: "John"}, client.WithContentType(contentType))

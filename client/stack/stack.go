@@ -9,6 +9,7 @@ import (
 	micro "github.com/micro/go-micro"
 	microclient "github.com/micro/go-micro/client"
 	grpcclient "github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/client/selector"
 	hystrixplugin "github.com/micro/go-plugins/wrapper/breaker/hystrix"
 	"github.com/micro/go-plugins/wrapper/select/roundrobin"
 	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
@@ -37,6 +38,7 @@ func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsCon
 	nodes := balancer.New(tlsConfig)
 	return []micro.Option{
 		callOptions(s, tlsConfig),
+		nodeSelector(nodes),
 		// A call passes these from the first to the last. The span covers the limiter's
 		// wait and the breaker's rejections. The limiter is outside of the breaker, which
 		// would take the wait for latency.
@@ -44,7 +46,7 @@ func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsCon
 			ocplugin.NewClientWrapper(t),
 			limiter.New(ctx, s.RateLimit),
 			breaker.New(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent),
-			nodes.Wrap(roundrobin.NewClientWrapper()),
+			nodes.Wrap(roundrobin.NewClientWrapper()), // which chooses from the nodes that the selector offers
 		),
 		// And each attempt of the call passes this.
 		micro.WrapCall(nodes.WrapCall),
@@ -63,5 +65,14 @@ func callOptions(s flags.Settings, tlsConfig *tls.Config) micro.Option {
 			opts = append(opts, grpcclient.AuthTLS(tlsConfig))
 		}
 		_ = o.Client.Init(opts...) // never fails
+	}
+}
+
+// nodeSelector makes the balancer the client's selector, on the client's registry.
+func nodeSelector(b *balancer.Balancer) micro.Option {
+	return func(o *micro.Options) {
+		s := b.Selector()
+		_ = s.Init(selector.Registry(o.Client.Options().Registry)) // never fails
+		_ = o.Client.Init(microclient.Selector(s))                 // never fails
 	}
 }

@@ -1,0 +1,173 @@
+package balancer
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/registry"
+)
+
+// group is one service: its nodes, and the connections to them.
+type group struct {
+	service  string
+	balancer *Balancer
+	known    atomic.Pointer[nodes] // nil until the first lookup has found some
+
+	// offered has the best nodes as of a version of the group. Whatever may change which
+	// nodes are best makes a new version.
+	offered atomic.Pointer[offered]
+	version atomic.Int64
+	calls   atomic.Uint64 // that got an offer
+
+	mu       sync.Mutex       // never held during I/O
+	conns    map[string]*conn // by address
+	lookup   *lookup          // the latest; nil before the first
+	lookedUp time.Time        // when the latest ended
+	repeat   bool             // the lookup in progress is to be repeated
+	closed   bool             // no connection is created any more
+}
+
+// nodes are the nodes of a service as of a time. They are not changed.
+type nodes struct {
+	versions []*registry.Service
+	sorted   []*registry.Node
+	at       time.Time
+}
+
+// offered are the best nodes, in pieces of at most maxOffer nodes.
+type offered struct {
+	pieces  [][]*registry.Service // each has one service
+	nodes   int                   // in all pieces
+	version int64                 // of the group
+	until   time.Time             // when the first ejection ends; zero without one
+}
+
+// maxOffer is how many nodes the strategy gets at once: go-plugins' round robin copies the
+// list for each call. The pieces take turns, each for as many calls as it has nodes, so
+// that all nodes have been called once after one turn of all pieces.
+const maxOffer = 64
+
+// newOffered cuts nodes into pieces.
+func newOffered(service string, nodes []*registry.Node, version int64, until time.Time) *offered {
+	o := &offered{nodes: len(nodes), version: version, until: until}
+	for piece := range slices.Chunk(nodes, maxOffer) {
+		o.pieces = append(o.pieces, []*registry.Service{{Name: service, Nodes: piece}})
+	}
+	return o
+}
+
+// piece returns the piece whose turn it is in the call with the given number.
+func (o *offered) piece(call uint64) []*registry.Service {
+	if o.nodes == 0 {
+		return nil
+	}
+	return o.pieces[call%uint64(o.nodes)/maxOffer]
+}
+
+// outdated reports whether an ejection has ended since.
+func (o *offered) outdated() bool { return !o.until.IsZero() && !time.Now().Before(o.until) }
+
+// sorted returns the nodes of all versions of a service, by ID, from a random one on.
+func (b *Balancer) sorted(versions []*registry.Service) []*registry.Node {
+	var all []*registry.Node
+	for _, s := range versions {
+		all = append(all, s.Nodes...)
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	slices.SortFunc(all, func(a, b *registry.Node) int { return strings.Compare(a.Id, b.Id) })
+	first := int(b.start % uint32(len(all)))
+	return slices.Concat(all[first:], all[:first])
+}
+
+// set takes the result of a lookup, and returns whether the lookup is over. If the
+// registry has no node any more, the group has none. If the registry fails, the last
+// known nodes stay in use. It closes the connections to nodes that are not listed.
+func (g *group) set(versions []*registry.Service, err error) (over bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.repeat {
+		g.repeat = false
+		return false
+	}
+	if g.closed {
+		return true
+	}
+	g.lookedUp = time.Now()
+	switch {
+	case err == nil:
+		g.known.Store(&nodes{versions, g.balancer.sorted(versions), g.lookedUp})
+	case errors.Is(err, registry.ErrNotFound), errors.Is(err, selector.ErrNoneAvailable):
+		g.known.Store(nil)
+	default:
+		if known := g.known.Load(); known != nil {
+			g.known.Store(&nodes{known.versions, known.sorted, g.lookedUp}) // ask again after refreshInterval
+		}
+		return true
+	}
+	g.version.Add(1)
+	g.closeUnlisted()
+	return true
+}
+
+// closeUnlisted closes the connections to nodes that are not listed. g.mu must be held.
+func (g *group) closeUnlisted() {
+	listed := map[string]bool{}
+	if known := g.known.Load(); known != nil {
+		for _, node := range known.sorted {
+			listed[node.Address] = true
+		}
+	}
+	for address, c := range g.conns {
+		if !listed[address] {
+			delete(g.conns, address)
+			c.retire()
+		}
+	}
+}
+
+// close closes all connections.
+func (g *group) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	g.known.Store(nil)
+	g.closeUnlisted()
+}
+
+// copy returns the versions of the service, for filters.
+func (g *group) copy() []*registry.Service {
+	if known := g.known.Load(); known != nil {
+		return registry.Copy(known.versions)
+	}
+	return nil
+}
+
+// offer returns the nodes that there is the least reason to avoid, or a piece of them, as
+// one service; nil without nodes. tried are the addresses of the call's earlier attempts.
+func (g *group) offer(tried []string) []*registry.Service {
+	known := g.known.Load()
+	if known == nil {
+		return nil
+	}
+	if len(tried) > 0 {
+		nodes, _ := g.best(known.sorted, tried)
+		return []*registry.Service{{Name: g.service, Nodes: nodes}}
+	}
+	o := g.offered.Load()
+	if version := g.version.Load(); o == nil || o.version != version || o.outdated() {
+		if known = g.known.Load(); known == nil {
+			return nil
+		}
+		nodes, until := g.best(known.sorted, nil)
+		o = newOffered(g.service, nodes, version, until) // of the version before the look at the nodes
+		g.offered.Store(o)
+	}
+	return o.piece(g.calls.Add(1) - 1)
+}
