@@ -37,7 +37,10 @@ require (
 	golang.org/x/net v0.62.0
 )
 
-require go.uber.org/goleak v1.3.0
+require (
+	go.uber.org/goleak v1.3.0
+	golang.org/x/sync v0.25.0
+)
 
 require (
 	github.com/VividCortex/ewma v1.2.0 // indirect

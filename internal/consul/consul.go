@@ -1,6 +1,6 @@
-// Package consul is go-micro's Consul registry with what it lacks to be relied
-// on: bounds on connecting and on waiting for answers, the settings in Consul's
-// own variables, ACLs, IPv6 addresses, and use by several callers at once.
+// Package consul is go-micro's Consul registry for many callers and many services. It adds
+// what that registry lacks: timeouts, the settings in Consul's own variables, ACLs, IPv6
+// addresses, several agents, and watchers that keep up with each other.
 package consul
 
 import (
@@ -12,10 +12,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/micro/go-micro/registry"
 	"github.com/micro/go-micro/registry/consul"
+	"golang.org/x/sync/singleflight"
 )
 
 // DefaultAddress is that of an agent on this machine.
@@ -24,9 +26,10 @@ const DefaultAddress = "127.0.0.1:8500"
 // ErrDenied is the error of what Consul's ACLs do not allow.
 var ErrDenied = errors.New("permission denied")
 
-// NewRegistry returns go-micro's Consul registry for the agent that
-// CONSUL_HTTP_ADDR (DefaultAddress without it) or, later, registry.Addrs
-// names, with the settings of Consul's other CONSUL_ variables.
+// NewRegistry returns go-micro's Consul registry for the agent that CONSUL_HTTP_ADDR
+// (DefaultAddress without it) or, later, registry.Addrs names, with the settings of
+// Consul's other CONSUL_ variables. Of several addresses it uses the first whose agent
+// answers, and stays with that one.
 //
 // The error says which of the variables cannot be used. The registry is usable as a
 // value even then, so that a program may go on with another registry.
@@ -34,6 +37,10 @@ var ErrDenied = errors.New("permission denied")
 // Where Consul has ACLs, registering takes a token with service:write for the
 // service, and looking it up one with service:read for it and node:read for the
 // nodes that it is on.
+//
+// GetService returns the nodes whose checks pass. As long as a watcher of the service
+// follows Consul, the registry answers from memory. If Consul is unavailable, the last
+// known nodes stay in use.
 func NewRegistry() (registry.Registry, error) {
 	cfg := api.DefaultConfig()
 	if cfg.Address == "localhost:8500" { // the library's default, which may be another's over IPv6
@@ -48,18 +55,16 @@ func NewRegistry() (registry.Registry, error) {
 	}
 	client.Transport = timeoutTransport{client.Transport}
 	cfg.HttpClient = client
-	config := *cfg // what api.NewClient is given, it changes
-	if err == nil {
-		_, err = api.NewClient(cfg) // which reads CONSUL_HTTP_TOKEN_FILE
-	}
-	if wrong := CheckAddress(config.Address); wrong != nil {
-		err = fmt.Errorf("CONSUL_HTTP_ADDR %w", wrong)
-	}
 	r := &consulRegistry{
-		Registry: consul.NewRegistry(consul.Config(cfg)),
-		config:   config,
-		err:      err,
-		known:    map[string][]*registry.Service{},
+		config:     *cfg,
+		registrars: map[string]registry.Registry{},
+		services:   map[string]*service{},
+	}
+	if err == nil {
+		_, err = api.NewClient(cfg) // reads CONSUL_HTTP_TOKEN_FILE
+	}
+	if wrong := CheckAddress(r.config.Address); wrong != nil {
+		err = fmt.Errorf("CONSUL_HTTP_ADDR %w", wrong)
 	}
 	if err != nil {
 		return r, fmt.Errorf("settings from CONSUL_ variables: %w", err)
@@ -80,93 +85,172 @@ func CheckAddress(addr string) error {
 	return nil
 }
 
-// consulRegistry wraps one of go-micro's Consul registries. It looks services up one at
-// a time, because go-micro's makes its API client lazily. It has a watcher of its own,
-// because go-micro's changes services that it has already returned. If Consul is
-// unavailable, the last known nodes stay in use.
+// consulRegistry gives each lookup one of go-micro's Consul registries of its own, because
+// go-micro's makes its API client anew for each request, unsynchronized, and sticks to the
+// first address that worked. It has a watcher of its own, because go-micro's changes
+// services that it has already returned.
 type consulRegistry struct {
-	registry.Registry
-	config api.Config
-	err    error // in the settings
+	config  api.Config // a template, never changed
+	lookups singleflight.Group
+	tickets atomic.Uint64 // of lookups, in the order in which they began
+	current atomic.Int64  // index of the address in use
 
-	asking sync.Mutex // held while Consul is asked; taken before mu
+	registering sync.Mutex                   // orders registrations
+	registrars  map[string]registry.Registry // by address; each knows what it has registered
 
-	mu      sync.Mutex
-	known   map[string][]*registry.Service // what Consul said last, by service
-	watches int                            // how many watchers there were
+	mu       sync.Mutex // never held during I/O
+	opts     []registry.Option
+	addrs    []string
+	services map[string]*service
+	watches  int // how many watchers there were
 }
 
-// Init does nothing with wrong settings: go-micro would crash for lack of a client.
-func (s *consulRegistry) Init(opts ...registry.Option) error {
-	if s.err != nil {
-		return nil
+// Init sets options. It does not ask Consul for anything.
+func (r *consulRegistry) Init(opts ...registry.Option) error {
+	r.registering.Lock()
+	defer r.registering.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.opts = append(r.opts, opts...)
+	var all registry.Options
+	for _, o := range r.opts {
+		o(&all)
 	}
-	config := s.config // of the start: an address in opts replaces a socket
-	return s.Registry.Init(append([]registry.Option{consul.Config(&config)}, opts...)...)
+	r.addrs = all.Addrs
+	r.current.Store(0)
+	clear(r.registrars)
+	return nil
 }
 
-// Options returns the registry's options. Addrs always has an address.
-func (s *consulRegistry) Options() registry.Options {
-	opts := s.Registry.Options()
-	if len(opts.Addrs) == 0 {
-		opts.Addrs = []string{s.config.Address}
+// Options returns the options that Init has set. Addrs always has an address.
+func (r *consulRegistry) Options() registry.Options {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all registry.Options
+	for _, o := range r.opts {
+		o(&all)
 	}
-	return opts
+	all.Addrs = r.addresses()
+	return all
 }
+
+// addresses returns the addresses of agents. r.mu must be held.
+func (r *consulRegistry) addresses() []string {
+	if len(r.addrs) > 0 {
+		return r.addrs
+	}
+	return []string{r.config.Address}
+}
+
+// String returns the name of the registry.
+func (r *consulRegistry) String() string { return "consul" }
 
 // Register registers the service's first node, or renews its registration.
-func (s *consulRegistry) Register(service *registry.Service, opts ...registry.RegisterOption) error {
-	return denied(s.Registry.Register(service, opts...))
+func (r *consulRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
+	r.registering.Lock()
+	defer r.registering.Unlock()
+	return r.try(func(address string) error { return r.registrar(address).Register(s, opts...) })
 }
 
-// Deregister takes the service's first node out of Consul.
-func (s *consulRegistry) Deregister(service *registry.Service) error {
-	return denied(s.Registry.Deregister(service))
+// Deregister removes the service's first node from Consul.
+func (r *consulRegistry) Deregister(s *registry.Service) error {
+	r.registering.Lock()
+	defer r.registering.Unlock()
+	return r.try(func(address string) error { return r.registrar(address).Deregister(s) })
 }
 
-// GetService returns the nodes of a service whose checks pass. Consul is asked as
-// long as it knows of none; after that, a watcher keeps the answer current.
-func (s *consulRegistry) GetService(name string) ([]*registry.Service, error) {
-	if known := s.last(name); hasNodes(known) {
+// ListServices returns the names of all services.
+func (r *consulRegistry) ListServices() (services []*registry.Service, err error) {
+	err = r.try(func(address string) error {
+		services, err = r.stock(address).ListServices()
+		return err
+	})
+	return services, err
+}
+
+// registrar returns the registry that has registered nodes at the agent with that address.
+// r.registering must be held.
+func (r *consulRegistry) registrar(address string) registry.Registry {
+	if r.registrars[address] == nil {
+		r.registrars[address] = r.stock(address)
+	}
+	return r.registrars[address]
+}
+
+// stock returns one of go-micro's registries, for the agent with that address.
+func (r *consulRegistry) stock(address string) registry.Registry {
+	config := r.configFor(address)
+	r.mu.Lock()
+	opts := slices.Clone(r.opts)
+	r.mu.Unlock()
+	// Without addresses go-micro uses that of the config, and probes none.
+	return consul.NewRegistry(append(opts, registry.Addrs(), consul.Config(&config))...)
+}
+
+// configFor returns a config of its own for the agent with that address: whoever gets a
+// config changes it.
+func (r *consulRegistry) configFor(address string) api.Config {
+	config, client := r.config, *r.config.HttpClient
+	config.Address, config.HttpClient = withPort(address), &client
+	return config
+}
+
+// try calls f with one address after another, beginning with that in use, until an agent
+// answers.
+func (r *consulRegistry) try(f func(address string) error) (err error) {
+	r.mu.Lock()
+	addresses := r.addresses()
+	r.mu.Unlock()
+	first := int(r.current.Load())
+	for i := range addresses {
+		n := (first + i) % len(addresses)
+		err = f(addresses[n])
+		var unanswered *url.Error
+		if !errors.As(err, &unanswered) {
+			r.current.Store(int64(n))
+			break
+		}
+	}
+	return denied(err)
+}
+
+// GetService returns the nodes of a service whose checks pass; see NewRegistry.
+func (r *consulRegistry) GetService(name string) ([]*registry.Service, error) {
+	if known, current := r.known(name); current && hasNodes(known) {
 		return registry.Copy(known), nil
 	}
-	s.asking.Lock()
-	defer s.asking.Unlock()
-	services, err := s.lookUp(name)
+	services, err, _ := r.lookups.Do(name, func() (any, error) { return r.lookUp(name, false) })
 	if err != nil {
+		if known, _ := r.known(name); hasNodes(known) {
+			return registry.Copy(known), nil
+		}
 		return nil, err
 	}
-	s.remember(name, services)
-	return services, nil
+	return registry.Copy(services.([]*registry.Service)), nil
 }
 
-// last returns what Consul said last of a service. It is not to be changed.
-func (s *consulRegistry) last(name string) []*registry.Service {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.known[name]
-}
-
-// remember keeps a copy of what Consul said.
-func (s *consulRegistry) remember(name string, services []*registry.Service) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.known[name] = registry.Copy(services)
-}
-
-// lookUp asks Consul for a service. s.asking must be held.
-func (s *consulRegistry) lookUp(name string) ([]*registry.Service, error) {
-	services, err := s.Registry.GetService(name)
-	if err == nil && !hasNodes(services) {
-		err = s.checkACLs(name)
-	}
+// lookUp asks Consul for a service, and remembers the answer. If unlessEmpty is set, it
+// does not remember that there is no node.
+func (r *consulRegistry) lookUp(name string, unlessEmpty bool) ([]*registry.Service, error) {
+	ticket := r.tickets.Add(1)
+	var services []*registry.Service
+	err := r.try(func(address string) (err error) {
+		services, err = r.stock(address).GetService(name)
+		if err == nil && !hasNodes(services) {
+			err = r.checkACLs(address, name)
+		}
+		return err
+	})
 	if err != nil {
-		return nil, denied(err)
+		return nil, err
 	}
 	for _, service := range services {
 		for _, node := range service.Nodes {
 			node.Address = bracket(node.Address)
 		}
+	}
+	if !unlessEmpty || hasNodes(services) {
+		r.remember(name, ticket, services)
 	}
 	return services, nil
 }
@@ -175,10 +259,11 @@ func (s *consulRegistry) lookUp(name string) ([]*registry.Service, error) {
 // does not reject such a lookup. It leaves out what the token may not see, and reports
 // that only if there is a token. It does reject a query for the service's health at the
 // agent.
-func (s *consulRegistry) checkACLs(name string) error {
-	client, err := s.client(0)
+func (r *consulRegistry) checkACLs(address, name string) error {
+	config := r.configFor(address)
+	client, err := api.NewClient(&config)
 	if err != nil {
-		return err
+		return fmt.Errorf("asking Consul at %s: %w", address, err)
 	}
 	var state any
 	_, err = client.Raw().Query("/v1/agent/health/service/name/"+url.PathEscape(name), &state, nil)
@@ -199,18 +284,6 @@ func denied(err error) error {
 		return fmt.Errorf("%w by Consul: %s; set CONSUL_HTTP_TOKEN to a token that may", ErrDenied, why)
 	}
 	return err
-}
-
-// client returns an API client, for one of the addresses in turn where there are
-// several.
-func (s *consulRegistry) client(turn int) (*api.Client, error) {
-	config, addrs := s.config, s.Options().Addrs
-	config.Address = addrs[turn%len(addrs)]
-	client, err := api.NewClient(&config)
-	if err != nil {
-		return nil, fmt.Errorf("asking Consul at %s: %w", config.Address, err)
-	}
-	return client, nil
 }
 
 func hasNodes(services []*registry.Service) bool {
@@ -236,18 +309,29 @@ func Address(r registry.Registry) string {
 	return ""
 }
 
-// hostPort strips the scheme that Consul's addresses may have, and adds the port
-// that they may lack but for sockets.
+// hostPort returns the host:port of an agent's address, or the path of its socket.
 func hostPort(addr string) string {
-	scheme, after, ok := strings.Cut(addr, "://")
-	if scheme == "unix" {
+	addr = withPort(addr)
+	if _, after, ok := strings.Cut(addr, "://"); ok {
 		return after
 	}
-	if ok {
-		addr = after
-	}
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return net.JoinHostPort(strings.Trim(addr, "[]"), "8500") // as go-micro does
-	}
 	return addr
+}
+
+// withPort adds Consul's port to an address without one, but for sockets.
+func withPort(addr string) string {
+	scheme, host, ok := strings.Cut(addr, "://")
+	if !ok {
+		scheme, host = "", addr
+	}
+	if scheme == "unix" {
+		return addr
+	}
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		host = net.JoinHostPort(strings.Trim(host, "[]"), "8500")
+	}
+	if ok {
+		host = scheme + "://" + host
+	}
+	return host
 }

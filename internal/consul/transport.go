@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -14,13 +13,6 @@ import (
 const (
 	// dialTimeout bounds each attempt to connect.
 	dialTimeout = 400 * time.Millisecond
-	// probeTimeout bounds the request with which go-micro tries out an address, and
-	// drops one that fails. It asks for probePath, which takes a token with
-	// operator:read. Any token may ask for openProbePath, in its place; go-micro only
-	// looks whether a JSON object comes back.
-	probeTimeout  = 400 * time.Millisecond
-	probePath     = "/v1/agent/host"
-	openProbePath = "/v1/agent/services"
 	// answerTimeout bounds all others but blocking queries, which wait for minutes.
 	answerTimeout = 5 * time.Second
 )
@@ -30,16 +22,10 @@ const (
 type timeoutTransport struct{ next http.RoundTripper }
 
 func (t timeoutTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	timeout := answerTimeout
-	switch {
-	case req.URL.Query().Has("index"): // a blocking query
+	if req.URL.Query().Has("index") { // a blocking query
 		return t.next.RoundTrip(req)
-	case strings.HasSuffix(req.URL.Path, probePath):
-		timeout = probeTimeout
-		req = req.Clone(req.Context())
-		req.URL.Path = strings.TrimSuffix(req.URL.Path, probePath) + openProbePath
 	}
-	ctx, cancel := context.WithTimeoutCause(req.Context(), timeout, fmt.Errorf("no answer within %v", timeout))
+	ctx, cancel := context.WithTimeoutCause(req.Context(), answerTimeout, fmt.Errorf("no answer within %v", answerTimeout))
 	rsp, err := t.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		defer cancel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/micro/go-micro/registry"
@@ -12,7 +13,10 @@ import (
 
 // Watch returns a watcher of the service that opts name. Of several addresses each
 // watcher takes the next: go-micro's cache makes a new one when the last has failed.
-func (s *consulRegistry) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
+//
+// A watcher reports every node that GetService has returned in the last two minutes and
+// that is gone, whoever called GetService.
+func (r *consulRegistry) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 	var wo registry.WatchOptions
 	for _, o := range opts {
 		o(&wo)
@@ -20,19 +24,23 @@ func (s *consulRegistry) Watch(opts ...registry.WatchOption) (registry.Watcher, 
 	if wo.Service == "" {
 		return nil, errors.New("watching Consul: no service given; use registry.WatchService")
 	}
-	s.mu.Lock()
-	turn := s.watches
-	s.watches++
-	s.mu.Unlock()
-	client, err := s.client(turn)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	addresses := r.addresses()
+	config := r.configFor(addresses[r.watches%len(addresses)])
+	r.watches++
+	client, err := api.NewClient(&config)
 	if err != nil {
 		return nil, fmt.Errorf("watching %s: %w", wo.Service, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &watcher{registry: s, service: wo.Service, health: client.Health(), ctx: ctx, cancel: cancel}, nil
+	s := r.service(wo.Service)
+	w := &watcher{registry: r, service: wo.Service, health: client.Health(), ctx: ctx, cancel: cancel, seen: s.all()}
+	s.watchers[w] = false
+	return w, nil
 }
 
-// watcher tells of changes to one service. It has one caller.
+// watcher reports changes to one service. Next has one caller at a time.
 type watcher struct {
 	registry *consulRegistry
 	service  string
@@ -40,15 +48,19 @@ type watcher struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 
-	index   uint64             // of the state that was last seen in Consul
-	pending []*registry.Result // what is left to tell of it
+	index        uint64              // of the state that was last seen in Consul
+	recoverUntil time.Time           // until then an empty list is not believed; zero otherwise
+	pending      []*registry.Result  // to be returned by Next
+	seen         []*registry.Service // nodes that a caller of GetService may know; guarded by the registry's mutex
 }
 
 // Next waits for a change. Once stopped it returns registry.ErrWatcherStopped;
 // another error says why Consul could not be asked.
 func (w *watcher) Next() (*registry.Result, error) {
 	for len(w.pending) == 0 {
-		if err := w.wait(); err != nil {
+		err := w.wait()
+		w.follow(err == nil)
+		if err != nil {
 			if w.ctx.Err() != nil {
 				err = registry.ErrWatcherStopped
 			}
@@ -61,38 +73,64 @@ func (w *watcher) Next() (*registry.Result, error) {
 }
 
 // Stop ends the wait in Next.
-func (w *watcher) Stop() { w.cancel() }
+func (w *watcher) Stop() {
+	w.cancel()
+	r := w.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.service(w.service).watchers, w)
+}
 
-// wait blocks until the service's index in Consul moves on, or for the few
-// minutes that Consul lets a query wait, and takes up what has changed.
+// follow says whether the watcher follows Consul.
+func (w *watcher) follow(follows bool) {
+	r := w.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.service(w.service); w.ctx.Err() == nil {
+		s.watchers[w] = follows
+	}
+}
+
+// recoverTime is how long a watcher that finds Consul without any node of its service, when
+// it cannot tell that from a lost catalog, waits for nodes to register again. go-micro's
+// servers do every few seconds: register_interval, 10 s by default here.
+const recoverTime = time.Minute
+
+// wait blocks until the service's index in Consul changes, or for the few minutes that
+// Consul lets a query wait, and sets pending to what has changed.
 func (w *watcher) wait() error {
 	query := &api.QueryOptions{AllowStale: true, WaitIndex: w.index}
-	_, meta, err := w.health.Service(w.service, "", false, query.WithContext(w.ctx))
-	if err != nil {
-		return err
+	if !w.recoverUntil.IsZero() {
+		query.WaitTime = max(time.Until(w.recoverUntil), time.Second)
 	}
-	if meta.LastIndex == w.index {
+	entries, meta, err := w.health.Service(w.service, "", false, query.WithContext(w.ctx))
+	if err != nil {
+		return denied(err)
+	}
+	// A watcher's first look may be at a Consul that has just come back, and an index that
+	// goes back means that Consul has lost its catalog.
+	if len(entries) > 0 {
+		w.recoverUntil = time.Time{}
+	} else if w.index == 0 || meta.LastIndex < w.index {
+		w.recoverUntil = time.Now().Add(recoverTime)
+	}
+	recovered := !w.recoverUntil.IsZero() && time.Now().After(w.recoverUntil)
+	if recovered {
+		w.recoverUntil = time.Time{}
+	}
+	if meta.LastIndex == w.index && !recovered {
 		return nil
 	}
 	w.index = meta.LastIndex
-	if w.index < query.WaitIndex {
-		w.index = 0 // Consul was restarted with an empty catalog
-	}
-
 	r := w.registry
-	r.asking.Lock()
-	defer r.asking.Unlock()
-	after, err := r.lookUp(w.service)
-	if err != nil {
+	if _, err := r.lookUp(w.service, !w.recoverUntil.IsZero()); err != nil {
 		return err
 	}
-	if query.WaitIndex == 0 && !hasNodes(after) {
-		// A watcher's first look is at a Consul that has just come back. To one that
-		// lost its catalog, the nodes will register again.
-		return nil
-	}
-	w.pending = changes(r.last(w.service), after)
-	r.remember(w.service, after)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := r.service(w.service).known
+	w.pending = changes(w.seen, known)
+	w.seen = known
 	return nil
 }
 

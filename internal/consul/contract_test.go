@@ -1,0 +1,314 @@
+package consul
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/micro/go-micro/registry"
+	"github.com/stretchr/testify/require"
+)
+
+// agent is an agent whose catalog a test sets. It has one service, svc.
+type agent struct {
+	*httptest.Server
+	lookups atomic.Int64
+
+	mu      sync.Mutex
+	ids     []string // of nodes
+	index   uint64
+	waiting uint64        // the index that the last blocking query waits at
+	changed chan struct{} // closed at the next change
+	down    bool          // every request fails with a 500
+}
+
+// newAgent starts an agent and returns it with a registry that uses it.
+func newAgent(t *testing.T, ids ...string) (*agent, registry.Registry) {
+	t.Helper()
+	a := &agent{ids: ids, index: 100, changed: make(chan struct{})}
+	a.Server = httptest.NewServer(a)
+	t.Cleanup(a.Close)
+	t.Setenv("CONSUL_HTTP_ADDR", a.Listener.Addr().String())
+	return a, newRegistry(t)
+}
+
+// set makes ids the nodes of the service, as of index.
+func (a *agent) set(index uint64, ids ...string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.index, a.ids = index, ids
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+func (a *agent) setDown(down bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.down = down
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+func (a *agent) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if !strings.HasPrefix(req.URL.Path, "/v1/health/service/") {
+		fmt.Fprint(w, "[]")
+		return
+	}
+	a.lookups.Add(1)
+	a.mu.Lock()
+	if wait, _ := strconv.ParseUint(req.URL.Query().Get("index"), 10, 64); wait > 0 && wait == a.index && !a.down {
+		changed := a.changed
+		a.waiting = wait
+		a.mu.Unlock()
+		select {
+		case <-changed:
+		case <-req.Context().Done():
+			return
+		}
+		a.mu.Lock()
+	}
+	defer a.mu.Unlock()
+	if a.down {
+		http.Error(w, "No cluster leader", http.StatusInternalServerError)
+		return
+	}
+	var entries []any
+	for _, id := range a.ids {
+		entries = append(entries, map[string]any{
+			"Node":    map[string]any{},
+			"Service": map[string]any{"ID": id, "Service": "svc", "Address": "192.0.2.1", "Port": 4711},
+		})
+	}
+	w.Header().Set("X-Consul-Index", strconv.FormatUint(a.index, 10))
+	_ = json.NewEncoder(w).Encode(slices.Clip(entries))
+}
+
+func ids(services []*registry.Service) (all []string) {
+	for _, s := range services {
+		for _, n := range s.Nodes {
+			all = append(all, n.Id)
+		}
+	}
+	return all
+}
+
+// following is a caller that knows the nodes as go-micro's cache does: it looks the service
+// up once, and applies what its watcher reports.
+type following struct {
+	mu    sync.Mutex
+	nodes map[string]bool
+	err   chan error // the watcher's, at its end
+}
+
+func follow(t *testing.T, r registry.Registry) *following {
+	t.Helper()
+	services, err := r.GetService("svc")
+	require.NoError(t, err)
+	f := &following{nodes: map[string]bool{}, err: make(chan error, 1)}
+	for _, id := range ids(services) {
+		f.nodes[id] = true
+	}
+	w, err := r.Watch(registry.WatchService("svc"))
+	require.NoError(t, err)
+	t.Cleanup(w.Stop)
+	go func() {
+		for {
+			result, err := w.Next()
+			if err != nil {
+				f.err <- err
+				return
+			}
+			f.mu.Lock()
+			for _, id := range ids([]*registry.Service{result.Service}) {
+				f.nodes[id] = result.Action != "delete"
+			}
+			f.mu.Unlock()
+		}
+	}()
+	return f
+}
+
+// knows waits until f knows these nodes and no others.
+func (f *following) knows(t *testing.T, want ...string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		var got []string
+		for id, there := range f.nodes {
+			if there {
+				got = append(got, id)
+			}
+		}
+		slices.Sort(got)
+		return slices.Equal(want, got)
+	}, time.Minute, time.Millisecond, "wants %v", want)
+}
+
+func TestWithoutAWatcherGetServiceAsksConsul(t *testing.T) {
+	a, r := newAgent(t, "a")
+	services, err := r.GetService("svc")
+	require.NoError(t, err)
+	require.Equal(t, []string{"a"}, ids(services))
+	a.set(101, "b")
+	services, err = r.GetService("svc")
+	require.NoError(t, err)
+	require.Equal(t, []string{"b"}, ids(services))
+
+	// But Consul's absence is not the nodes'.
+	a.setDown(true)
+	services, err = r.GetService("svc")
+	require.NoError(t, err)
+	require.Equal(t, []string{"b"}, ids(services))
+}
+
+func TestWithAWatcherGetServiceAnswersFromMemory(t *testing.T) {
+	a, r := newAgent(t, "a")
+	f := follow(t, r)
+	a.set(101, "a", "b")
+	f.knows(t, "a", "b")
+	before := a.lookups.Load()
+	for range 10 {
+		services, err := r.GetService("svc")
+		require.NoError(t, err)
+		require.Equal(t, []string{"a", "b"}, ids(services))
+	}
+	require.LessOrEqual(t, a.lookups.Load()-before, int64(1), "the watcher's own")
+
+	// A watcher that has failed keeps nothing current.
+	a.setDown(true)
+	require.ErrorContains(t, <-f.err, "No cluster leader")
+	a.setDown(false)
+	a.set(102, "c")
+	services, err := r.GetService("svc")
+	require.NoError(t, err)
+	require.Equal(t, []string{"c"}, ids(services))
+}
+
+func TestEachWatcherReportsEachChange(t *testing.T) {
+	a, r := newAgent(t, "a", "b", "c")
+	first, second := follow(t, r), follow(t, r)
+	a.set(101, "b", "c")
+	first.knows(t, "b", "c")
+	second.knows(t, "b", "c")
+
+	// Also a change that somebody else's lookup found before.
+	a.set(102, "c")
+	_, err := r.GetService("svc")
+	require.NoError(t, err)
+	first.knows(t, "c")
+	second.knows(t, "c")
+}
+
+func TestANewWatcherReportsNodesThatLeftBefore(t *testing.T) {
+	a, r := newAgent(t, "a", "b")
+	services, err := r.GetService("svc") // whose answer a cache keeps
+	require.NoError(t, err)
+	require.Equal(t, []string{"a", "b"}, ids(services))
+	a.set(101, "b")
+	_, err = r.GetService("svc") // of another caller
+	require.NoError(t, err)
+
+	w, err := r.Watch(registry.WatchService("svc"))
+	require.NoError(t, err)
+	defer w.Stop()
+	result, err := w.Next()
+	require.NoError(t, err)
+	require.Equal(t, "delete", result.Action)
+	require.Equal(t, []string{"a"}, ids([]*registry.Service{result.Service}))
+}
+
+func TestACatalogThatWasLostTakesNoNodeAway(t *testing.T) {
+	a, r := newAgent(t, "a", "b")
+	f := follow(t, r)
+	a.set(101, "a", "b", "c")
+	f.knows(t, "a", "b", "c")
+
+	// The agent stays up, and its servers have started anew. Something else registers.
+	for _, index := range []uint64{5, 6} {
+		a.set(index)
+		require.Eventually(t, func() bool {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return a.waiting == index
+		}, time.Minute, time.Millisecond)
+		services, err := r.GetService("svc")
+		require.NoError(t, err)
+		require.ElementsMatch(t, []string{"a", "b", "c"}, ids(services))
+	}
+
+	a.set(7, "a", "b") // and the nodes do
+	f.knows(t, "a", "b")
+	a.set(8) // and leave
+	f.knows(t)
+}
+
+func TestManyCallersShareALookup(t *testing.T) {
+	a, r := newAgent(t)
+	release := make(chan struct{})
+	a.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		a.lookups.Add(1)
+		<-release
+		fmt.Fprint(w, "[]")
+	})
+	var callers sync.WaitGroup
+	for range 20 {
+		callers.Go(func() {
+			if services, err := r.GetService("svc"); err != nil || len(services) > 0 {
+				t.Error(services, err)
+			}
+		})
+	}
+	require.Eventually(t, func() bool { return a.lookups.Load() > 0 }, time.Minute, time.Millisecond)
+	close(release)
+	callers.Wait()
+	require.LessOrEqual(t, a.lookups.Load(), int64(9), "three requests for each lookup; a busy machine may start some callers late")
+}
+
+// The race detector finds what this is about.
+func TestOneProcessRegistersAndLooksUp(t *testing.T) {
+	_, r := newAgent(t, "a")
+	var callers sync.WaitGroup
+	for i := range 4 {
+		node := &registry.Node{Id: fmt.Sprint(i), Address: "192.0.2.1:4711"}
+		s := &registry.Service{Name: fmt.Sprintf("svc-%d", i), Nodes: []*registry.Node{node}}
+		callers.Go(func() {
+			if err := errors.Join(r.Register(s), r.Deregister(s)); err != nil {
+				t.Error(err)
+			}
+		})
+		callers.Go(func() {
+			if _, err := r.GetService("svc"); err != nil {
+				t.Error(err)
+			}
+			_ = r.Options()
+		})
+	}
+	callers.Wait()
+}
+
+func TestTheNextAddressIsUsedWhenAnAgentDies(t *testing.T) {
+	a, _ := newAgent(t, "a")
+	b, _ := newAgent(t, "b")
+	r := newRegistry(t)
+	require.NoError(t, r.Init(registry.Addrs(a.Listener.Addr().String(), b.Listener.Addr().String())))
+	get := func() []string {
+		services, err := r.GetService("svc")
+		require.NoError(t, err)
+		return ids(services)
+	}
+	require.Equal(t, []string{"a"}, get())
+	a.CloseClientConnections()
+	a.Close()
+	require.Equal(t, []string{"b"}, get())
+	require.NoError(t, r.Register(&registry.Service{Name: "other", Nodes: []*registry.Node{{Id: "x", Address: "192.0.2.1:1"}}}))
+}
