@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"strings"
 	"sync"
 	"time"
 
@@ -109,18 +110,24 @@ func CheckAddress(addr string) error {
 	return nil
 }
 
-// logger passes the library's messages to the standard logger, errors at most once a
-// minute: with Jaeger down, each flush is one.
+// logger passes the library's messages to the standard logger. With Jaeger down, each flush
+// is an error, and with a name that does not resolve, each span. So it logs one error of
+// either kind a minute. The first kind does not keep the second from being logged.
 type logger struct {
-	mu   sync.Mutex
-	next time.Time // when the next error may be logged
+	mu        sync.Mutex
+	next      time.Time // when the next error may be logged
+	resolving time.Time // when the next error about the lookup of the name may be
 }
 
 func (l *logger) Error(msg string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := time.Now(); now.After(l.next) {
-		l.next = now.Add(time.Minute)
+	next := &l.next
+	if strings.Contains(msg, errResolving.Error()) {
+		next = &l.resolving
+	}
+	if now := time.Now(); now.After(*next) {
+		*next = now.Add(time.Minute)
 		log.Printf("jaeger: %s (spans may be lost; not logged again for a minute)", msg)
 	}
 }

@@ -25,10 +25,10 @@ const (
 
 var errResolving = errors.New("the name in Jaeger's address is still being looked up")
 
-// transport is jaeger-client-go's for UDP, made in the background, since making it looks
-// up the name in the address. Until then spans are dropped.
+// transport is jaeger-client-go's transport for UDP. It is created in the background,
+// because creating it looks up the name in the address. Until then spans are dropped.
 type transport struct {
-	udp atomic.Pointer[jaeger.Transport] // nil until the first look-up is over
+	udp atomic.Pointer[jaeger.Transport] // nil until the first lookup has ended
 }
 
 func newTransport(addr string, logger jaeger.Logger) jaeger.Transport {

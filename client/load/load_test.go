@@ -93,3 +93,16 @@ func TestAnInterruptWaitsNoLongerThanTheGrace(t *testing.T) {
 	require.GreaterOrEqual(t, inFlight, 1)
 	require.LessOrEqual(t, inFlight, 2)
 }
+
+func TestAResultThatIsReadyWhenTheGraceEndsCounts(t *testing.T) {
+	for range 100 {
+		ctx, interrupt := context.WithCancel(context.Background())
+		reported := 0
+		inFlight := Run(ctx, Plan{Requests: 2, Concurrency: 2, Grace: time.Nanosecond}, func(context.Context) Result {
+			interrupt()
+			return Result{}
+		}, func(Result) { reported++ })
+		require.LessOrEqual(t, inFlight+reported, 2)
+		require.GreaterOrEqual(t, inFlight, 0)
+	}
+}

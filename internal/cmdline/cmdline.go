@@ -21,7 +21,11 @@ import (
 
 	"github.com/gomicroexample/basis/internal/consul"
 	"github.com/gomicroexample/basis/internal/hostport"
+	"github.com/gomicroexample/basis/internal/quietrouter"
 )
+
+// By now go-micro has created its default router.
+func init() { quietrouter.Restore() }
 
 // exitUsage is the status of a command that was called wrongly.
 const exitUsage = 2

@@ -49,8 +49,9 @@ type retryingRegistry struct {
 	registry.Registry
 	explain func(error) error
 
-	mu      sync.Mutex
-	pending *registry.Service // to be registered again; nil after a success
+	mu         sync.Mutex
+	pending    *registry.Service // to be registered again; nil after a success
+	registered bool              // so that a failure is one of a renewal
 }
 
 func (r *retryingRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
@@ -75,9 +76,12 @@ func (r *retryingRegistry) register(s *registry.Service, opts []registry.Registe
 		if failing {
 			log.Logf("Registered %s", s.Name)
 		}
+		r.registered = true
 		return
 	}
-	if !failing {
+	if !failing && r.registered {
+		log.Logf("Registration not renewed: %v. Trying again every %v", r.explain(err), retryInterval)
+	} else if !failing {
 		log.Logf("Not registered: %v. Trying again every %v", r.explain(err), retryInterval)
 	}
 	r.pending = s
@@ -94,6 +98,6 @@ func (r *retryingRegistry) register(s *registry.Service, opts []registry.Registe
 func (r *retryingRegistry) Deregister(s *registry.Service) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pending = nil
+	r.pending, r.registered = nil, false
 	return r.Registry.Deregister(s)
 }

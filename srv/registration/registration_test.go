@@ -13,9 +13,12 @@ import (
 	"github.com/micro/go-micro/server"
 	"github.com/micro/go-micro/util/log"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/gomicroexample/basis/srv/registration"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var service = &registry.Service{Name: "svc"}
 
@@ -126,7 +129,7 @@ func TestRegisterRetriesAndLogsOnce(t *testing.T) {
 		// When the registry goes away again, that is said again.
 		f.away.Store(true)
 		require.NoError(t, r.Register(service))
-		require.Len(t, l.take(), 1)
+		require.Equal(t, []string{"Registration not renewed: nobody there: refused. Trying again every 1s"}, l.take())
 		f.away.Store(false)
 		require.NoError(t, r.Register(service))
 		require.Len(t, l.take(), 1)
