@@ -130,7 +130,7 @@ proto: ## regenerates proto/*.go
 		$(PROTO_OUT)/proto/basis.pb.micro.go >$(PROTO_OUT)/proto/basis.micro.go
 	rm $(PROTO_OUT)/proto/basis.pb.micro.go
 
-# dev/house holds which packages and modules the pair may have, and what may import what.
+# dev/architecture holds which packages and modules the pair may have, and what may import what.
 lint: ## checks format, modules, and what go vet, staticcheck and revive find
 	test -z "$$(gofmt -l . | tee /dev/stderr)"
 	go mod tidy -diff
@@ -139,5 +139,5 @@ lint: ## checks format, modules, and what go vet, staticcheck and revive find
 	go run $(REVIVE) -config .ci/revive.toml -set_exit_status ./...
 	cd dev && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...
 	cd dev && go run $(REVIVE) -config ../.ci/revive.toml -set_exit_status ./...
-	cd dev && go test -count=1 -timeout=30m ./house
+	cd dev && go test -count=1 -timeout=30m ./architecture
 	cd dev/bench && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...

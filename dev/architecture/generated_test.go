@@ -1,4 +1,4 @@
-package house_test
+package architecture_test
 
 import (
 	"os"

@@ -1,6 +1,6 @@
-// Package house_test holds the order among the pair's packages and modules: what may
+// Package architecture_test holds the order among the pair's packages and modules: what may
 // import what, and what may be there at all.
-package house_test
+package architecture_test
 
 import (
 	"encoding/json"
