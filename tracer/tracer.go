@@ -56,11 +56,14 @@ func NewTracer(service, addr string) (opentracing.Tracer, io.Closer, error) {
 	}
 	logger := &logger{}
 	options := []jaegercfg.Option{jaegercfg.Logger(logger)}
-	if cfg.Reporter.CollectorEndpoint == "" { // which takes spans over HTTP instead
-		options = append(options, jaegercfg.Reporter(newReporter(cfg.Reporter, addr, logger)))
+	var reporter jaeger.Reporter = jaeger.NewNullReporter()
+	if cfg.Reporter.CollectorEndpoint == "" { // else spans go there by HTTP
+		reporter = newReporter(cfg.Reporter, addr, logger)
+		options = append(options, jaegercfg.Reporter(reporter))
 	}
 	t, closer, err := cfg.NewTracer(options...)
 	if err != nil {
+		reporter.Close()
 		return nil, nil, fmt.Errorf("tracer of %s: %w", service, err)
 	}
 	return t, closing{closer}, nil

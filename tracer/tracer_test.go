@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uber/jaeger-client-go/testutils"
 	"github.com/uber/jaeger-client-go/thrift-gen/jaeger"
+	"go.uber.org/goleak"
 
 	"github.com/gomicroexample/basis/tracer"
 )
@@ -212,5 +213,11 @@ func TestMain(m *testing.M) {
 			os.Unsetenv(name)
 		}
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m,
+		// Lookups of a name, which end when Go gives the name server up.
+		goleak.IgnoreAnyFunction("github.com/gomicroexample/basis/tracer.newTransport.func1"),
+		goleak.IgnoreAnyFunction("net.(*Resolver).goLookupIPCNAMEOrder.func3.1"),
+		goleak.IgnoreAnyFunction("net.(*Resolver).lookupIPAddr.func1"),
+		goleak.IgnoreAnyFunction("github.com/gomicroexample/basis/tracer_test.TestMain.func1"),
+	)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,9 @@ var errResolving = errors.New("the name in Jaeger's address is still being looke
 // because creating it looks up the name in the address. Until then spans are dropped.
 type transport struct {
 	udp atomic.Pointer[jaeger.Transport] // nil until the first lookup has ended
+
+	mu     sync.Mutex
+	closed bool
 }
 
 func newTransport(addr string, logger jaeger.Logger) jaeger.Transport {
@@ -43,6 +47,12 @@ func newTransport(addr string, logger jaeger.Logger) jaeger.Transport {
 		})
 		if err != nil {
 			logger.Error(err.Error())
+			return
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.closed {
+			udp.Close()
 			return
 		}
 		t.udp.Store(&udp)
@@ -69,6 +79,9 @@ func (t *transport) Flush() (int, error) {
 }
 
 func (t *transport) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
 	if udp := t.udp.Load(); udp != nil {
 		return (*udp).Close()
 	}

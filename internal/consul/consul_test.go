@@ -14,6 +14,7 @@ import (
 	"github.com/micro/go-micro/registry"
 	"github.com/micro/go-micro/registry/memory"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 )
 
 func TestAddress(t *testing.T) {
@@ -270,5 +271,5 @@ func TestMain(m *testing.M) {
 			os.Unsetenv(name)
 		}
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
