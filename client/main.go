@@ -17,6 +17,7 @@ import (
 	microclient "github.com/micro/go-micro/client"
 	grpcclient "github.com/micro/go-micro/client/grpc"
 	"github.com/micro/go-micro/config/cmd"
+	"github.com/micro/go-micro/registry"
 	grpcserver "github.com/micro/go-micro/server/grpc"
 	opentracing "github.com/opentracing/opentracing-go"
 	"github.com/opentracing/opentracing-go/ext"
@@ -138,7 +139,9 @@ func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 			return nil
 		case ctx.Err() != nil:
 			return errors.New("interrupted")
-		case time.Now().After(deadline):
+		}
+		err = explain(c.Options().Registry, err)
+		if time.Now().After(deadline) {
 			return err
 		}
 		if !reported {
@@ -149,6 +152,17 @@ func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// explain says why r has no node of the service, and what to do.
+func explain(r registry.Registry, err error) error {
+	switch err {
+	case balancer.ErrNoNode:
+		return fmt.Errorf(`no node of %s is registered in %s; start one with "go run ./srv"`, serviceName, consul.Place(r))
+	case context.DeadlineExceeded:
+		return consul.Explain(r, errors.New("no answer in time"))
+	}
+	return consul.Explain(r, err)
 }
 
 // hello makes one call, in a trace of its own.

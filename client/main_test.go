@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"testing"
 	"time"
 
@@ -122,4 +125,24 @@ func spans(batches []*jaeger.Batch, service string) int {
 		}
 	}
 	return n
+}
+
+// away is a Consul that cannot be asked.
+type away struct{ registry.Registry }
+
+func (away) String() string { return "consul" }
+func (away) Options() registry.Options {
+	return registry.Options{Addrs: []string{"127.0.0.1:8500"}}
+}
+
+func TestExplainSaysWhatToDo(t *testing.T) {
+	require.EqualError(t, explain(registrymemory.NewRegistry(), balancer.ErrNoNode),
+		`no node of go.micro.srv.basis is registered in memory; start one with "go run ./srv"`)
+	refused := &url.Error{Op: "Get", URL: "http://127.0.0.1:8500/v1/health", Err: &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}}
+	require.EqualError(t, explain(away{}, refused),
+		`no Consul agent at 127.0.0.1:8500: dial tcp: connection refused; start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`)
+	require.EqualError(t, explain(away{}, errors.New("Unexpected response code: 403 (Permission denied)")),
+		"cannot ask consul at 127.0.0.1:8500: Unexpected response code: 403 (Permission denied); see its log, or name another agent with --registry_address")
+	require.EqualError(t, explain(away{}, context.DeadlineExceeded),
+		"cannot ask consul at 127.0.0.1:8500: no answer in time; see its log, or name another agent with --registry_address")
 }

@@ -2,28 +2,30 @@ package balancer
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"time"
 
 	"github.com/micro/go-micro/client"
 	"github.com/micro/go-micro/client/selector"
 	"github.com/micro/go-micro/registry"
-
-	"github.com/gomicroexample/basis/internal/consul"
 )
+
+// ErrNoNode is the error of Find if the registry lists no node of the service.
+var ErrNoNode = errors.New("no node is registered")
 
 // findInterval is the pause between two lookups of Find. An mDNS response takes up to
 // 100 ms, and may be lost.
 const findInterval = 100 * time.Millisecond
 
-// Find waits until the selector of c knows a node of service, or until ctx ends. It also
-// fills the selector's cache, before many callers at once would.
+// Find waits until the selector of c knows a node of service, or until ctx ends. It works
+// with any selector. A program that calls it before its first call can tell a user what is
+// missing.
 //
-// It returns at once if the registry fails. The error says what to do, and wraps
-// context.Canceled if ctx was canceled.
+// Find returns the registry's error at once if the registry fails. If ctx ends, it returns
+// ErrNoNode if the registry has answered, and the error of ctx otherwise, or if ctx was
+// canceled.
 func Find(ctx context.Context, c client.Client, service string) error {
-	r := c.Options().Registry
-	late := consul.Explain(r, fmt.Errorf("no answer in time"))
+	var late error
 	for {
 		found := make(chan error, 1)
 		go func() {
@@ -39,17 +41,17 @@ func Find(ctx context.Context, c client.Client, service string) error {
 			case nil:
 				return nil
 			case registry.ErrNotFound, selector.ErrNotFound, selector.ErrNoneAvailable:
-				late = fmt.Errorf(`no node of %s is registered in %s; start one with "go run ./srv"`, service, consul.Place(r))
+				late = ErrNoNode
 			default:
-				return consul.Explain(r, err)
+				return err
 			}
 		case <-ctx.Done():
 		}
 		select {
 		case <-time.After(findInterval):
 		case <-ctx.Done():
-			if ctx.Err() == context.Canceled {
-				return fmt.Errorf("looking for a node of %s: %w", service, ctx.Err())
+			if late == nil || ctx.Err() == context.Canceled {
+				return ctx.Err()
 			}
 			return late
 		}

@@ -37,3 +37,33 @@ func ExampleNew() {
 	// name is empty
 	// name is empty
 }
+
+// weather is a client of two services, one of which fails.
+type weather struct{ client.Client }
+
+func (weather) Call(_ context.Context, req client.Request, _ any, _ ...client.CallOption) error {
+	if req.Service() == "weather" {
+		return errors.InternalServerError("weather", "no thermometer")
+	}
+	return nil
+}
+
+// A client calls two services. Each has a circuit of its own.
+func ExampleNew_services() {
+	hystrix.ConfigureCommand("weather.Weather.Now", hystrix.CommandConfig{
+		ErrorPercentThreshold:  1,
+		RequestVolumeThreshold: 1,
+		MaxConcurrentRequests:  2 + breaker.Headroom,
+	})
+	c := breaker.New(hystrixplugin.NewClientWrapper(), 2)(weather{client.NewClient()})
+	call := func(service, endpoint string) error {
+		return c.Call(context.Background(), c.NewRequest(service, endpoint, nil), nil)
+	}
+	for call("weather", "Weather.Now") != hystrix.ErrCircuitOpen { // hystrix counts in the background
+	}
+	fmt.Println(call("weather", "Weather.Now"))
+	fmt.Println(call("greeter", "Greeter.Hello"))
+	// Output:
+	// hystrix: circuit open
+	// <nil>
+}

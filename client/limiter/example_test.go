@@ -15,16 +15,30 @@ type answering struct{ client.Client }
 
 func (answering) Call(context.Context, client.Request, any, ...client.CallOption) error { return nil }
 
-// Of three calls at ten a second the first is sent at once, and each of the others
-// a tenth of a second after the one before.
+// A client calls two services. Both share the limit: at ten calls a second, the first of
+// three calls is sent at once, and each of the others a tenth of a second later.
 func ExampleNew() {
-	c := limiter.New(context.Background(), 10)(answering{})
+	c := limiter.New(context.Background(), 10)(answering{client.NewClient()})
 	start := time.Now()
-	for range 3 {
-		if err := c.Call(context.Background(), nil, nil); err != nil {
+	for _, service := range []string{"greeter", "weather", "greeter"} {
+		req := c.NewRequest(service, "Service.Method", nil)
+		if err := c.Call(context.Background(), req, nil); err != nil {
 			fmt.Println(err)
 		}
 	}
 	fmt.Println(time.Since(start) >= 199*time.Millisecond)
 	// Output: true
+}
+
+// A call whose turn is after its deadline fails at once.
+func ExampleNew_deadline() {
+	c := limiter.New(context.Background(), 1)(answering{client.NewClient()})
+	for range 2 {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		fmt.Println(c.Call(ctx, c.NewRequest("greeter", "Greeter.Hello", nil), nil))
+		cancel()
+	}
+	// Output:
+	// <nil>
+	// waiting for the rate limiter: the turn of this call is after its deadline: context deadline exceeded
 }
