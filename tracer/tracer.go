@@ -66,7 +66,7 @@ func NewTracer(service, addr string) (opentracing.Tracer, io.Closer, error) {
 		reporter.Close()
 		return nil, nil, fmt.Errorf("tracer of %s: %w", service, err)
 	}
-	return t, closing{closer}, nil
+	return t, timeoutCloser{closer}, nil
 }
 
 // fromEnv returns cfg with what the JAEGER_ variables say. The library indexes past the

@@ -88,10 +88,10 @@ func (t *transport) Close() error {
 	return nil
 }
 
-// closing closes a tracer within closeTimeout.
-type closing struct{ io.Closer }
+// timeoutCloser closes a tracer within closeTimeout.
+type timeoutCloser struct{ io.Closer }
 
-func (c closing) Close() error {
+func (c timeoutCloser) Close() error {
 	closed := make(chan error, 1)
 	go func() { closed <- c.Closer.Close() }()
 	select {

@@ -20,7 +20,7 @@ type group struct {
 
 	// offered has the best nodes as of a version of the group. Whatever may change which
 	// nodes are best makes a new version.
-	offered atomic.Pointer[offered]
+	offered atomic.Pointer[offering]
 	version atomic.Int64
 	calls   atomic.Uint64 // that got an offer
 
@@ -39,8 +39,8 @@ type nodes struct {
 	at       time.Time
 }
 
-// offered are the best nodes, in pieces of at most maxOffer nodes.
-type offered struct {
+// offering is the best nodes, in pieces of at most maxOffer nodes.
+type offering struct {
 	pieces  [][]*registry.Service // each has one service
 	nodes   int                   // in all pieces
 	version int64                 // of the group
@@ -52,9 +52,9 @@ type offered struct {
 // that all nodes have been called once after one turn of all pieces.
 const maxOffer = 64
 
-// newOffered cuts nodes into pieces.
-func newOffered(service string, nodes []*registry.Node, version int64, until time.Time) *offered {
-	o := &offered{nodes: len(nodes), version: version, until: until}
+// newOffering cuts nodes into pieces.
+func newOffering(service string, nodes []*registry.Node, version int64, until time.Time) *offering {
+	o := &offering{nodes: len(nodes), version: version, until: until}
 	for piece := range slices.Chunk(nodes, maxOffer) {
 		o.pieces = append(o.pieces, []*registry.Service{{Name: service, Nodes: piece}})
 	}
@@ -62,7 +62,7 @@ func newOffered(service string, nodes []*registry.Node, version int64, until tim
 }
 
 // piece returns the piece whose turn it is in the call with the given number.
-func (o *offered) piece(call uint64) []*registry.Service {
+func (o *offering) piece(call uint64) []*registry.Service {
 	if o.nodes == 0 {
 		return nil
 	}
@@ -70,7 +70,7 @@ func (o *offered) piece(call uint64) []*registry.Service {
 }
 
 // outdated reports whether an ejection has ended since.
-func (o *offered) outdated() bool { return !o.until.IsZero() && !time.Now().Before(o.until) }
+func (o *offering) outdated() bool { return !o.until.IsZero() && !time.Now().Before(o.until) }
 
 // sorted returns the nodes of all versions of a service, by ID, from a random one on.
 func (b *Balancer) sorted(versions []*registry.Service) []*registry.Node {
@@ -166,7 +166,7 @@ func (g *group) offer(tried []string) []*registry.Service {
 			return nil
 		}
 		nodes, until := g.best(known.sorted, nil)
-		o = newOffered(g.service, nodes, version, until) // of the version before the look at the nodes
+		o = newOffering(g.service, nodes, version, until) // of the version before the look at the nodes
 		g.offered.Store(o)
 	}
 	return o.piece(g.calls.Add(1) - 1)

@@ -29,7 +29,7 @@ func New(ctx context.Context, perSecond int) client.Wrapper {
 	}
 	return func(c client.Client) client.Client {
 		turns := &turns{interval: time.Second / time.Duration(perSecond)}
-		turns.plugin = rateplugin.NewClientWrapper(perSecond, ratelimit.WithoutSlack, ratelimit.WithClock(turns))(counted{c})
+		turns.plugin = rateplugin.NewClientWrapper(perSecond, ratelimit.WithoutSlack, ratelimit.WithClock(turns))(nullClient{c})
 		return &limiter{Client: c, ctx: ctx, turns: turns}
 	}
 }
@@ -105,7 +105,7 @@ func (t *turns) Now() time.Time { return t.now }
 // Sleep implements ratelimit.Clock.
 func (t *turns) Sleep(d time.Duration) { t.wait = d }
 
-// counted ends the plugin's call once its turn is known.
-type counted struct{ client.Client }
+// nullClient ends the plugin's call once its turn is known.
+type nullClient struct{ client.Client }
 
-func (counted) Call(context.Context, client.Request, any, ...client.CallOption) error { return nil }
+func (nullClient) Call(context.Context, client.Request, any, ...client.CallOption) error { return nil }

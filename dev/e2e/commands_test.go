@@ -105,7 +105,7 @@ func patient() (context.Context, context.CancelFunc) {
 // empty catalog. One with a file has TLS and ACLs, and the script has to set
 // Consul's variables for calling it first.
 func agent(ts *testscript.TestScript, neg bool, args []string) {
-	var secured *backend.Secured
+	var secured *backend.Security
 	if len(args) > 0 && strings.HasPrefix(args[0], "-config=") {
 		files := mtls.Files{
 			Cert: ts.MkAbs(ts.Getenv("CONSUL_CLIENT_CERT")),
@@ -114,7 +114,7 @@ func agent(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		config, err := files.Config("localhost")
 		ts.Check(err)
-		secured = &backend.Secured{
+		secured = &backend.Security{
 			Config: ts.MkAbs(strings.TrimPrefix(args[0], "-config=")),
 			TLS:    config,
 			Token:  ts.Getenv("CONSUL_HTTP_TOKEN"),

@@ -151,7 +151,7 @@ type reader struct {
 type terminal struct {
 	exports string
 	process *backend.Process // of the last command
-	shown   shown            // of its output
+	shown   expectation      // of its output
 	stays   bool             // whether it was left running
 }
 
@@ -295,7 +295,7 @@ func (r *reader) start(term *terminal, command string) error {
 	if err != nil {
 		return err
 	}
-	term.process, term.shown = p, shown{pattern: `\A`}
+	term.process, term.shown = p, expectation{pattern: `\A`}
 	return nil
 }
 
@@ -362,7 +362,7 @@ func (r *reader) learn(values []string, came [][]byte) {
 }
 
 // shown is what a document shows of a command's output.
-type shown struct {
+type expectation struct {
 	text    string
 	pattern string   // that matches what may come
 	values  []string // what is in the place of the pattern's groups
@@ -397,7 +397,7 @@ var patterns = map[string]string{
 var spaces = regexp.MustCompile(`  +`)
 
 // add adds lines of output.
-func (s *shown) add(output string) {
+func (s *expectation) add(output string) {
 	s.text += output
 	for line := range strings.Lines(output) {
 		if line == anything {
@@ -421,12 +421,12 @@ func (s *shown) add(output string) {
 	}
 }
 
-func (s *shown) literal(text string) {
+func (s *expectation) literal(text string) {
 	s.pattern += spaces.ReplaceAllString(regexp.QuoteMeta(text), " +")
 }
 
 // differ returns an error that shows how output is not what is shown.
-func (s *shown) differ(output []byte) error {
+func (s *expectation) differ(output []byte) error {
 	return fmt.Errorf("%s", diff.Diff("shown", []byte(s.text), "came", output))
 }
 
@@ -454,7 +454,7 @@ func TestShown(t *testing.T) {
 		{"calls      10 in 11.2ms, 949.4 a second\n", "calls      9 in 1s, 9.9 a second\n", false},
 		{"client: call 4: hystrix: timeout\n", "client: call 5: hystrix: timeout\n", true},
 	} {
-		var s shown
+		var s expectation
 		s.add(test.shown)
 		if holds := regexp.MustCompile(`\A` + s.pattern + `\z`).MatchString(test.came); holds != test.holds {
 			t.Errorf("%q of what is shown as %q: %v, not %v", test.came, test.shown, holds, test.holds)

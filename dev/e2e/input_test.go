@@ -341,14 +341,14 @@ func impostor(ts *testscript.TestScript, neg bool, args []string) {
 		server.Registry(r),
 		server.Broker(cmdline.NewBroker()),
 	)
-	ts.Check(proto.RegisterBasisHandler(s, hostile{}))
+	ts.Check(proto.RegisterBasisHandler(s, hostileHandler{}))
 	ts.Check(s.Start())
 	ts.Defer(func() { _ = s.Stop() })
 }
 
-type hostile struct{}
+type hostileHandler struct{}
 
-func (hostile) Hello(_ context.Context, req *proto.Request, rsp *proto.Response) error {
+func (hostileHandler) Hello(_ context.Context, req *proto.Request, rsp *proto.Response) error {
 	switch req.GetName() {
 	case "huge":
 		rsp.Msg = strings.Repeat("x", 5_000_000)

@@ -20,11 +20,11 @@ const (
 type service struct {
 	known    []*registry.Service // what Consul said last; never changed
 	ticket   uint64              // of the lookup that found it
-	history  []past              // what Consul said before, oldest first
+	history  []pastList          // what Consul said before, oldest first
 	watchers map[*watcher]bool   // whether each follows Consul
 }
 
-type past struct {
+type pastList struct {
 	services []*registry.Service
 	until    time.Time
 }
@@ -60,8 +60,8 @@ func (r *consulRegistry) remember(name string, ticket uint64, services []*regist
 		return
 	}
 	now := time.Now()
-	s.history = append(s.history, past{s.known, now})
-	s.history = slices.DeleteFunc(s.history, func(p past) bool { return now.Sub(p.until) > historyAge })
+	s.history = append(s.history, pastList{s.known, now})
+	s.history = slices.DeleteFunc(s.history, func(p pastList) bool { return now.Sub(p.until) > historyAge })
 	s.history = s.history[max(0, len(s.history)-historySize):]
 	s.known, s.ticket = services, ticket
 	for w := range s.watchers {

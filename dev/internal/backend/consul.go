@@ -23,8 +23,8 @@ type Consul struct {
 	header http.Header // of requests
 }
 
-// Secured is a Consul with TLS and ACLs.
-type Secured struct {
+// Security has the settings of a Consul with TLS and ACLs.
+type Security struct {
 	Config string      // path of the agent's configuration, which turns them on
 	TLS    *tls.Config // to call it with
 	Token  string      // that may read everything
@@ -47,7 +47,7 @@ var DefaultConsulPorts = ConsulPorts{HTTP: 8500, Server: 8300, SerfLAN: 8301, Se
 // TestServer in github.com/hashicorp/consul/sdk/testutil cannot take its place: it
 // needs a testing.TB, runs the consul that is on PATH, and does not tell the process's
 // ID, by which scripts freeze and kill it.
-func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts, secured *Secured) (*Consul, error) {
+func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts, secured *Security) (*Consul, error) {
 	if err := orFree(&ports.HTTP, &ports.Server, &ports.SerfLAN, &ports.SerfWAN); err != nil {
 		return nil, fmt.Errorf("ports for Consul: %w", err)
 	}
