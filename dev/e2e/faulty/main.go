@@ -1,5 +1,6 @@
-// Command faulty is a Basis server that answers every call with a 5xx: 500 to
-// 504 in turn. The end-to-end scripts run it beside the real ones.
+// Command faulty is a Basis server that answers every call with a server error: 500, 502,
+// 503 and 504 in turn. 501 is not among them: it says that the server has no such method,
+// not that the server fails. The end-to-end scripts run faulty beside the real servers.
 package main
 
 import (
@@ -22,6 +23,8 @@ import (
 
 const name = "go.micro.srv.basis"
 
+var codes = [...]int32{500, 502, 503, 504}
+
 type faulty struct {
 	proto.BasisHandler // nil: of methods that the scripts do not call
 	calls              atomic.Int32
@@ -29,7 +32,7 @@ type faulty struct {
 
 func (f *faulty) Hello(context.Context, *proto.Request, *proto.Response) error {
 	log.Info("Yoooo! I received it")
-	return errors.New(name, "as always", 500+f.calls.Add(1)%5)
+	return errors.New(name, "as always", codes[f.calls.Add(1)%int32(len(codes))])
 }
 
 func main() {
