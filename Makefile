@@ -93,12 +93,12 @@ soak: tools ## makes calls for ten minutes (SOAK=60s for fewer)
 reliability: tools ## measures what comes of faults, and writes docs/reliability.md
 	cd dev/e2e && go test -count=1 -timeout=0 -run='TestScripts/^(grpcurl|ghz|garbage|halfopen|deaf|flood)$$|TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../../docs/reliability.md
 
-# Takes about 10 minutes, on a Linux machine that has nothing else to do and the Consul
+# Takes about 15 minutes, on a Linux machine that has nothing else to do and the Consul
 # of "make tools".
 bench: ## measures the pair beside its peers, and writes docs/benchmarks.md
 	go -C dev/bench run . -o ../../docs/benchmarks.md
 
-bench-quick: ## prints a shorter measurement, in about 2 minutes
+bench-quick: ## prints a shorter measurement, in about 3 minutes
 	@go -C dev/bench run . -quick
 
 # Profiles the pair under load and writes the default.pgo beside each main.go, which

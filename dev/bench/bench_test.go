@@ -38,6 +38,10 @@ func TestBench(t *testing.T) {
 	for _, name := range []string{`\+roundrobin`, `\+limiter`, `\+breaker`, `\+opentracing`, "limit-50", "basis-10", "basis-50"} {
 		require.Regexp(t, `(?m)^\| .`+name+`. \| (`+number+`){4}`, text)
 	}
+	for _, name := range []string{"limit", `\+roundrobin`, "basis"} {
+		spread := `\d+\.\d+ \(\d+\.\d+ to \d+\.\d+\) \| `
+		require.Regexp(t, `(?m)^\| 16 \| 1000 \| .`+name+`. \| \d+\.\d+ \| \d+\.\d \| `+spread+spread[:len(spread)-1]+`$`, text)
+	}
 	require.Regexp(t, `(?m)^\| .basis. \| [1-9]\d*\.\d \| [1-9]\d*\.\d \| (4\.00|3\.9\d) \|$`, text)
 	require.Regexp(t, `(?m)^\| .limit. \| [1-9]\d*\.\d \| [1-9]\d*\.\d \| 0\.00 \|$`, text)
 	require.Regexp(t, `one call, start to exit \| median [1-9]`, text)
@@ -70,14 +74,14 @@ func TestTargets(t *testing.T) {
 	for _, c := range contenders {
 		for _, callers := range c.callers {
 			r.Results[point{c.name, callers}] = []sample{
-				{perSecond: 10, p99: 1, cpu: 1},
-				{perSecond: 10, p99: 1, cpu: 1},
-				{perSecond: 10, p99: 1, cpu: 1},
+				{perSecond: 10, p50: 1, p99: 1, cpu: 1},
+				{perSecond: 10, p50: 1, p99: 1, cpu: 1},
+				{perSecond: 10, p50: 1, p99: 1, cpu: 1},
 			}
 		}
 	}
 	r.Results[point{"basis", 16}] = []sample{
-		{perSecond: 10, p99: 1, cpu: 1},
+		{perSecond: 10, p50: 1, p99: 1, cpu: 1},
 		{perSecond: 8, p99: 2, cpu: 1},
 		{perSecond: 30, p99: 3, cpu: 1},
 	}
@@ -99,6 +103,7 @@ func TestTargets(t *testing.T) {
 		"CPU per call, to `kratos`: 1.00, 1.00 to 1.00: true",
 		"calls/s, to `article`: 1.00, 0.80 to 3.00: false",
 		"calls/s with 50 instances, to 1: 1.00, 1.00 to 1.00: true",
+		"p50 with 1000 nodes, to `limit` over as many connections: 1.00, 1.00 to 1.00: true",
 		"calls/s with 256 callers, to 64: 1.00, 1.00 to 1.00: true",
 		"one call, start to exit, in ms: 61.00, 60.00 to 62.00: false",
 	}, holds)

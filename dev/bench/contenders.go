@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // entry is a contender and what the table says of it.
 type entry struct {
@@ -13,6 +16,7 @@ type entry struct {
 	spans   int      // that each call sends; 0 if nothing is traced
 	loses   bool     // it may send fewer: the article's tracer has a queue of 100, and drops what is too much
 	callers []int    // how many make calls at once, in turn
+	nodes   int      // that its client is to find, all of them the one server; 0: the server alone
 }
 
 // How many callers make calls, with all contenders and with those that are to
@@ -23,7 +27,7 @@ var (
 )
 
 // contenders are what is compared.
-var contenders = []entry{
+var contenders = slices.Concat([]entry{
 	{name: "limit", what: "grpc-go alone: one connection, nothing discovered or traced", program: "limit", callers: many},
 	{name: "basis", what: "this pair: round robin, limiter, breaker and tracer", program: "basis", pair: true, spans: 4, callers: many},
 	{name: "basis-bare", what: "this pair without these four", program: "basis", pair: true, client: wrappers(""), callers: few},
@@ -39,7 +43,36 @@ var contenders = []entry{
 	{name: "basis-1", program: "basis", server: instances(1), spans: 4, callers: []int{16}},
 	{name: "basis-10", program: "basis", server: instances(10), spans: 4, callers: []int{16}},
 	{name: "basis-50", program: "basis", server: instances(50), spans: 4, callers: []int{16}},
+}, scaled())
+
+// nodeCounts are how many nodes a client goes round, and scales what goes round them.
+var (
+	nodeCounts = []int{1, 10, 50, 1000}
+	scales     = []entry{
+		{name: "limit", what: "grpc-go alone", program: "limit", pair: true},
+		{name: "+roundrobin", what: "the pair's client with the balancer and the round robin alone", program: "basis", pair: true, client: wrappers("roundrobin")},
+		{name: "basis", what: "the pair, with all of its wrappers", program: "basis", pair: true, spans: 4},
+	}
+)
+
+// scaled returns scales with each number of nodes, those next to each other that are
+// compared. With one caller, the fewest and the most will do.
+func scaled() []entry {
+	var all []entry
+	for _, n := range nodeCounts {
+		for _, e := range scales {
+			e.name, e.nodes, e.callers = scaledName(e.name, n), n, []int{16}
+			if n == slices.Min(nodeCounts) || n == slices.Max(nodeCounts) {
+				e.callers = []int{1, 16}
+			}
+			all = append(all, e)
+		}
+	}
+	return all
 }
+
+// scaledName is the name of one of scales with n nodes.
+func scaledName(name string, n int) string { return fmt.Sprintf("%s-nodes-%d", name, n) }
 
 // What the tables list, in this order.
 var (

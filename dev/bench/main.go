@@ -28,7 +28,7 @@ type plan struct {
 	Builds  int           // of both programs
 }
 
-// These take about 10 minutes and about 2, on two processors. Many short rounds even
+// These take about 15 minutes and about 3, on two processors. Many short rounds even
 // out a machine whose speed changes within seconds, better than a few long ones, and
 // several starts even out that a program may run some percent faster, or slower, than
 // the same one started again.
@@ -48,7 +48,8 @@ func main() {
 }
 
 func run() int {
-	isQuick := flag.Bool("quick", false, "about 2 minutes instead of 10")
+	isQuick := flag.Bool("quick", false, "about 3 minutes instead of 15")
+	nodes := flag.Bool("nodes", false, "measure and print the part about nodes alone")
 	out := flag.String("o", "", "`file` to write the document to, instead of stdout")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -61,7 +62,11 @@ func run() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	doc, err := bench(ctx, p)
+	measure := bench
+	if *nodes {
+		measure = benchNodes
+	}
+	doc, err := measure(ctx, p)
 	if err != nil {
 		return fail(err)
 	}
@@ -78,6 +83,17 @@ func run() int {
 
 // bench measures everything and returns the document.
 func bench(ctx context.Context, p plan) ([]byte, error) {
+	return document(ctx, p, contenders, "report")
+}
+
+// benchNodes measures what goes round several nodes, and returns its part of the document.
+func benchNodes(ctx context.Context, p plan) ([]byte, error) {
+	p.OneShot, p.Builds = 0, 0
+	return document(ctx, p, scaled(), "alone")
+}
+
+// document measures entries and returns what a template makes of it.
+func document(ctx context.Context, p plan, entries []entry, template string) ([]byte, error) {
 	root, err := project.Root()
 	if err != nil {
 		return nil, err
@@ -97,22 +113,24 @@ func bench(ctx context.Context, p plan) ([]byte, error) {
 	}
 	for i := range p.Starts {
 		progress("start %d of %d", i+1, p.Starts)
-		if err := r.start(ctx, dir); err != nil {
+		if err := r.start(ctx, dir, entries); err != nil {
 			return nil, err
 		}
 	}
-	progress("building %d times", p.Builds)
-	if r.Build, err = timeBuilds(ctx, root, dir, p.Builds); err != nil {
-		return nil, err
+	if p.Builds > 0 {
+		progress("building %d times", p.Builds)
+		if r.Build, err = timeBuilds(ctx, root, dir, p.Builds); err != nil {
+			return nil, err
+		}
 	}
 	var doc bytes.Buffer
-	err = page.Execute(&doc, r)
+	err = page.ExecuteTemplate(&doc, template, r)
 	return doc.Bytes(), err
 }
 
-// start starts everything, adds what is measured of it to the report, and stops it.
-func (r *report) start(ctx context.Context, dir string) error {
-	b, err := start(ctx, dir, contenders)
+// start starts entries, adds what is measured of them to the report, and stops them.
+func (r *report) start(ctx context.Context, dir string, entries []entry) error {
+	b, err := start(ctx, dir, entries)
 	if err != nil {
 		return err
 	}
@@ -120,11 +138,13 @@ func (r *report) start(ctx context.Context, dir string) error {
 	if err := b.measure(ctx, r.Plan, r.Results); err != nil {
 		return err
 	}
-	took, err := b.oneShot(ctx, r.Plan.OneShot)
-	if err != nil {
-		return err
+	if r.Plan.OneShot > 0 {
+		took, err := b.oneShot(ctx, r.Plan.OneShot)
+		if err != nil {
+			return err
+		}
+		r.OneShot = append(r.OneShot, took...)
 	}
-	r.OneShot = append(r.OneShot, took...)
 	return b.end(r.Ends)
 }
 

@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"slices"
+	"strings"
 	"text/template"
 
 	"github.com/montanaflynn/stats"
@@ -124,6 +125,47 @@ func (r report) Instances() []row {
 	return rows
 }
 
+// nodesRow is what was measured of one of scales with some nodes, in one way of calling.
+type nodesRow struct {
+	Callers, Nodes int
+	Name           string
+	P50, CPU       float64
+	ToLimit, ToOne target // of the p50
+}
+
+// Nodes returns the rows of scales, beside limit over as many connections and beside
+// themselves with one.
+func (r report) Nodes() []nodesRow {
+	var rows []nodesRow
+	for _, callers := range few {
+		for _, e := range contenders {
+			if e.nodes == 0 || !slices.Contains(e.callers, callers) {
+				continue
+			}
+			name := strings.TrimSuffix(e.name, scaledName("", e.nodes))
+			at := point{e.name, callers}
+			ratio := func(to string, nodes int) target {
+				return r.target("", r.Results.ratios(at, point{scaledName(to, nodes), callers}, p50))
+			}
+			rows = append(rows, nodesRow{
+				callers, e.nodes, name,
+				r.Results.median(at, p50), r.Results.median(at, cpu),
+				ratio("limit", e.nodes), ratio(name, 1),
+			})
+		}
+	}
+	return rows
+}
+
+// Scales returns what Nodes is about.
+func (r report) Scales() []row {
+	var rows []row
+	for _, e := range scales {
+		rows = append(rows, row{Name: e.name, What: e.what})
+	}
+	return rows
+}
+
 // Callers returns the rows of a contender with ever more callers, beside 64.
 func (r report) Callers(name string) []row {
 	var rows []row
@@ -171,6 +213,7 @@ func (r report) Targets() []target {
 		atMost("CPU per call, to `kratos`", 1, ratio("kratos", cpu)),
 		atLeast("calls/s, to `article`", 3.5, ratio("article", perSecond)),
 		atLeast("calls/s with 50 instances, to 1", 0.9, r.Results.ratios(point{"basis-50", 16}, point{"basis-1", 16}, perSecond)),
+		atMost("p50 with 1000 nodes, to `limit` over as many connections", 1.3, r.Results.ratios(point{scaledName("basis", 1000), 16}, point{scaledName("limit", 1000), 16}, p50)),
 		atLeast("calls/s with 256 callers, to 64", 0.85, r.Results.ratios(point{"basis", 256}, point{"basis", 64}, perSecond)),
 		atMost("one call, start to exit, in ms", 60, r.OneShot),
 	}

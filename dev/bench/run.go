@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -63,6 +64,9 @@ func start(ctx context.Context, dir string, entries []entry) (_ *testbed, err er
 	if b.consul, err = backend.StartConsul(startCtx, path, b.logs, "127.0.0.1", backend.ConsulPorts{}, nil); err != nil {
 		return nil, err
 	}
+	if err := checkFiles(entries); err != nil {
+		return nil, err
+	}
 	for _, e := range entries {
 		r, err := b.start(ctx, e)
 		if err != nil {
@@ -86,7 +90,7 @@ func (b *testbed) start(ctx context.Context, e entry) (_ *running, err error) {
 	if r.receiver, err = newReceiver(); err != nil {
 		return nil, err
 	}
-	args := []string{"-registry=" + b.consul.Addr, "-service=bench." + e.name}
+	args := []string{"-registry=" + b.consul.Addr, "-service=" + service(e)}
 	if e.spans > 0 {
 		args = append(args, "-spans="+r.receiver.conn.LocalAddr().String())
 	}
@@ -102,20 +106,37 @@ func (b *testbed) start(ctx context.Context, e entry) (_ *running, err error) {
 	if err != nil {
 		return nil, err
 	}
+	var nodes []string // addresses
+	if e.nodes > 0 {
+		if nodes, err = b.register(ctx, e); err != nil {
+			return nil, err
+		}
+		args = append(args, "-service="+nodesOf(e), "-address="+strings.Join(nodes, ",")) // the last -service counts
+	}
 	r.client, err = startClient(log+"-client.log", bin, slices.Concat([]string{"client"}, args, e.client)...)
+	if err == nil && e.nodes > 0 {
+		err = r.connect(nodes)
+	}
 	return r, err
 }
+
+// service is the name that the server of a contender registers under.
+func service(e entry) string { return "bench." + e.name }
 
 // startPair starts srv, as a user does, and waits until it is registered.
 func (b *testbed) startPair(ctx context.Context, r *running, log string) (*backend.Process, error) {
 	env := "JAEGER_DISABLED=" + fmt.Sprint(r.spans == 0)
+	host := "127.0.0.1"
+	if r.nodes > 0 {
+		host = "0.0.0.0" // all of 127.0.0.0/8
+	}
 	p, err := backend.Start("srv", log, backend.Environ(env), filepath.Join(b.dir, "srv"),
-		"--server_name=bench."+r.name, "--server_address=127.0.0.1:0",
+		"--server_name="+service(r.entry), "--server_address="+host+":0",
 		"--registry_address="+b.consul.Addr, "--jaeger_address="+r.receiver.conn.LocalAddr().String())
 	if err != nil {
 		return nil, err
 	}
-	if _, err := b.consul.Nodes(ctx, "bench."+r.name, 1); err != nil {
+	if _, err := b.consul.Nodes(ctx, service(r.entry), 1); err != nil {
 		_ = p.Stop(syscall.SIGKILL)
 		return nil, err
 	}

@@ -14,7 +14,8 @@ import (
 // answer to its last.
 type Load struct {
 	Callers int           // each makes one call at least
-	For     time.Duration // no call begins after this time
+	Calls   int           // each makes so many calls at least, even after For
+	For     time.Duration // no other call begins after this time
 }
 
 // Result is what came of a Load.
@@ -54,7 +55,7 @@ func (l Load) make(ctx context.Context, call Call) Result {
 	start := time.Now()
 	for _, h := range histograms {
 		callers.Go(func() {
-			for over := false; !over; over = time.Since(start) >= l.For {
+			for made := 0; made == 0 || made < l.Calls || time.Since(start) < l.For; made++ {
 				begin := time.Now()
 				err := one(ctx, call)
 				if err == nil {

@@ -26,6 +26,14 @@ func TestLoad(t *testing.T) {
 	require.NotZero(t, r.Mallocs)
 }
 
+// Each caller makes the calls that it is to make, however little time there is.
+func TestLoadCalls(t *testing.T) {
+	r := Load{Callers: 3, Calls: 5}.make(context.Background(), func(_ context.Context, name string) (string, error) {
+		return "Hello " + name, nil
+	})
+	require.Equal(t, 15, r.Calls)
+}
+
 // A failed call is one, whether it says so or has the wrong answer.
 func TestLoadFailed(t *testing.T) {
 	for _, test := range []struct {

@@ -8,6 +8,7 @@ import (
 	"github.com/afex/hystrix-go/hystrix"
 	micro "github.com/micro/go-micro"
 	microclient "github.com/micro/go-micro/client"
+	"github.com/micro/go-micro/client/selector"
 	hystrixplugin "github.com/micro/go-plugins/wrapper/breaker/hystrix"
 	"github.com/micro/go-plugins/wrapper/select/roundrobin"
 	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
@@ -22,8 +23,8 @@ import (
 
 // parts returns options as stack.Options does, but with the named wrappers alone. The
 // balancer is always there, and without roundrobin go-micro's own strategy chooses among
-// the nodes. TestPartsAreOfTheStack in ../.. compares the wrappers with those of the
-// stack.
+// the nodes that it offers. TestPartsAreOfTheStack in ../.. compares the wrappers with
+// those of the stack.
 func parts(ctx context.Context, t opentracing.Tracer, s flags.Settings, names string) []micro.Option {
 	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
 	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent + breaker.Headroom
@@ -46,7 +47,13 @@ func parts(ctx context.Context, t opentracing.Tracer, s flags.Settings, names st
 	}
 	return []micro.Option{
 		func(o *micro.Options) {
-			_ = o.Client.Init(microclient.Retry(failure.Retry), microclient.RequestTimeout(s.HystrixTimeout)) // never fails
+			offer := nodes.Selector()
+			_ = offer.Init(selector.Registry(o.Client.Options().Registry)) // never fails
+			_ = o.Client.Init(                                             // never fails
+				microclient.Retry(failure.Retry),
+				microclient.RequestTimeout(s.HystrixTimeout),
+				microclient.Selector(offer),
+			)
 		},
 		micro.WrapClient(chosen...),
 		micro.WrapCall(nodes.WrapCall),
