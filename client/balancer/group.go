@@ -24,12 +24,13 @@ type group struct {
 	version atomic.Int64
 	calls   atomic.Uint64 // that got an offer
 
-	mu       sync.Mutex       // never held during I/O
-	conns    map[string]*conn // by address
-	lookup   *lookup          // the latest; nil before the first
-	lookedUp time.Time        // when the latest ended
-	repeat   bool             // the lookup in progress is to be repeated
-	closed   bool             // no connection is created any more
+	mu        sync.Mutex       // never held during I/O
+	conns     map[string]*conn // by address
+	lookup    *lookup          // the latest; nil before the first
+	lookingUp bool             // it is in progress
+	repeat    bool             // it is to be repeated
+	lookedUp  time.Time        // when the one before ended
+	closed    bool             // no connection is created any more
 }
 
 // nodes are the nodes of a service as of a time. They are not changed.
@@ -96,10 +97,10 @@ func (g *group) set(versions []*registry.Service, err error) (over bool) {
 		g.repeat = false
 		return false
 	}
+	g.lookingUp, g.lookedUp = false, time.Now()
 	if g.closed {
 		return true
 	}
-	g.lookedUp = time.Now()
 	switch {
 	case err == nil:
 		g.known.Store(&nodes{versions, g.balancer.sorted(versions), g.lookedUp})

@@ -157,14 +157,14 @@ func (g *group) lookUp(changed bool) *lookup {
 	defer g.mu.Unlock()
 	switch l := g.lookup; {
 	case l == nil:
-	case !l.ended():
+	case g.lookingUp:
 		g.repeat = g.repeat || changed
 		return l
 	case l.err != nil && !changed && time.Since(g.lookedUp) < retryInterval:
 		return l
 	}
 	l := &lookup{done: make(chan struct{})}
-	g.lookup = l
+	g.lookup, g.lookingUp = l, true
 	go func() {
 		defer close(l.done)
 		for {
@@ -175,15 +175,6 @@ func (g *group) lookUp(changed bool) *lookup {
 		}
 	}()
 	return l
-}
-
-func (l *lookup) ended() bool {
-	select {
-	case <-l.done:
-		return true
-	default:
-		return false
-	}
 }
 
 // ask asks the registry, or go-micro's cache of it, for the nodes of a service.
