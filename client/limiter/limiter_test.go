@@ -69,12 +69,14 @@ func waitAll(t *testing.T, c client.Client, ctx context.Context, end func()) []e
 		return time.Until(turns.last) > 20*time.Second
 	}, time.Minute, time.Millisecond)
 	end()
+	ended := time.Now()
 	var all []error
 	for range cap(errs) {
 		if err := <-errs; err != nil { // without one, its turn came
 			all = append(all, err)
 		}
 	}
+	require.Less(t, time.Since(ended), 10*time.Second, "the wait goes on")
 	return all
 }
 
