@@ -68,7 +68,7 @@ func (g *group) take(address string) (*conn, error) {
 		return nil, errors.New("the balancer is closed")
 	}
 	if c == nil {
-		if known := g.known.Load(); len(g.conns) >= maxUnlisted && (known == nil || len(g.conns) >= maxUnlisted+len(known.sorted)) {
+		if len(g.conns) >= maxUnlisted+len(g.nodes()) {
 			g.closeUnlisted()
 		}
 		var err error

@@ -16,7 +16,7 @@ import (
 type group struct {
 	service  string
 	balancer *Balancer
-	known    atomic.Pointer[nodes] // nil until the first lookup has found some
+	known    atomic.Pointer[snapshot] // nil until the first lookup has found some
 
 	// offered has the best nodes as of a version of the group. Whatever may change which
 	// nodes are best makes a new version.
@@ -33,8 +33,8 @@ type group struct {
 	closed    bool             // no connection is created any more
 }
 
-// nodes are the nodes of a service as of a time. They are not changed.
-type nodes struct {
+// snapshot is the nodes of a service as of a time. It is not changed.
+type snapshot struct {
 	versions []*registry.Service
 	sorted   []*registry.Node
 	at       time.Time
@@ -103,12 +103,12 @@ func (g *group) set(versions []*registry.Service, err error) (over bool) {
 	}
 	switch {
 	case err == nil:
-		g.known.Store(&nodes{versions, g.balancer.sorted(versions), g.lookedUp})
+		g.known.Store(&snapshot{versions, g.balancer.sorted(versions), g.lookedUp})
 	case errors.Is(err, registry.ErrNotFound), errors.Is(err, selector.ErrNoneAvailable):
 		g.known.Store(nil)
 	default:
 		if known := g.known.Load(); known != nil {
-			g.known.Store(&nodes{known.versions, known.sorted, g.lookedUp}) // ask again after refreshInterval
+			g.known.Store(&snapshot{known.versions, known.sorted, g.lookedUp}) // ask again after refreshInterval
 		}
 		return true
 	}
@@ -120,10 +120,8 @@ func (g *group) set(versions []*registry.Service, err error) (over bool) {
 // closeUnlisted closes the connections to nodes that are not listed. g.mu must be held.
 func (g *group) closeUnlisted() {
 	listed := map[string]bool{}
-	if known := g.known.Load(); known != nil {
-		for _, node := range known.sorted {
-			listed[node.Address] = true
-		}
+	for _, node := range g.nodes() {
+		listed[node.Address] = true
 	}
 	for address, c := range g.conns {
 		if !listed[address] {
@@ -150,24 +148,25 @@ func (g *group) copy() []*registry.Service {
 	return nil
 }
 
-// offer returns the nodes that there is the least reason to avoid, or a piece of them, as
-// one service; nil without nodes. tried are the addresses of the call's earlier attempts.
-func (g *group) offer(tried []string) []*registry.Service {
-	known := g.known.Load()
-	if known == nil {
-		return nil
+// nodes returns the known nodes, sorted. They are not to be changed.
+func (g *group) nodes() []*registry.Node {
+	if known := g.known.Load(); known != nil {
+		return known.sorted
 	}
+	return nil
+}
+
+// offer returns the nodes that there is the least reason to avoid, or a piece of them, as
+// one service. tried are the addresses of the call's earlier attempts.
+func (g *group) offer(tried []string) []*registry.Service {
 	if len(tried) > 0 {
-		nodes, _ := g.best(known.sorted, tried)
-		return []*registry.Service{{Name: g.service, Nodes: nodes}}
+		best, _ := g.best(g.nodes(), tried)
+		return []*registry.Service{{Name: g.service, Nodes: best}}
 	}
 	o := g.offered.Load()
 	if version := g.version.Load(); o == nil || o.version != version || o.outdated() {
-		if known = g.known.Load(); known == nil {
-			return nil
-		}
-		nodes, until := g.best(known.sorted, nil)
-		o = newOffering(g.service, nodes, version, until) // of the version before the look at the nodes
+		best, until := g.best(g.nodes(), nil)
+		o = newOffering(g.service, best, version, until) // of the version before the look at the nodes
 		g.offered.Store(o)
 	}
 	return o.piece(g.calls.Add(1) - 1)
