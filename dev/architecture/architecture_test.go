@@ -30,7 +30,7 @@ var layers = [][]string{
 	{"proto"},
 }
 
-// goPackage is what go list tells of a package.
+// goPackage is a package as go list reports it.
 type goPackage struct {
 	ImportPath                         string
 	Imports, TestImports, XTestImports []string
@@ -38,7 +38,7 @@ type goPackage struct {
 	Module                             *struct{ Path string }
 }
 
-// list returns what go list tells in the pair's module. With a profile, packages would be
+// list returns the packages that go list reports in the pair's module. With a profile, packages would be
 // listed once more for each program.
 func list(t *testing.T, args ...string) []goPackage {
 	t.Helper()

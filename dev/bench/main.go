@@ -86,7 +86,8 @@ func bench(ctx context.Context, p plan) ([]byte, error) {
 	return document(ctx, p, contenders, "report")
 }
 
-// benchNodes measures what goes round several nodes, and returns its part of the document.
+// benchNodes measures the clients with up to 1,000 nodes, and returns the section of the
+// document about them.
 func benchNodes(ctx context.Context, p plan) ([]byte, error) {
 	p.OneShot, p.Builds = 0, 0
 	return document(ctx, p, scaled(), "alone")

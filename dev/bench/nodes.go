@@ -100,7 +100,7 @@ func (r *running) connect(addresses []string) error {
 // established is the state of a TCP connection, in /proc/net/tcp.
 const established = 1
 
-// spareFiles is how many files a process opens beside its connections, at most.
+// spareFiles bounds the files that a process opens besides its connections.
 const spareFiles = 100
 
 // checkFiles returns an error if a client or a server may not open a connection for each

@@ -96,7 +96,7 @@ type consulRegistry struct {
 	current atomic.Int64  // index of the address in use
 
 	registering sync.Mutex                   // orders registrations
-	registrars  map[string]registry.Registry // by address; each knows what it has registered
+	registrars  map[string]registry.Registry // by address; each remembers its own registrations
 
 	mu       sync.Mutex // never held during I/O
 	opts     []registry.Option

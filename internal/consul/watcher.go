@@ -96,8 +96,8 @@ func (w *watcher) follow(follows bool) {
 // servers do every few seconds: register_interval, 10 s by default here.
 const recoverTime = time.Minute
 
-// wait blocks until the service's index in Consul changes, or for the few minutes that
-// Consul lets a query wait, and sets pending to what has changed.
+// wait blocks until the service's index in Consul changes, and sets pending to the changes.
+// It returns without a change after the few minutes that Consul lets a query wait.
 func (w *watcher) wait() error {
 	query := &api.QueryOptions{AllowStale: true, WaitIndex: w.index}
 	if !w.recoverUntil.IsZero() {

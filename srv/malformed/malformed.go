@@ -1,5 +1,5 @@
-// Package malformed answers malformed calls, which do not reach the service's handler,
-// with errors that say what is wrong.
+// Package malformed rejects malformed calls before they reach the service's handler. Each
+// error names the mistake in the call.
 package malformed
 
 import (

@@ -140,7 +140,7 @@ func (b Binary) isVersion(path string) bool {
 }
 
 // Build builds b from source into Dir, unless Find finds it, and returns its path. It
-// writes to log what it does, and how long that takes.
+// logs its progress and the duration.
 func (b Binary) Build(ctx context.Context, log io.Writer) (string, error) {
 	path, err := b.Find()
 	if err == nil {

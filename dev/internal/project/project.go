@@ -1,4 +1,4 @@
-// Package project tells where the project is on this machine.
+// Package project finds the directory of the project.
 package project
 
 import (

@@ -16,14 +16,13 @@ import (
 	"time"
 )
 
-// WriteFiles writes a new CA's certificate to dir, as ca.pem, and what it signed for
-// srv, client and consul, as srv.pem and srv-key.pem and so on. All are valid
-// from one time until another. Files that are there are replaced; only their
-// owner may read them. The CA's own key is not kept, so nothing else can be
-// signed with it.
+// WriteFiles creates a CA, and writes certificates and keys that the CA signed to dir. The
+// files are ca.pem, and srv.pem, srv-key.pem and the same for client and consul. The
+// certificates are valid from one time until another. WriteFiles replaces existing files.
+// Only their owner may read them. It discards the CA's key, so that the CA signs nothing
+// else.
 //
-// The server's certificate is for the name of the service, whatever its
-// address. Consul's is for this machine.
+// The server's certificate names the service, not an address. Consul's names this host.
 func WriteFiles(dir string, from, until time.Time) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
