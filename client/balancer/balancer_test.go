@@ -162,10 +162,8 @@ func (n *node) kill() {
 func newBalanced(t *testing.T, b *balancer.Balancer, r registry.Registry, opts ...client.Option) client.Client {
 	t.Helper()
 	t.Cleanup(b.Close)
-	s := b.Selector()
-	require.NoError(t, s.Init(selector.Registry(r)))
 	return grpc.NewClient(append([]client.Option{
-		client.Registry(r), client.Selector(s), client.Retries(2), client.Retry(failure.Retry), client.WrapCall(b.WrapCall),
+		client.Registry(r), client.Selector(b.Selector(selector.Registry(r))), client.Retries(2), client.Retry(failure.Retry), client.WrapCall(b.WrapCall),
 	}, opts...)...)
 }
 

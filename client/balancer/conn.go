@@ -217,6 +217,7 @@ func (g *group) dial(address string) (*conn, error) {
 			}
 			return &timedConn{nc, lastRead}, nil
 		}),
+		grpc.WithNoProxy(), // HTTPS_PROXY is not for calls between services
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
 		grpc.WithMaxHeaderListSize(maxResponseBytes),
 		// With windows that adapt, gRPC pings the server again and again.

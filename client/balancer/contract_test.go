@@ -277,8 +277,7 @@ func TestIfTheRegistryFailsTheLastNodesStayInUse(t *testing.T) {
 	start(t, r.Registry, "a")
 	b := balancer.New(nil)
 	t.Cleanup(b.Close)
-	s := b.Selector()
-	require.NoError(t, s.Init(selector.Registry(r)))
+	s := b.Selector(selector.Registry(r))
 	_, err := s.Select(service)
 	require.NoError(t, err)
 	failed := errors.New("refused")
@@ -298,8 +297,7 @@ func TestCallersFiltersApply(t *testing.T) {
 	}
 	b := balancer.New(nil)
 	t.Cleanup(b.Close)
-	s := b.Selector()
-	require.NoError(t, s.Init(selector.Registry(r)))
+	s := b.Selector(selector.Registry(r))
 	for range 20 {
 		next, err := s.Select(service, selector.WithFilter(selector.FilterVersion("2")))
 		require.NoError(t, err)
@@ -349,10 +347,7 @@ func BenchmarkSelect(b *testing.B) {
 			}
 			balancer := balancer.New(nil)
 			defer balancer.Close()
-			sel := balancer.Selector()
-			if err := sel.Init(selector.Registry(r)); err != nil {
-				b.Fatal(err)
-			}
+			sel := balancer.Selector(selector.Registry(r))
 			for b.Loop() {
 				next, err := sel.Select(service, selector.WithStrategy(selector.RoundRobin))
 				if err != nil {

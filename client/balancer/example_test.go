@@ -30,13 +30,9 @@ func ExampleBalancer_Wrap() {
 	}
 	b := balancer.New(nil)
 	defer b.Close()
-	s := b.Selector()
-	if err := s.Init(selector.Registry(r)); err != nil {
-		log.Fatal(err)
-	}
 	c := b.Wrap(roundrobin.NewClientWrapper())(grpc.NewClient(
 		client.Registry(r),
-		client.Selector(s),
+		client.Selector(b.Selector(selector.Registry(r))),
 		client.WrapCall(b.WrapCall, noNetwork),
 	))
 	for _, service := range []string{"greeter", "weather"} {

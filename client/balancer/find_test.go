@@ -38,11 +38,9 @@ func offlineClient(t *testing.T, r registry.Registry, called func(id string)) cl
 }
 
 func offline(b *balancer.Balancer, r registry.Registry, called func(id string)) client.Client {
-	s := b.Selector()
-	_ = s.Init(selector.Registry(r)) // never fails
 	return grpc.NewClient(
 		client.Registry(r),
-		client.Selector(s),
+		client.Selector(b.Selector(selector.Registry(r))),
 		client.WrapCall(func(client.CallFunc) client.CallFunc {
 			return func(_ context.Context, node *registry.Node, _ client.Request, _ any, _ client.CallOptions) error {
 				called(node.Id)

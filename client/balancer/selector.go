@@ -19,9 +19,9 @@ const (
 	retryInterval = 200 * time.Millisecond
 )
 
-// Selector returns the balancer as a selector, for micro.Selector or client.Selector. It
-// needs selector.Registry as an option of its Init. It follows the registry with
-// go-micro's cache.
+// Selector returns the balancer as a selector with opts, for micro.Selector or
+// client.Selector. It needs selector.Registry among opts, or as an option of its Init. It
+// follows the registry with go-micro's cache.
 //
 // For each attempt it has the strategy choose from the nodes that are connected; of those,
 // the nodes that are not ejected; of those, the nodes that the same call was not attempted
@@ -35,7 +35,11 @@ const (
 //
 // The list of nodes is made when the registry reports a change, or a connection changes
 // its state, and not for each call.
-func (b *Balancer) Selector() selector.Selector { return &nodeSelector{b} }
+func (b *Balancer) Selector(opts ...selector.Option) selector.Selector {
+	s := &nodeSelector{b}
+	_ = s.Init(opts...) // never fails
+	return s
+}
 
 type nodeSelector struct{ balancer *Balancer }
 
@@ -183,7 +187,7 @@ func (b *Balancer) ask(service string) ([]*registry.Service, error) {
 	cache := b.cache
 	b.mu.RUnlock()
 	if cache == nil {
-		return nil, errors.New("no registry: the selector needs selector.Registry as an option of its Init")
+		return nil, errors.New("no registry: the selector needs the option selector.Registry")
 	}
 	versions, err := cache.GetService(service)
 	if err == nil && len(b.sorted(versions)) == 0 {
@@ -216,12 +220,17 @@ type reportingWatcher struct {
 	changed bool // the last call of Next has returned a change
 }
 
-// Next reports the change that it returned before: the cache has applied it by now.
+// Next reports the change that it returned before: the cache has applied it by now. The
+// service in the result is a copy, because the cache changes it, and the registry may have
+// handed out its own.
 func (w *reportingWatcher) Next() (*registry.Result, error) {
 	if w.changed {
 		w.report()
 	}
 	result, err := w.Watcher.Next()
 	w.changed = err == nil
+	if err == nil && result.Service != nil {
+		result = &registry.Result{Action: result.Action, Service: registry.Copy([]*registry.Service{result.Service})[0]}
+	}
 	return result, err
 }

@@ -47,12 +47,10 @@ func parts(ctx context.Context, t opentracing.Tracer, s flags.Settings, names st
 	}
 	return []micro.Option{
 		func(o *micro.Options) {
-			offer := nodes.Selector()
-			_ = offer.Init(selector.Registry(o.Client.Options().Registry)) // never fails
-			_ = o.Client.Init(                                             // never fails
+			_ = o.Client.Init( // never fails
 				microclient.Retry(failure.Retry),
 				microclient.RequestTimeout(s.HystrixTimeout),
-				microclient.Selector(offer),
+				microclient.Selector(nodes.Selector(selector.Registry(o.Client.Options().Registry))),
 			)
 		},
 		micro.WrapClient(chosen...),
