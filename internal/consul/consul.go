@@ -4,15 +4,19 @@
 package consul
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/micro/go-micro/registry"
@@ -20,69 +24,65 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// DefaultAddress is that of an agent on this machine.
-const DefaultAddress = "127.0.0.1:8500"
-
-// ErrDenied is the error of what Consul's ACLs do not allow.
-var ErrDenied = errors.New("permission denied")
-
 // NewRegistry returns go-micro's Consul registry for the agent that CONSUL_HTTP_ADDR
 // (DefaultAddress without it) or, later, registry.Addrs names, with the settings of
-// Consul's other CONSUL_ variables. Of several addresses it uses the first whose agent
-// answers, and stays with that one.
+// Consul's other CONSUL_ variables, and without a proxy. Of several addresses it uses the first whose agent
+// answers. An agent that does not is asked again 5 s later, so that the registry moves back
+// to it when it returns. The agents have to be of one cluster.
 //
 // The error says which of the variables cannot be used. The registry is usable as a
 // value even then, so that a program may go on with another registry.
 //
 // Where Consul has ACLs, registering takes a token with service:write for the
 // service, and looking it up one with service:read for it and node:read for the
-// nodes that it is on.
+// nodes that it is on. CONSUL_HTTP_TOKEN_FILE is read again when Consul denies a request,
+// and the request is repeated if the token has changed.
 //
 // GetService returns the nodes whose checks pass. As long as a watcher of the service
 // follows Consul, the registry answers from memory. If Consul is unavailable, the last
-// known nodes stay in use.
+// known nodes stay in use. Nodes without an address that can be called, and tags that
+// go-micro cannot decode, are ignored; both are logged once.
 func NewRegistry() (registry.Registry, error) {
 	cfg := api.DefaultConfig()
-	if cfg.Address == "localhost:8500" { // the library's default, which may be another's over IPv6
-		cfg.Address = DefaultAddress
+	cfg.Address = strings.TrimSpace(cfg.Address)
+	if strings.TrimSpace(os.Getenv(api.HTTPAddrEnvName)) == "" {
+		cfg.Address = DefaultAddress // the library's is localhost, which may be another's over IPv6
 	}
 	cfg.Transport.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	// An agent is near. HTTP_PROXY and HTTPS_PROXY are for what is not, and Docker sets them in
+	// all containers.
+	cfg.Transport.Proxy = nil
+	r := &consulRegistry{
+		registrars:   map[string]registrar{},
+		registeredAt: map[string][]string{},
+		failed:       map[string]time.Time{},
+		services:     map[string]*service{},
+	}
+	wrong := CheckAddress(cfg.Address)
+	if wrong != nil {
+		wrong = fmt.Errorf("CONSUL_HTTP_ADDR %w", wrong)
+	}
 	// Given a config without an HTTP client, go-micro makes one that ignores
 	// all of the above.
 	client, err := api.NewHttpClient(cfg.Transport, cfg.TLSConfig)
 	if err != nil {
-		client = new(http.Client)
+		client = &http.Client{Transport: cfg.Transport}
 	}
-	client.Transport = timeoutTransport{client.Transport}
 	cfg.HttpClient = client
-	r := &consulRegistry{
-		config:     *cfg,
-		registrars: map[string]registry.Registry{},
-		services:   map[string]*service{},
+	if cfg.TokenFile != "" {
+		var tokenErr error
+		if r.token, tokenErr = openTokenFile(cfg.TokenFile); err == nil {
+			err = tokenErr
+		}
+		// go-micro makes an API client for each request, which would read the file each time,
+		// and crashes if it is missing for a moment.
+		cfg.TokenFile = os.DevNull
 	}
-	if err == nil {
-		_, err = api.NewClient(cfg) // reads CONSUL_HTTP_TOKEN_FILE
-	}
-	if wrong := CheckAddress(r.config.Address); wrong != nil {
-		err = fmt.Errorf("CONSUL_HTTP_ADDR %w", wrong)
-	}
-	if err != nil {
+	r.config = *cfg
+	if err = cmp.Or(wrong, err); err != nil {
 		return r, fmt.Errorf("settings from CONSUL_ variables: %w", err)
 	}
 	return r, nil
-}
-
-// CheckAddress returns an error if addr cannot be that of an agent, which is
-// host:port, perhaps after http:// or https://, or unix:// and the path of its socket.
-// It repeats no password.
-func CheckAddress(addr string) error {
-	if strings.Contains(addr, "@") {
-		return errors.New("has a user or password in it; want host:port, and those in CONSUL_HTTP_AUTH")
-	}
-	if scheme, _, ok := strings.Cut(addr, "://"); ok && !slices.Contains([]string{"http", "https", "unix"}, scheme) {
-		return fmt.Errorf("is %s; want host:port", addr)
-	}
-	return nil
 }
 
 // consulRegistry gives each lookup one of go-micro's Consul registries of its own, because
@@ -93,20 +93,33 @@ type consulRegistry struct {
 	config  api.Config // a template, never changed
 	lookups singleflight.Group
 	tickets atomic.Uint64 // of lookups, in the order in which they began
-	current atomic.Int64  // index of the address in use
+	token   *tokenFile    // nil without CONSUL_HTTP_TOKEN_FILE
+	notes   notes
+	polling sync.Once // logs that Consul holds no blocking query
 
-	registering sync.Mutex                   // orders registrations
-	registrars  map[string]registry.Registry // by address; each remembers its own registrations
+	registering  sync.Mutex           // orders registrations
+	registrars   map[string]registrar // by address
+	registeredAt map[string][]string  // addresses of agents that may have a node, by its ID
 
 	mu       sync.Mutex // never held during I/O
 	opts     []registry.Option
 	addrs    []string
+	failed   map[string]time.Time // when each agent failed last, by address
 	services map[string]*service
-	watches  int // how many watchers there were
 }
 
-// Init sets options. It does not ask Consul for anything.
+// Init sets options. It does not ask Consul for anything. The error says which address
+// cannot be that of an agent.
 func (r *consulRegistry) Init(opts ...registry.Option) error {
+	var given registry.Options
+	for _, o := range opts {
+		o(&given)
+	}
+	for _, addr := range trimAddresses(given.Addrs) {
+		if err := CheckAddress(addr); err != nil {
+			return fmt.Errorf("address of Consul %w", err)
+		}
+	}
 	r.registering.Lock()
 	defer r.registering.Unlock()
 	r.mu.Lock()
@@ -116,9 +129,10 @@ func (r *consulRegistry) Init(opts ...registry.Option) error {
 	for _, o := range r.opts {
 		o(&all)
 	}
-	r.addrs = all.Addrs
-	r.current.Store(0)
+	r.addrs = trimAddresses(all.Addrs)
+	clear(r.failed)
 	clear(r.registrars)
+	clear(r.registeredAt)
 	return nil
 }
 
@@ -145,41 +159,107 @@ func (r *consulRegistry) addresses() []string {
 // String returns the name of the registry.
 func (r *consulRegistry) String() string { return "consul" }
 
-// Register registers the service's first node, or renews its registration.
+// Register registers the service's first node, or renews its registration. When it has
+// moved to another agent, it deregisters the node at the one before, as soon as that answers.
 func (r *consulRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
 	r.registering.Lock()
 	defer r.registering.Unlock()
-	return r.try(func(address string) error { return r.registrar(address).Register(s, opts...) })
+	var at string
+	err := r.try(func(address string, _ bool) error {
+		at = address
+		if len(s.Nodes) > 0 && !slices.Contains(r.registeredAt[s.Nodes[0].Id], address) {
+			r.registeredAt[s.Nodes[0].Id] = append(r.registeredAt[s.Nodes[0].Id], address)
+		}
+		return otherAgent(r.registrar(address).Register(s, opts...))
+	})
+	if err == nil && len(r.registeredAt[s.Nodes[0].Id]) > 1 {
+		_, _ = r.deregister(s, func(address string) bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return address != at && time.Since(r.failed[address]) >= skipTime
+		})
+	}
+	return err
 }
 
-// Deregister removes the service's first node from Consul.
+// Deregister removes the service's first node from the agents that it was registered at. It
+// succeeds if one of them has removed it: Consul removes those of an agent that is gone.
 func (r *consulRegistry) Deregister(s *registry.Service) error {
 	r.registering.Lock()
 	defer r.registering.Unlock()
-	return r.try(func(address string) error { return r.registrar(address).Deregister(s) })
+	if len(s.Nodes) == 0 || len(r.registeredAt[s.Nodes[0].Id]) == 0 {
+		return r.try(func(address string, _ bool) error { return r.registrar(address).Deregister(s) })
+	}
+	removed, err := r.deregister(s, func(string) bool { return true })
+	if removed {
+		delete(r.registeredAt, s.Nodes[0].Id)
+		return nil
+	}
+	return err
+}
+
+// deregister removes the service's first node from those of the agents that may have it
+// which choose selects. It reports whether one has removed it, and the errors of the others.
+// r.registering must be held.
+func (r *consulRegistry) deregister(s *registry.Service, choose func(address string) bool) (removed bool, err error) {
+	id := s.Nodes[0].Id
+	var failed agentErrors
+	for _, address := range r.agents() {
+		if !slices.Contains(r.registeredAt[id], address) || !choose(address) {
+			continue
+		}
+		err := r.denied(r.registrar(address).Deregister(s))
+		r.note(address, err)
+		if status := (api.StatusError{}); errors.As(err, &status) && status.Code == http.StatusNotFound {
+			err = nil // it was not there any more
+		}
+		if err != nil {
+			failed = append(failed, agentError{address, err})
+			continue
+		}
+		removed = true
+		r.registeredAt[id] = slices.DeleteFunc(r.registeredAt[id], func(a string) bool { return a == address })
+	}
+	if len(failed) == 0 {
+		return removed, nil
+	}
+	return removed, failed
 }
 
 // ListServices returns the names of all services.
 func (r *consulRegistry) ListServices() (services []*registry.Service, err error) {
-	err = r.try(func(address string) error {
-		services, err = r.stock(address).ListServices()
+	err = r.try(func(address string, last bool) error {
+		services, err = r.stock(address, lookupTimeout(last)).ListServices()
 		return err
 	})
 	return services, err
 }
 
-// registrar returns the registry that has registered nodes at the agent with that address.
-// r.registering must be held.
+// registrar remembers what it has registered at one agent, with one token.
+type registrar struct {
+	registry.Registry
+	token string // "" without CONSUL_HTTP_TOKEN_FILE
+}
+
+// registrar returns the registrar for the agent with that address. After the token has
+// changed, it returns a new one, which registers nodes again instead of only renewing them:
+// the agent reports a node to the catalog with the token that registered it, and reports no
+// change any more when that token is deleted. r.registering must be held.
 func (r *consulRegistry) registrar(address string) registry.Registry {
-	if r.registrars[address] == nil {
-		r.registrars[address] = r.stock(address)
+	var token string
+	if r.token != nil {
+		token = r.token.current()
+	}
+	if known, ok := r.registrars[address]; !ok || known.token != token {
+		r.registrars[address] = registrar{r.stock(address, answerTimeout), token}
 	}
 	return r.registrars[address]
 }
 
-// stock returns one of go-micro's registries, for the agent with that address.
-func (r *consulRegistry) stock(address string) registry.Registry {
-	config := r.configFor(address)
+// stock returns one of go-micro's registries, for the agent with that address. It waits for
+// timeout for each answer.
+func (r *consulRegistry) stock(address string, timeout time.Duration) registry.Registry {
+	config := r.configFor(address, timeout)
 	r.mu.Lock()
 	opts := slices.Clone(r.opts)
 	r.mu.Unlock()
@@ -187,31 +267,36 @@ func (r *consulRegistry) stock(address string) registry.Registry {
 	return consul.NewRegistry(append(opts, registry.Addrs(), consul.Config(&config))...)
 }
 
-// configFor returns a config of its own for the agent with that address: whoever gets a
-// config changes it.
-func (r *consulRegistry) configFor(address string) api.Config {
-	config, client := r.config, *r.config.HttpClient
-	config.Address, config.HttpClient = withPort(address), &client
-	return config
+// lookupTimeout is how long to wait for the answer to a lookup, of the last agent or of one
+// before it.
+func lookupTimeout(last bool) time.Duration {
+	if last {
+		return answerTimeout
+	}
+	return firstAnswerTimeout
 }
 
-// try calls f with one address after another, beginning with that in use, until an agent
-// answers.
-func (r *consulRegistry) try(f func(address string) error) (err error) {
-	r.mu.Lock()
-	addresses := r.addresses()
-	r.mu.Unlock()
-	first := int(r.current.Load())
-	for i := range addresses {
-		n := (first + i) % len(addresses)
-		err = f(addresses[n])
-		var unanswered *url.Error
-		if !errors.As(err, &unanswered) {
-			r.current.Store(int64(n))
-			break
+// configFor returns a config of its own for the agent with that address: whoever gets a
+// config changes it.
+func (r *consulRegistry) configFor(address string, timeout time.Duration) api.Config {
+	config, client := r.config, *r.config.HttpClient
+	config.Address, config.HttpClient = withPort(address), &client
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		// Given such an address, the library replaces the HTTP client by one of its own.
+		config.Address = "localhost"
+		transport := r.config.Transport.Clone()
+		transport.DisableKeepAlives = true // nobody closes its idle connections
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", path)
 		}
+		client.Transport = transport
 	}
-	return denied(err)
+	client.Transport = catalogTransport{client.Transport, &r.notes}
+	if r.token != nil {
+		client.Transport = tokenTransport{client.Transport, r.token}
+	}
+	client.Transport = timeoutTransport{client.Transport, timeout}
+	return config
 }
 
 // GetService returns the nodes of a service whose checks pass; see NewRegistry.
@@ -234,10 +319,15 @@ func (r *consulRegistry) GetService(name string) ([]*registry.Service, error) {
 func (r *consulRegistry) lookUp(name string, unlessEmpty bool) ([]*registry.Service, error) {
 	ticket := r.tickets.Add(1)
 	var services []*registry.Service
-	err := r.try(func(address string) (err error) {
-		services, err = r.stock(address).GetService(name)
-		if err == nil && !hasNodes(services) {
-			err = r.checkACLs(address, name)
+	err := r.try(func(address string, last bool) (err error) {
+		timeout := lookupTimeout(last)
+		services, err = r.stock(address, timeout).GetService(name)
+		if err != nil || hasNodes(services) {
+			return err
+		}
+		renewed, err := r.checkACLs(address, timeout, name)
+		if renewed {
+			services, err = r.stock(address, timeout).GetService(name)
 		}
 		return err
 	})
@@ -258,80 +348,33 @@ func (r *consulRegistry) lookUp(name string, unlessEmpty bool) ([]*registry.Serv
 // checkACLs returns an error if ACLs may be why Consul lists no node of a service. Consul
 // does not reject such a lookup. It leaves out what the token may not see, and reports
 // that only if there is a token. It does reject a query for the service's health at the
-// agent.
-func (r *consulRegistry) checkACLs(address, name string) error {
-	config := r.configFor(address)
+// agent. checkACLs reports whether the token was renewed meanwhile, so that the lookup is to
+// be repeated.
+func (r *consulRegistry) checkACLs(address string, timeout time.Duration, name string) (renewed bool, err error) {
+	config := r.configFor(address, timeout)
 	client, err := api.NewClient(&config)
 	if err != nil {
-		return fmt.Errorf("asking Consul at %s: %w", address, err)
+		return false, fmt.Errorf("asking Consul at %s: %w", address, err)
+	}
+	var before string
+	if r.token != nil {
+		before = r.token.current()
 	}
 	var state any
 	_, err = client.Raw().Query("/v1/agent/health/service/name/"+url.PathEscape(name), &state, nil)
-	if err := denied(err); errors.Is(err, ErrDenied) {
-		return err
+	if r.token != nil && r.token.current() != before {
+		return true, nil
+	}
+	if err := r.denied(err); errors.Is(err, ErrDenied) {
+		return false, err
 	}
 	_, meta, err := client.Health().Service(name, "", false, &api.QueryOptions{AllowStale: true})
 	if err == nil && meta.ResultsFilteredByACLs {
-		return fmt.Errorf("%w: the token may not see all nodes of %s; it needs service:read for that and node:read for where they run", ErrDenied, name)
+		return false, fmt.Errorf("%w: the token may not see all nodes of %s; it needs service:read for that and node:read for where they run", ErrDenied, name)
 	}
-	return nil
-}
-
-// denied turns Consul's 403 into an ErrDenied that says what to do.
-func denied(err error) error {
-	if status := (api.StatusError{}); errors.As(err, &status) && status.Code == http.StatusForbidden {
-		why := strings.TrimSuffix(strings.TrimPrefix(status.Body, "Permission denied: "), ".")
-		return fmt.Errorf("%w by Consul: %s; set CONSUL_HTTP_TOKEN to a token that may", ErrDenied, why)
-	}
-	return err
+	return false, nil
 }
 
 func hasNodes(services []*registry.Service) bool {
 	return slices.ContainsFunc(services, func(s *registry.Service) bool { return len(s.Nodes) > 0 })
-}
-
-// bracket turns fd00::2:8080, as go-micro joins IPv6 addresses and ports, into
-// [fd00::2]:8080.
-func bracket(address string) string {
-	i := strings.LastIndexByte(address, ':')
-	if i < 0 || strings.HasPrefix(address, "[") || !strings.Contains(address[:i], ":") {
-		return address
-	}
-	return net.JoinHostPort(address[:i], address[i+1:])
-}
-
-// Address returns the first address of r: host:port, or the path of a socket; "" if r has
-// none, as mdns.
-func Address(r registry.Registry) string {
-	if addrs := r.Options().Addrs; len(addrs) > 0 {
-		return hostPort(addrs[0])
-	}
-	return ""
-}
-
-// hostPort returns the host:port of an agent's address, or the path of its socket.
-func hostPort(addr string) string {
-	addr = withPort(addr)
-	if _, after, ok := strings.Cut(addr, "://"); ok {
-		return after
-	}
-	return addr
-}
-
-// withPort adds Consul's port to an address without one, but for sockets.
-func withPort(addr string) string {
-	scheme, host, ok := strings.Cut(addr, "://")
-	if !ok {
-		scheme, host = "", addr
-	}
-	if scheme == "unix" {
-		return addr
-	}
-	if _, _, err := net.SplitHostPort(host); err != nil {
-		host = net.JoinHostPort(strings.Trim(host, "[]"), "8500")
-	}
-	if ok {
-		host = scheme + "://" + host
-	}
-	return host
 }

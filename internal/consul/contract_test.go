@@ -14,17 +14,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/micro/go-micro/registry"
 	"github.com/stretchr/testify/require"
 )
 
-// agent is an agent whose catalog a test sets. It has one service, svc.
+// agent is an agent whose catalog a test sets. It has one service, svc, and what registers.
 type agent struct {
 	*httptest.Server
 	lookups atomic.Int64
 
 	mu      sync.Mutex
-	ids     []string // of nodes
+	ids     []string                       // of nodes that the test has set
+	nodes   []api.AgentServiceRegistration // that registered
 	index   uint64
 	waiting uint64        // the index that the last blocking query waits at
 	changed chan struct{} // closed at the next change
@@ -50,6 +52,19 @@ func (a *agent) set(index uint64, ids ...string) {
 	a.changed = make(chan struct{})
 }
 
+// register replaces the node with that ID; nil removes it.
+func (a *agent) register(id string, node *api.AgentServiceRegistration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.nodes = slices.DeleteFunc(a.nodes, func(n api.AgentServiceRegistration) bool { return n.ID == id })
+	if node != nil {
+		a.nodes = append(a.nodes, *node)
+	}
+	a.index++
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
 func (a *agent) setDown(down bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -59,7 +74,19 @@ func (a *agent) setDown(down bool) {
 }
 
 func (a *agent) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if !strings.HasPrefix(req.URL.Path, "/v1/health/service/") {
+	switch {
+	case req.URL.Path == "/v1/agent/service/register":
+		var node api.AgentServiceRegistration
+		if err := json.NewDecoder(req.Body).Decode(&node); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		a.register(node.ID, &node)
+		return
+	case strings.HasPrefix(req.URL.Path, "/v1/agent/service/deregister/"):
+		a.register(strings.TrimPrefix(req.URL.Path, "/v1/agent/service/deregister/"), nil)
+		return
+	case !strings.HasPrefix(req.URL.Path, "/v1/health/service/"):
 		fmt.Fprint(w, "[]")
 		return
 	}
@@ -87,6 +114,14 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			"Node":    map[string]any{},
 			"Service": map[string]any{"ID": id, "Service": "svc", "Address": "192.0.2.1", "Port": 4711},
 		})
+	}
+	for _, n := range a.nodes {
+		if strings.TrimPrefix(req.URL.Path, "/v1/health/service/") == n.Name {
+			entries = append(entries, map[string]any{
+				"Node":    map[string]any{},
+				"Service": map[string]any{"ID": n.ID, "Service": n.Name, "Address": n.Address, "Port": n.Port, "Tags": n.Tags},
+			})
+		}
 	}
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(a.index, 10))
 	_ = json.NewEncoder(w).Encode(slices.Clip(entries))
@@ -311,4 +346,21 @@ func TestTheNextAddressIsUsedWhenAnAgentDies(t *testing.T) {
 	a.Close()
 	require.Equal(t, []string{"b"}, get())
 	require.NoError(t, r.Register(&registry.Service{Name: "other", Nodes: []*registry.Node{{Id: "x", Address: "192.0.2.1:1"}}}))
+}
+
+// go-micro's cache appends to the nodes of a service that a watcher returns.
+func TestWhatAWatcherReturnsIsTheCallers(t *testing.T) {
+	a, r := newAgent(t, "a")
+	w, err := r.Watch(registry.WatchService("svc"))
+	require.NoError(t, err)
+	defer w.Stop()
+	result, err := w.Next()
+	require.NoError(t, err)
+	result.Service.Nodes = append(result.Service.Nodes, &registry.Node{Id: "x"})
+	result.Service.Nodes[0].Address = "changed"
+	a.setDown(true) // so that the registry answers from memory
+	services, err := r.GetService("svc")
+	require.NoError(t, err)
+	require.Equal(t, []string{"a"}, ids(services))
+	require.NotEqual(t, "changed", services[0].Nodes[0].Address)
 }

@@ -9,27 +9,62 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// Explain says in an error's place why r could not be asked, and what to do.
+// Explain says in an error's place why r could not be asked, and what to do. It names each
+// agent that was asked.
 func Explain(r registry.Registry, err error) error {
-	if r.String() != "consul" || errors.Is(err, ErrDenied) {
+	if r.String() != "consul" {
 		return fmt.Errorf("cannot ask %s: %w", Place(r), err)
 	}
+	var failed agentErrors
+	if !errors.As(err, &failed) {
+		failed = agentErrors{{inUse(r), err}}
+	}
+	var explained error
+	remedy := `start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`
+	for _, agent := range failed {
+		agent.address = hostPort(agent.address)
+		err, missing := explain(agent)
+		if !missing {
+			remedy = "see its log, or name another agent with --registry_address"
+		}
+		if explained != nil {
+			err = fmt.Errorf("%w; %w", explained, err)
+		}
+		explained = err
+	}
+	if errors.Is(err, ErrDenied) || errors.Is(err, errOtherAgent) {
+		return explained // which says what to do
+	}
+	return fmt.Errorf("%w; %s", explained, remedy)
+}
+
+// explain says why an agent could not be asked, and whether there is none.
+func explain(agent agentError) (explained error, missing bool) {
+	err, address := agent.err, agent.address
 	var request *url.Error
-	if errors.As(err, &request) {
-		err = request.Err // without the URL, which Place names in short
+	if errors.As(err, &request) && !errors.Is(err, ErrDenied) {
+		err = request.Err // without the URL, which the address names in short
 	}
 	var dial *net.OpError
 	if errors.As(err, &dial) && dial.Op == "dial" {
-		return fmt.Errorf(`no Consul agent at %s: %w; start one with "consul agent -dev", name another with --registry_address, or use --registry=mdns`,
-			Address(r), err)
+		return fmt.Errorf("no Consul agent at %s: %w", address, err), true
 	}
-	return fmt.Errorf("cannot ask %s: %w; see its log, or name another agent with --registry_address", Place(r), err)
+	return fmt.Errorf("cannot ask consul at %s: %w", address, err), false
 }
 
-// Place names a registry in errors: "consul at 127.0.0.1:8500", or "mdns".
+// Place names a registry in errors: "consul at 127.0.0.1:8500", or "mdns". Of several agents
+// it names the one in use.
 func Place(r registry.Registry) string {
 	if addr := Address(r); addr != "" {
-		return r.String() + " at " + addr
+		return r.String() + " at " + inUse(r)
 	}
 	return r.String()
+}
+
+// inUse returns the address of the agent that r asks, or of the first one.
+func inUse(r registry.Registry) string {
+	if r, ok := r.(*consulRegistry); ok {
+		return hostPort(r.agents()[0])
+	}
+	return Address(r)
 }

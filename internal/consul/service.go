@@ -22,6 +22,9 @@ type service struct {
 	ticket   uint64              // of the lookup that found it
 	history  []pastList          // what Consul said before, oldest first
 	watchers map[*watcher]bool   // whether each follows Consul
+
+	failures     int  // consecutive ones of watchers
+	outageLogged bool // that watchers fail
 }
 
 type pastList struct {

@@ -9,23 +9,31 @@ import (
 )
 
 // An agent is on this machine or next to it, and a client that finds none, or
-// one that hangs, should say so within a second.
+// one that hangs, should say so within two seconds.
 const (
 	// dialTimeout bounds each attempt to connect.
 	dialTimeout = 400 * time.Millisecond
-	// answerTimeout bounds all others but blocking queries, which wait for minutes.
+	// answerTimeout bounds all others; a blocking query may also take the time that it
+	// asks Consul to wait.
 	answerTimeout = 5 * time.Second
+	// firstAnswerTimeout bounds a lookup in its place while there is another agent to ask.
+	firstAnswerTimeout = time.Second
 )
 
 // timeoutTransport sets a timeout for each request, so that an agent that hangs does not
 // block its callers.
-type timeoutTransport struct{ next http.RoundTripper }
+type timeoutTransport struct {
+	next    http.RoundTripper
+	timeout time.Duration
+}
 
 func (t timeoutTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Query().Has("index") { // a blocking query
-		return t.next.RoundTrip(req)
+	timeout := t.timeout
+	if query := req.URL.Query(); query.Has("index") { // a blocking query
+		wait, _ := time.ParseDuration(query.Get("wait"))
+		timeout = wait + wait/16 + answerTimeout // Consul waits for up to a 16th longer
 	}
-	ctx, cancel := context.WithTimeoutCause(req.Context(), answerTimeout, fmt.Errorf("no answer within %v", answerTimeout))
+	ctx, cancel := context.WithTimeoutCause(req.Context(), timeout, fmt.Errorf("no answer within %v", timeout))
 	rsp, err := t.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		defer cancel()

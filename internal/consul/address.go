@@ -1,0 +1,133 @@
+package consul
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/micro/go-micro/registry"
+
+	"github.com/gomicroexample/basis/internal/hostport"
+)
+
+// DefaultAddress is that of an agent on this machine.
+const DefaultAddress = "127.0.0.1:8500"
+
+// defaultPort is the port of an address without one.
+const defaultPort = "8500"
+
+// CheckAddress returns an error if addr cannot be that of an agent. An address is
+// host:port, or host for port 8500, perhaps after http:// or https://; or unix:// and the
+// path of a socket. The error repeats no password.
+func CheckAddress(addr string) error {
+	if strings.Contains(addr, "@") {
+		return errors.New("has a user or password in it; want host:port, and those in CONSUL_HTTP_AUTH")
+	}
+	scheme, host, ok := strings.Cut(addr, "://")
+	switch {
+	case !ok:
+		host = addr
+	case scheme == "unix" && host != "":
+		return nil
+	case scheme != "http" && scheme != "https" || host == "":
+		return fmt.Errorf("is %s; want host:port", addr)
+	}
+	if host == "" {
+		return errors.New("is empty; want host:port")
+	}
+	if strings.Contains(host, "/") {
+		return fmt.Errorf("is %s; want host:port without a path", addr)
+	}
+	name, _, err := net.SplitHostPort(withPort(host))
+	if strings.Contains(host, "[") != strings.Contains(host, "]") {
+		err = errors.New("its brackets do not match")
+	}
+	if err == nil {
+		err = hostport.Check(withPort(host))
+	}
+	if err == nil && name != "" {
+		err = checkHost(name)
+	}
+	if err != nil {
+		return fmt.Errorf("is %s: %w; want host:port", addr, err)
+	}
+	return nil
+}
+
+// checkHost returns an error if host is neither an IP address nor a DNS name.
+func checkHost(host string) error {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	foreign := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._", r))
+	}
+	if host == "" || len(host) > 253 || strings.ContainsFunc(host, foreign) {
+		return fmt.Errorf("%q is neither an IP address nor a host name", host[:min(len(host), 253)])
+	}
+	return nil
+}
+
+// trimAddresses returns addrs without the spaces around them, and without empty ones.
+func trimAddresses(addrs []string) []string {
+	var trimmed []string
+	for _, addr := range addrs {
+		if addr = strings.TrimSpace(addr); addr != "" && !slices.Contains(trimmed, addr) {
+			trimmed = append(trimmed, addr)
+		}
+	}
+	return trimmed
+}
+
+// Address returns the first address of r: host:port, or the path of a socket. It returns ""
+// if r is at no address, as mdns.
+func Address(r registry.Registry) string {
+	addrs := r.Options().Addrs
+	switch {
+	case len(addrs) == 0 || r.String() == "mdns" || r.String() == "memory": // which ignore addresses
+		return ""
+	case r.String() != "consul":
+		return addrs[0]
+	}
+	return hostPort(addrs[0])
+}
+
+// hostPort returns the host:port of an agent's address, or the path of its socket.
+func hostPort(addr string) string {
+	addr = withPort(addr)
+	if _, after, ok := strings.Cut(addr, "://"); ok {
+		return after
+	}
+	return addr
+}
+
+// withPort adds Consul's port to an address without one, but for sockets.
+func withPort(addr string) string {
+	scheme, host, ok := strings.Cut(addr, "://")
+	if !ok {
+		scheme, host = "", addr
+	}
+	if scheme == "unix" {
+		return addr
+	}
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		host = net.JoinHostPort(strings.Trim(host, "[]"), defaultPort)
+	}
+	if ok {
+		host = scheme + "://" + host
+	}
+	return host
+}
+
+// bracket turns fd00::2:8080, as go-micro joins IPv6 addresses and ports, into
+// [fd00::2]:8080.
+func bracket(address string) string {
+	i := strings.LastIndexByte(address, ':')
+	if i < 0 || strings.HasPrefix(address, "[") || !strings.Contains(address[:i], ":") {
+		return address
+	}
+	return net.JoinHostPort(address[:i], address[i+1:])
+}

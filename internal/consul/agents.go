@@ -1,0 +1,132 @@
+package consul
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// ErrDenied is the error of what Consul's ACLs do not allow.
+var ErrDenied = errors.New("permission denied")
+
+// skipTime is how long an agent that has failed is asked after all others.
+const skipTime = 5 * time.Second
+
+// agents returns the addresses of all agents in the order in which they are to be asked:
+// those first that have not failed lately, and otherwise as they were named.
+func (r *consulRegistry) agents() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var up, down []string
+	for _, address := range r.addresses() {
+		if time.Since(r.failed[address]) < skipTime {
+			down = append(down, address)
+		} else {
+			up = append(up, address)
+		}
+	}
+	return slices.Concat(up, down)
+}
+
+// first returns the address that was named first.
+func (r *consulRegistry) first() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.addresses()[0]
+}
+
+// try calls f with one agent's address after another until an agent answers. The error
+// has those of all agents that f was called with.
+func (r *consulRegistry) try(f func(address string, last bool) error) error {
+	var failed agentErrors
+	agents := r.agents()
+	for i, address := range agents {
+		err := r.denied(f(address, i == len(agents)-1))
+		r.note(address, err)
+		if err == nil {
+			return nil
+		}
+		failed = append(failed, agentError{address, err})
+		if !unavailable(err) {
+			break
+		}
+	}
+	return failed
+}
+
+// note remembers whether the agent with that address has failed.
+func (r *consulRegistry) note(address string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if unavailable(err) {
+		r.failed[address] = time.Now()
+	} else if err == nil {
+		delete(r.failed, address)
+	}
+}
+
+// unavailable reports whether err is from an agent that was not reached, or did not answer
+// as an agent of a cluster with a leader does. The same request may succeed at another
+// agent, or in a moment.
+func unavailable(err error) bool {
+	var request *url.Error
+	var syntax *json.SyntaxError
+	var mismatch *json.UnmarshalTypeError
+	return Electing(err) ||
+		(errors.As(err, &request) || errors.As(err, &syntax) || errors.As(err, &mismatch)) && !errors.Is(err, context.Canceled)
+}
+
+// Electing reports whether err is from a Consul that is there and cannot answer now, as
+// while its servers elect a leader.
+func Electing(err error) bool {
+	var status api.StatusError
+	return errors.As(err, &status) && (status.Code >= http.StatusInternalServerError || status.Code == http.StatusTooManyRequests)
+}
+
+// agentErrors is what each of several agents failed with.
+type agentErrors []agentError
+
+type agentError struct {
+	address string
+	err     error
+}
+
+func (e agentErrors) Error() string {
+	if len(e) == 1 {
+		return e[0].err.Error()
+	}
+	var texts []string
+	for _, a := range e {
+		texts = append(texts, fmt.Sprintf("consul at %s: %v", hostPort(a.address), a.err))
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (e agentErrors) Unwrap() []error {
+	var all []error
+	for _, a := range e {
+		all = append(all, a.err)
+	}
+	return all
+}
+
+// denied turns Consul's 403 into an ErrDenied that says what to do.
+func (r *consulRegistry) denied(err error) error {
+	if status := (api.StatusError{}); errors.As(err, &status) && status.Code == http.StatusForbidden {
+		why := strings.TrimSuffix(strings.TrimPrefix(status.Body, "Permission denied: "), ".")
+		remedy := "set CONSUL_HTTP_TOKEN to a token that may"
+		if r.token != nil {
+			remedy = fmt.Sprintf("put a token that may into %s (CONSUL_HTTP_TOKEN_FILE)", r.token.path)
+		}
+		return fmt.Errorf("%w by Consul: %s; %s", ErrDenied, why, remedy)
+	}
+	return err
+}
