@@ -157,6 +157,11 @@ func TestNewTracerRefuses(t *testing.T) {
 		{"queue", tracer.DefaultAddress, "JAEGER_REPORTER_MAX_QUEUE_SIZE", "99999999999", "JAEGER_REPORTER_MAX_QUEUE_SIZE is 99999999999; want 10000000 or less"},
 		{"sampler type", tracer.DefaultAddress, "JAEGER_SAMPLER_TYPE", "coin", "coin"},
 		{"sampler parameter", tracer.DefaultAddress, "JAEGER_SAMPLER_PARAM", "x", "JAEGER_SAMPLER_PARAM"},
+		{"propagation", tracer.DefaultAddress, "JAEGER_PROPAGATION", "jaeger,zipkin", `JAEGER_PROPAGATION is "jaeger,zipkin"; want jaeger, w3c or b3`},
+		{"small packets", tracer.DefaultAddress, "JAEGER_REPORTER_MAX_PACKET_SIZE", "511", `JAEGER_REPORTER_MAX_PACKET_SIZE is "511"; want 512 to 65000 bytes`},
+		{"large packets", tracer.DefaultAddress, "JAEGER_REPORTER_MAX_PACKET_SIZE", "65001", `JAEGER_REPORTER_MAX_PACKET_SIZE is "65001"`},
+		{"packets", tracer.DefaultAddress, "JAEGER_REPORTER_MAX_PACKET_SIZE", "large", `JAEGER_REPORTER_MAX_PACKET_SIZE is "large"`},
+		{"collector", tracer.DefaultAddress, "JAEGER_ENDPOINT", "collector:14268/api/traces", "JAEGER_ENDPOINT is not a URL; want http://host:port/path"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.variable != "" {
@@ -201,8 +206,8 @@ func TestJaegerDown(t *testing.T) {
 	}
 }
 
-// TestMain clears what the caller's environment says, and makes the name server
-// one that does not answer, which Go gives up after 10 seconds.
+// TestMain clears what the caller's environment says, names proxies, and makes the name
+// server one that does not answer, which Go gives up after 10 seconds.
 func TestMain(m *testing.M) {
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done()
@@ -213,9 +218,15 @@ func TestMain(m *testing.M) {
 			os.Unsetenv(name)
 		}
 	}
+	for name, value := range map[string]string{
+		"HTTP_PROXY": startProxy(), "https_proxy": "http://ann:hunter2@127.0.0.1:1",
+		"HTTPS_PROXY": "", "http_proxy": "", "NO_PROXY": "", "no_proxy": "",
+	} {
+		os.Setenv(name, value)
+	}
 	goleak.VerifyTestMain(m,
+		goleak.IgnoreCurrent(), // the proxy
 		// Lookups of a name, which end when Go gives the name server up.
-		goleak.IgnoreAnyFunction("github.com/gomicroexample/basis/tracer.newTransport.func1"),
 		goleak.IgnoreAnyFunction("net.(*Resolver).goLookupIPCNAMEOrder.func3.1"),
 		goleak.IgnoreAnyFunction("net.(*Resolver).lookupIPAddr.func1"),
 		goleak.IgnoreAnyFunction("github.com/gomicroexample/basis/tracer_test.TestMain.func1"),

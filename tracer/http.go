@@ -1,0 +1,128 @@
+package tracer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	jaeger "github.com/uber/jaeger-client-go"
+	jaegercfg "github.com/uber/jaeger-client-go/config"
+	jaegerhttp "github.com/uber/jaeger-client-go/transport"
+)
+
+// fetchTimeout bounds one request for a sampling strategy, as in jaeger-client-go.
+const fetchTimeout = 10 * time.Second
+
+// collector sends spans to JAEGER_ENDPOINT.
+type collector struct {
+	*jaegerhttp.HTTPTransport
+	proxied proxyTransport
+}
+
+func newCollector(cfg *jaegercfg.ReporterConfig) jaeger.Transport {
+	proxied := newProxyTransport()
+	options := []jaegerhttp.HTTPOption{jaegerhttp.HTTPRoundTripper(proxied)}
+	if cfg.User != "" {
+		options = append(options, jaegerhttp.HTTPBasicAuth(cfg.User, cfg.Password))
+	}
+	return &collector{jaegerhttp.NewHTTPTransport(cfg.CollectorEndpoint, options...), proxied}
+}
+
+// Close closes the idle connections.
+func (c *collector) Close() error {
+	c.proxied.CloseIdleConnections()
+	return nil
+}
+
+// fetcher gets the sampling strategy of a service, for the sampler named remote.
+type fetcher struct {
+	endpoint string
+	client   *http.Client
+	closing  context.Context // ends with the tracer, which waits for Fetch
+}
+
+// newFetcher returns the fetcher of a tracer whose spans go to addr.
+func newFetcher(closing context.Context, addr string) (*fetcher, error) {
+	endpoint, named, err := samplingEndpoint(addr)
+	if err != nil {
+		return nil, err
+	}
+	proxied := newProxyTransport()
+	if !named { // it is where spans go, without a proxy
+		proxied.Proxy = nil
+	}
+	context.AfterFunc(closing, proxied.CloseIdleConnections)
+	return &fetcher{endpoint, &http.Client{Transport: proxied, Timeout: fetchTimeout}, closing}, nil
+}
+
+// Fetch returns the response to a request for the strategy of service.
+func (f *fetcher) Fetch(service string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(f.closing, http.MethodGet, f.endpoint+"?"+url.Values{"service": {service}}.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	rsp, err := f.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer rsp.Body.Close()
+	body, err := io.ReadAll(rsp.Body)
+	if err == nil && rsp.StatusCode >= http.StatusBadRequest {
+		err = fmt.Errorf("GET %s: %s: %s", req.URL.Redacted(), rsp.Status, strings.TrimSpace(string(body)))
+	}
+	return body, err
+}
+
+// proxyTransport sends requests through the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY
+// name, as all of net/http does. An error of a request through a proxy names the proxy and
+// the variable.
+type proxyTransport struct{ *http.Transport }
+
+func newProxyTransport() proxyTransport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.Proxy = proxyOf
+	return proxyTransport{t}
+}
+
+// RoundTrip sends one request.
+func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	rsp, err := t.Transport.RoundTrip(req)
+	if t.Proxy == nil || err == nil && rsp.StatusCode < http.StatusBadRequest {
+		return rsp, err
+	}
+	proxy, invalid := proxyOf(req)
+	if proxy == nil || invalid != nil {
+		return rsp, err
+	}
+	if err == nil { // from the proxy, or from the server; that cannot be told
+		rsp.Body.Close()
+		err = errors.New(rsp.Status)
+	}
+	return nil, fmt.Errorf("through the proxy %s://%s of %s: %w; to connect without it, add %s to NO_PROXY",
+		proxy.Scheme, proxy.Host, proxyVariable(req), err, req.URL.Hostname())
+}
+
+// proxyOf returns the URL of the proxy for a request; nil for none. Its error repeats no
+// password, as that of net/http does.
+func proxyOf(req *http.Request) (*url.URL, error) {
+	proxy, err := http.ProxyFromEnvironment(req)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not the URL of a proxy", proxyVariable(req))
+	}
+	return proxy, nil
+}
+
+// proxyVariable returns the name of the variable that has the proxy for a request.
+func proxyVariable(req *http.Request) string {
+	upper := strings.ToUpper(req.URL.Scheme) + "_PROXY"
+	if os.Getenv(upper) == "" {
+		return strings.ToLower(upper)
+	}
+	return upper
+}

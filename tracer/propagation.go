@@ -1,0 +1,152 @@
+package tracer
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	opentracing "github.com/opentracing/opentracing-go"
+	jaeger "github.com/uber/jaeger-client-go"
+	"github.com/uber/jaeger-client-go/zipkin"
+)
+
+// propagator carries traces in the metadata of calls. It writes the formats that
+// JAEGER_PROPAGATION names, and reads all formats.
+type propagator struct {
+	native    jaeger.Extractor
+	injectors []jaeger.Injector
+}
+
+// newPropagator returns a propagator that writes the formats in names: jaeger, w3c and b3,
+// separated by commas. "" stands for jaeger.
+func newPropagator(names string) (*propagator, error) {
+	native := jaeger.NewTextMapPropagator(new(jaeger.HeadersConfig).ApplyDefaults(), *jaeger.NewNullMetrics())
+	if names == "" {
+		return &propagator{native, []jaeger.Injector{native}}, nil
+	}
+	p := &propagator{native: native}
+	for name := range strings.SplitSeq(names, ",") {
+		switch strings.ToLower(strings.TrimSpace(name)) {
+		case "jaeger":
+			p.injectors = append(p.injectors, native)
+		case "w3c":
+			p.injectors = append(p.injectors, traceparentInjector{})
+		case "b3":
+			p.injectors = append(p.injectors, zipkin.NewZipkinB3HTTPHeaderPropagator())
+		default:
+			return nil, fmt.Errorf("JAEGER_PROPAGATION is %q; want jaeger, w3c or b3, or several of them separated by commas", names)
+		}
+	}
+	return p, nil
+}
+
+// Inject writes sc to carrier in each of the formats.
+func (p *propagator) Inject(sc jaeger.SpanContext, carrier any) error {
+	for _, injector := range p.injectors {
+		if err := injector.Inject(sc, carrier); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Extract returns the span in the first of these headers that is well-formed: Jaeger's
+// uber-trace-id, W3C's traceparent, B3's b3, and B3's x-b3-traceid with x-b3-spanid.
+// Jaeger's is first because go-micro passes all metadata of a call on to the calls that its
+// server makes: the other headers may be from an earlier span of the same trace.
+func (p *propagator) Extract(carrier any) (jaeger.SpanContext, error) {
+	sc, err := p.native.Extract(carrier)
+	if err == nil && sc.IsValid() {
+		return sc, nil
+	}
+	reader, ok := carrier.(opentracing.TextMapReader)
+	if !ok {
+		return sc, err
+	}
+	headers := map[string]string{}
+	_ = reader.ForeachKey(func(key, value string) error {
+		if key = strings.ToLower(key); slices.Contains(foreignHeaders, key) {
+			headers[key] = value
+		}
+		return nil
+	})
+	for _, native := range []string{traceparent(headers), b3Single(headers), b3Multiple(headers)} {
+		if foreign, malformed := jaeger.ContextFromString(native); malformed == nil && foreign.IsValid() {
+			return foreign, nil
+		}
+	}
+	return sc, err
+}
+
+var foreignHeaders = []string{"traceparent", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-flags"}
+
+// Flags of uber-trace-id.
+const (
+	notSampled = "0"
+	sampled    = "1"
+	debug      = "3" // which is sampled too
+)
+
+// native returns the value of uber-trace-id for a span.
+func native(trace, span, flags string) string { return trace + ":" + span + ":0:" + flags }
+
+// traceparentForm is that of https://www.w3.org/TR/trace-context/: version, trace, span and
+// flags. A version after 00 may have more.
+var traceparentForm = regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?$`)
+
+// traceparent returns W3C's header as uber-trace-id, or "" if it is missing or malformed.
+func traceparent(headers map[string]string) string {
+	m := traceparentForm.FindStringSubmatch(headers["traceparent"])
+	if m == nil || m[1] == "ff" || m[1] == "00" && m[5] != "" {
+		return ""
+	}
+	flags := notSampled
+	if strings.Contains("13579bdf", m[4]) {
+		flags = sampled
+	}
+	return native(m[2], m[3], flags)
+}
+
+// b3SingleForm is that of https://github.com/openzipkin/b3-propagation#single-header.
+var b3SingleForm = regexp.MustCompile(`^([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d])(?:-[0-9a-f]{16})?)?$`)
+
+// b3Single returns B3's one header as uber-trace-id, or "" if it is missing or malformed.
+func b3Single(headers map[string]string) string {
+	m := b3SingleForm.FindStringSubmatch(headers["b3"])
+	if m == nil {
+		return ""
+	}
+	return native(m[1], m[2], b3Flags[m[3]])
+}
+
+// b3Flags is what a span is by B3's decision. Without a decision it is sampled: Jaeger's
+// tracer does not ask its sampler about the child of a remote span.
+var b3Flags = map[string]string{"0": notSampled, "false": notSampled, "1": sampled, "true": sampled, "d": debug, "": sampled}
+
+// b3Multiple returns B3's several headers as uber-trace-id. The value is malformed if they
+// are.
+func b3Multiple(headers map[string]string) string {
+	flags := b3Flags[headers["x-b3-sampled"]]
+	if headers["x-b3-flags"] == "1" {
+		flags = debug
+	}
+	return native(headers["x-b3-traceid"], headers["x-b3-spanid"], flags)
+}
+
+// traceparentInjector writes W3C's header. jaeger-client-go has none that does.
+type traceparentInjector struct{}
+
+func (traceparentInjector) Inject(sc jaeger.SpanContext, carrier any) error {
+	writer, ok := carrier.(opentracing.TextMapWriter)
+	if !ok {
+		return opentracing.ErrInvalidCarrier
+	}
+	flags := 0
+	if sc.IsSampled() {
+		flags = 1
+	}
+	id := sc.TraceID()
+	writer.Set("traceparent", fmt.Sprintf("00-%016x%016x-%016x-%02x", id.High, id.Low, uint64(sc.SpanID()), flags))
+	return nil
+}
