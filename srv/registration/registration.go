@@ -3,6 +3,8 @@
 package registration
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"sync"
 	"time"
@@ -11,6 +13,10 @@ import (
 	"github.com/micro/go-micro/server"
 	"github.com/micro/go-micro/util/log"
 )
+
+// newReasonAfter is how long a failure must have another reason than the log says before
+// the log gets that reason too. What a registry answers while it starts is over by then.
+const newReasonAfter = 10 * time.Second
 
 // retryInterval is the pause after a failed attempt to register. One request a second is
 // no load for an agent on the same host or next to it. go-micro alone would try at each
@@ -27,13 +33,24 @@ type Options struct {
 	Server server.Options
 	// Explain returns an error of the registry in words for the log; nil leaves it alone.
 	Explain func(error) error
+	// Holder returns the host:port of the live node that is registered with an ID, and ""
+	// without one. A node is live while its check passes. With a nil Holder, Register
+	// replaces any other server's registration.
+	Holder func(id string) (address string, err error)
+	// Leftover says how long a node stays registered that could not be deregistered, and
+	// how to remove it; nil says nothing.
+	Leftover func(id string) string
 }
 
 // NewRegistry returns r for the use of one server, as a micro.Service has it.
 //
 // It retries a registration that failed every second, until it succeeds, or the server
-// deregisters or registers again. It logs the first failure, and the success after it.
-// Register always returns nil, because go-micro would log each failure.
+// deregisters or registers again. It logs the first failure, another reason that lasts, and
+// the success after it. Register always returns nil, because go-micro would log each
+// failure. The error of Deregister says what stays registered, and for how long.
+//
+// It does not register a node while another live server is registered with the node's ID;
+// that is a failure like others.
 //
 // It looks the advertised address up at each registration, so that a change of the network
 // needs no restart.
@@ -41,17 +58,24 @@ func NewRegistry(r registry.Registry, opts Options) registry.Registry {
 	if opts.Explain == nil {
 		opts.Explain = func(err error) error { return err }
 	}
-	return &retryingRegistry{Registry: newAdvertisingRegistry(r, opts), explain: opts.Explain}
+	if opts.Holder != nil {
+		r = &exclusiveRegistry{Registry: r, holder: opts.Holder}
+	}
+	return &retryingRegistry{Registry: newAdvertisingRegistry(r, opts), explain: opts.Explain, leftover: opts.Leftover}
 }
 
 // retryingRegistry retries failed registrations.
 type retryingRegistry struct {
 	registry.Registry
-	explain func(error) error
+	explain  func(error) error
+	leftover func(id string) string
 
 	mu         sync.Mutex
 	pending    *registry.Service // to be registered again; nil after a success
 	registered bool              // so that a failure is one of a renewal
+	logged     string            // why, as the log says; valid while pending is not nil
+	reason     string            // why, as of the last attempt
+	since      time.Time         // when that was first the reason
 }
 
 func (r *retryingRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
@@ -79,11 +103,7 @@ func (r *retryingRegistry) register(s *registry.Service, opts []registry.Registe
 		r.registered = true
 		return
 	}
-	if !failing && r.registered {
-		log.Logf("Registration not renewed: %v. Trying again every %v", r.explain(err), retryInterval)
-	} else if !failing {
-		log.Logf("Not registered: %v. Trying again every %v", r.explain(err), retryInterval)
-	}
+	r.logFailure(err, !failing)
 	r.pending = s
 	time.AfterFunc(retryInterval, func() {
 		r.mu.Lock()
@@ -94,10 +114,40 @@ func (r *retryingRegistry) register(s *registry.Service, opts []registry.Registe
 	})
 }
 
+// logFailure logs why an attempt failed: the first time, and when the reason has been
+// another one for newReasonAfter. r.mu must be held.
+func (r *retryingRegistry) logFailure(err error, first bool) {
+	if taken := (*idTakenError)(nil); !errors.As(err, &taken) {
+		err = r.explain(err)
+	}
+	if reason := err.Error(); first || reason != r.reason {
+		r.reason, r.since = reason, time.Now()
+	}
+	if !first && (r.reason == r.logged || time.Since(r.since) < newReasonAfter) {
+		return
+	}
+	r.logged = r.reason
+	what := "Not registered"
+	if r.registered {
+		what = "Registration not renewed"
+	}
+	log.Logf("%s: %s. Trying again every %v", what, r.reason, retryInterval)
+}
+
 // Deregister also ends the retries.
 func (r *retryingRegistry) Deregister(s *registry.Service) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pending, r.registered = nil, false
-	return r.Registry.Deregister(s)
+	err := r.Registry.Deregister(s)
+	if err == nil {
+		return nil
+	}
+	err = r.explain(err)
+	if r.leftover != nil {
+		for _, node := range s.Nodes {
+			err = fmt.Errorf("%w. %s", err, r.leftover(node.Id))
+		}
+	}
+	return err
 }
