@@ -39,9 +39,10 @@ const (
 	clientName  = "go.micro.client.basis"
 	serviceName = "go.micro.srv.basis"
 
-	findTimeout  = 700 * time.Millisecond // of each look for a node of the service
-	findInterval = 500 * time.Millisecond // between looks, for a client that waits
-	maxGrace     = 5 * time.Second        // for calls in flight after an interrupt
+	findTimeout  = 700 * time.Millisecond  // of each look for a node of the service
+	findInterval = 500 * time.Millisecond  // between looks
+	electionTime = 1500 * time.Millisecond // that any client waits: Consul's servers elect a leader within a second or so
+	maxGrace     = 5 * time.Second         // for calls in flight after an interrupt
 )
 
 func main() {
@@ -51,12 +52,6 @@ func main() {
 func run() int {
 	gctuning.Apply()
 	log.SetOutput(oneline.Writer{Writer: os.Stderr}) // for go-micro and the tracer
-
-	// An interrupt ends ctx. Then no call is sent any more, and calls in flight finish. A
-	// second interrupt ends the process.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	signal.Ignore(syscall.SIGPIPE) // "client | head": writing fails instead
 
 	var s flags.Settings
 	consulRegistry, consulErr := consul.NewRegistry() // at 127.0.0.1:8500
@@ -73,8 +68,16 @@ func run() int {
 		)),
 		micro.Flags(s.Flags()...),
 	)
-	cmdline.Parse(service, func() error {
-		return cmp.Or(s.TLS.Check(service.Client().String()), s.Check())
+	cmdline.Parse(service, cmdline.Client, func(given func(flag string) bool) error {
+		err := cmp.Or(s.TLS.Check(service.Client().String()), s.Check())
+		call := service.Client().Options().CallOptions
+		if given("client_request_timeout") {
+			s.RequestTimeout = call.RequestTimeout
+		}
+		if given("client_retries") {
+			err = cmp.Or(err, s.CheckRetries(call.Retries))
+		}
+		return err
 	})
 	if service.Options().Registry == consulRegistry && consulErr != nil {
 		return fail(consulErr)
@@ -91,6 +94,12 @@ func run() int {
 		return fail(err)
 	}
 	defer closer.Close() // sends the last spans
+
+	// From here on, an interrupt ends ctx. Then no call is sent any more, and calls in flight
+	// finish. A second interrupt ends the process.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	signal.Ignore(syscall.SIGPIPE) // "client | head": writing fails instead
 
 	service.Init(stack.Options(ctx, t, s, tlsConfig)...)
 
@@ -127,10 +136,10 @@ func run() int {
 }
 
 // find looks for a node of the service. It waits for up to wait while there is no node or
-// no registry.
+// no registry, and for up to electionTime while the registry is there and does not answer.
 func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
-	deadline := time.Now().Add(wait)
-	for reported := false; ; reported = true {
+	start := time.Now()
+	for reported := false; ; {
 		findCtx, cancel := context.WithTimeout(ctx, findTimeout)
 		err := balancer.Find(findCtx, c, serviceName)
 		cancel()
@@ -140,11 +149,16 @@ func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 		case ctx.Err() != nil:
 			return errors.New("interrupted")
 		}
+		patience := wait
+		if consul.Electing(err) || err == context.DeadlineExceeded {
+			patience = max(wait, electionTime)
+		}
 		err = explain(c.Options().Registry, err)
-		if time.Now().After(deadline) {
+		if time.Since(start) > patience {
 			return err
 		}
-		if !reported {
+		if wait > 0 && !reported {
+			reported = true
 			fmt.Fprintf(os.Stderr, "client: %s; waiting for up to %v\n", oneline.Escape(err.Error()), wait)
 		}
 		select {
@@ -186,6 +200,9 @@ func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, 
 	}
 	if sc, ok := span.Context().(jaeger.SpanContext); ok {
 		r.Trace = sc.TraceID().String()
+		if !sc.IsSampled() { // and Jaeger does not get it
+			r.Trace = load.Unsampled
+		}
 	}
 	return r
 }

@@ -5,8 +5,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	stdlog "log"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -21,6 +23,7 @@ import (
 	"github.com/micro/go-micro/util/log"
 	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
 	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // reads compressed requests
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/gomicroexample/basis/internal/cmdline"
@@ -51,21 +54,11 @@ func run() error {
 	gctuning.Apply()
 	stdlog.SetOutput(oneline.Writer{Writer: os.Stderr}) // for go-micro and the tracer
 
-	// A signal ends ctx: go-micro then deregisters the node and drains the calls in
-	// flight. A second signal ends the process.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, func() {
-		stop()
-		signal.Reset(syscall.SIGINT, syscall.SIGTERM) // go-micro's Run has them too
-		log.Info("Stopping; a second signal ends it at once")
-	})
-
 	consulRegistry, consulErr := consul.NewRegistry() // at 127.0.0.1:8500
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
 		micro.Server(grpcserver.NewServer()),
 		micro.Client(grpcclient.NewClient()),
-		micro.Context(ctx),
 		micro.Registry(consulRegistry),
 		micro.Broker(cmdline.NewBroker()),      // opens no port
 		micro.Name("go.micro.srv.basis"),       // service name
@@ -84,7 +77,7 @@ func run() error {
 		),
 		micro.Flags(tlsFiles.Flags()...),
 	)
-	cmdline.Parse(service, func() error {
+	cmdline.Parse(service, cmdline.Server, func(func(flag string) bool) error {
 		if delay < 0 {
 			return fmt.Errorf("--delay is %v; want 0 or more", delay)
 		}
@@ -104,12 +97,25 @@ func run() error {
 		return err
 	}
 	defer closer.Close() // sends the last spans
+	// From here on, a signal ends ctx: go-micro then deregisters the node and drains the
+	// calls in flight. A second signal ends the process.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, func() {
+		stop()
+		signal.Reset(syscall.SIGINT, syscall.SIGTERM) // go-micro's Run has them too
+		log.Info("Stopping; a second signal ends it at once")
+	})
 	service.Init(
+		micro.Context(ctx),
 		micro.WrapHandler(ocplugin.NewHandlerWrapper(t)),
 		micro.Registry(registration.NewRegistry(registry, registration.Options{
 			RegistryAddress: consul.Address(registry),
 			Server:          service.Server().Options(),
 			Explain:         func(err error) error { return consul.Explain(registry, err) },
+			Holder:          func(id string) (string, error) { return consul.Holder(registry, id) },
+			Leftover: func(id string) string {
+				return consul.Leftover(registry, id, service.Server().Options().RegisterTTL)
+			},
 		})),
 	)
 	opts := limits()
@@ -125,7 +131,15 @@ func run() error {
 	}
 	// Run returns after a signal, when the node is deregistered and the calls in flight are
 	// answered.
-	return service.Run()
+	return listening(service.Run())
+}
+
+// listening returns err, and names the flag if the server could not listen.
+func listening(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "listen" {
+		return fmt.Errorf("--server_address: %w", err)
+	}
+	return err
 }
 
 // limits bounds what one caller can make the server hold, and wait for. gRPC's own
@@ -133,24 +147,36 @@ func run() error {
 func limits() []server.Option {
 	return []server.Option{
 		// The longest name takes 259 bytes. Longer ones, up to here, get Hello's own
-		// error. gRPC's limit is 4 MB.
+		// error. The limit holds for a compressed message too, before and after it is
+		// decompressed. gRPC's limit is 4 MB.
 		grpcserver.MaxMsgSize(64 << 10),
-		grpcserver.Options(
-			// Of a call's metadata, a few short values. gRPC's limit is 16 MB.
-			grpc.MaxHeaderListSize(8<<10),
-			// Calls in flight on one connection; others wait at the caller.
-			grpc.MaxConcurrentStreams(500),
-			// Bytes of one call that are not read yet. gRPC goes from this up to 16 MB.
-			grpc.StaticStreamWindowSize(64<<10),
-			// A new connection has to speak HTTP/2 by then. gRPC waits for 2 minutes.
-			grpc.ConnectionTimeout(5*time.Second),
-			// The server pings a silent caller after Time; gRPC waits for 2 hours. It closes
-			// the connection of a caller that does not respond, or does not read, for Timeout.
-			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
-			grpc.StreamInterceptor(malformed.Interceptor),
-			// Workers: goroutines kept for the next call, since their stacks have
-			// grown. When all are busy, a call gets a new one.
-			grpc.NumStreamWorkers(64),
-		),
+		grpcserver.Options(grpcLimits()...),
+	}
+}
+
+// grpcLimits returns those of the limits for which go-micro has no option of its own.
+func grpcLimits() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		// Of a call's metadata, a few short values. gRPC's limit is 16 MB.
+		grpc.MaxHeaderListSize(8 << 10),
+		// Calls in flight on one connection; others wait at the caller.
+		grpc.MaxConcurrentStreams(500),
+		// Bytes of one call that are not read yet. gRPC goes from this up to 16 MB.
+		grpc.StaticStreamWindowSize(64 << 10),
+		// A new connection has to speak HTTP/2 by then. gRPC waits for 2 minutes.
+		grpc.ConnectionTimeout(5 * time.Second),
+		// The server pings a silent caller after Time; gRPC waits for 2 hours. It closes
+		// the connection of a caller that does not respond, or does not read, for Timeout.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
+		// Callers often ping every 10 s, with or without calls in flight. Pings may arrive
+		// closer together than they were sent, hence half of that. The server closes the
+		// connection of a caller that pings more often. gRPC allows one ping in 5 minutes,
+		// and in 2 hours without calls, and fails the calls in flight of a caller that
+		// pings every 10 s.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.StreamInterceptor(malformed.Interceptor),
+		// Workers: goroutines kept for the next call, since their stacks have
+		// grown. When all are busy, a call gets a new one.
+		grpc.NumStreamWorkers(64),
 	}
 }

@@ -4,6 +4,7 @@
 package flags
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/micro/cli"
+	microclient "github.com/micro/go-micro/client"
 
 	"github.com/gomicroexample/basis/internal/mtls"
 	"github.com/gomicroexample/basis/tracer"
@@ -21,6 +23,10 @@ type Settings struct {
 	Name                             string
 	Requests, Concurrency, RateLimit int
 	Wait                             time.Duration
+
+	// RequestTimeout is go-micro's --client_request_timeout, the deadline of a call with all its
+	// retries. 0 stands for go-micro's default, or for HystrixTimeout if that is longer.
+	RequestTimeout time.Duration
 
 	HystrixTimeout, HystrixSleepWindow                       time.Duration
 	HystrixErrorPercent, HystrixMaxConcurrent, HystrixVolume int
@@ -64,6 +70,10 @@ func duration(name string, to *time.Duration, value time.Duration, usage string)
 
 func variable(flag string) string { return "BASIS_" + strings.ToUpper(flag) }
 
+// maxDuration is more than one process runs. Hystrix adds the sleep window to the time in
+// nanoseconds, which overflows at some 230 years: the circuit would let every call try.
+const maxDuration = 365 * 24 * time.Hour
+
 // maxCallers is more callers than one process has a use for.
 const maxCallers = 100_000
 
@@ -101,9 +111,45 @@ func (s *Settings) Check() error {
 		if d.value < time.Millisecond || d.value%time.Millisecond != 0 {
 			return fmt.Errorf("--%s is %v; want whole milliseconds, 1ms or more", d.flag, d.value)
 		}
+		if d.value > maxDuration {
+			return fmt.Errorf("--%s is %v; want %v or less", d.flag, d.value, maxDuration)
+		}
 	}
 	if s.Wait < 0 {
 		return fmt.Errorf("--wait is %v; want 0 or more", s.Wait)
 	}
 	return tracer.CheckAddress(s.JaegerAddress)
+}
+
+// CallTimeout returns the deadline of a call with all its retries.
+func (s *Settings) CallTimeout() time.Duration {
+	if s.RequestTimeout > 0 {
+		return s.RequestTimeout
+	}
+	return max(s.HystrixTimeout, microclient.DefaultRequestTimeout)
+}
+
+// MaxRetries returns how many retries fit into a call. go-micro backs off for 10 ms before
+// the first retry, and ten times longer before each further one. The call would end with a
+// timeout during a back-off that does not fit, and its caller would not see the server's
+// error.
+func (s *Settings) MaxRetries() int {
+	end := min(s.HystrixTimeout, s.CallTimeout())
+	var waited time.Duration
+	for n := 1; ; n++ {
+		backoff, _ := microclient.DefaultBackoff(context.Background(), nil, n) // never fails
+		if waited += backoff; waited >= end {
+			return n - 1
+		}
+	}
+}
+
+// CheckRetries returns an error if the back-offs of n retries do not fit into a call.
+func (s *Settings) CheckRetries(n int) error {
+	if fit := s.MaxRetries(); n > fit {
+		backoff, _ := microclient.DefaultBackoff(context.Background(), nil, fit+1)
+		return fmt.Errorf("--client_retries is %d; want %d or less: the back-off before retry %d is %v, and a call ends after %v (--hystrix_timeout %v, --client_request_timeout %v)",
+			n, fit, fit+1, backoff, min(s.HystrixTimeout, s.CallTimeout()), s.HystrixTimeout, s.CallTimeout())
+	}
+	return nil
 }

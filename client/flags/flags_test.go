@@ -1,11 +1,13 @@
 package flags_test
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/afex/hystrix-go/hystrix"
 	"github.com/micro/cli"
 	"github.com/stretchr/testify/require"
 
@@ -78,10 +80,67 @@ func TestOutOfRange(t *testing.T) {
 		{"--hystrix_timeout=0s", "--hystrix_timeout is 0s; want whole milliseconds, 1ms or more"},
 		{"--hystrix_timeout=1500us", "--hystrix_timeout is 1.5ms; want whole milliseconds, 1ms or more"},
 		{"--hystrix_sleep_window=-1s", "--hystrix_sleep_window is -1s; want whole milliseconds, 1ms or more"},
+		{"--hystrix_timeout=8760h1s", "--hystrix_timeout is 8760h0m1s; want 8760h0m0s or less"},
+		{"--hystrix_sleep_window=2562047h", "--hystrix_sleep_window is 2562047h0m0s; want 8760h0m0s or less"},
 		{"--wait=-1s", "--wait is -1s; want 0 or more"},
 		{"--jaeger_address=jaeger", `address of Jaeger "jaeger": address jaeger: missing port in address; want host:port, as in localhost:6831`},
 	} {
 		_, err := parse(test.arg)
 		require.EqualError(t, err, test.want)
 	}
+}
+
+// Hystrix adds the longest window to the time, and does not let a call try at once.
+func TestTheLongestSleepWindowHolds(t *testing.T) {
+	_, err := parse("--hystrix_sleep_window=8760h")
+	require.NoError(t, err)
+	for window, opens := range map[time.Duration]bool{8760 * time.Hour: true, 2562047 * time.Hour: false} {
+		name := window.String()
+		hystrix.ConfigureCommand(name, hystrix.CommandConfig{SleepWindow: int(window.Milliseconds()), RequestVolumeThreshold: 1, ErrorPercentThreshold: 1})
+		circuit, _, err := hystrix.GetCircuit(name)
+		require.NoError(t, err)
+		fail := func() error {
+			return hystrix.Do(name, func() error { return errors.New("no") }, nil)
+		}
+		require.Eventually(t, func() bool { _ = fail(); return circuit.IsOpen() }, time.Minute, time.Millisecond)
+		require.Equal(t, opens, fail() == hystrix.ErrCircuitOpen, name)
+	}
+}
+
+func TestCallTimeout(t *testing.T) {
+	for _, test := range []struct{ breaker, request, want time.Duration }{
+		{1200 * time.Millisecond, 0, 5 * time.Second},
+		{time.Minute, 0, time.Minute},
+		{time.Minute, 5 * time.Second, 5 * time.Second}, // go-micro's default, when asked for
+		{time.Second, time.Minute, time.Minute},
+	} {
+		s := flags.Settings{HystrixTimeout: test.breaker, RequestTimeout: test.request}
+		require.Equal(t, test.want, s.CallTimeout())
+	}
+}
+
+// The back-offs are 10 ms, 100 ms, 1 s, 10 s and so on.
+func TestRetriesFitIntoTheTimeouts(t *testing.T) {
+	for _, test := range []struct {
+		breaker, request time.Duration
+		want             int
+	}{
+		{1200 * time.Millisecond, 0, 3},
+		{1110 * time.Millisecond, 0, 2},
+		{110 * time.Millisecond, 0, 1},
+		{10 * time.Millisecond, 0, 0},
+		{time.Millisecond, 0, 0},
+		{time.Minute, 0, 4},
+		{time.Minute, 5 * time.Second, 3},
+		{time.Second, time.Nanosecond, 0},
+		{365 * 24 * time.Hour, 0, 10},
+	} {
+		s := flags.Settings{HystrixTimeout: test.breaker, RequestTimeout: test.request}
+		require.Equal(t, test.want, s.MaxRetries(), "%+v", test)
+		require.NoError(t, s.CheckRetries(test.want))
+		require.Error(t, s.CheckRetries(test.want+1))
+	}
+	s := flags.Settings{HystrixTimeout: 1200 * time.Millisecond}
+	require.EqualError(t, s.CheckRetries(9), "--client_retries is 9; want 3 or less: "+
+		"the back-off before retry 4 is 10s, and a call ends after 1.2s (--hystrix_timeout 1.2s, --client_request_timeout 5s)")
 }

@@ -13,6 +13,10 @@ const lineFormat = "call=%d outcome=%q latency=%s node=%s trace=%s start=%s wait
 // timeFormat is the format of a Line's start.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
+// Unsampled is the Trace of a call whose trace the tracer did not sample. Jaeger does not have
+// such a trace.
+const Unsampled = "unsampled"
+
 // Line is what --verbose prints for one call; see Result. Outcome is "ok" or why the call
 // failed. Node and Trace are "none" where there is none.
 type Line struct {

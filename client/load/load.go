@@ -18,7 +18,7 @@ type Result struct {
 	Latency time.Duration // from Start to the result
 	Waited  time.Duration // the part of Latency before the last attempt: the limiter's wait, earlier attempts
 	Node    string        // host:port of the last attempt; empty if there was none
-	Trace   string        // ID of the trace; empty without one
+	Trace   string        // ID of the trace, or Unsampled; empty without a tracer
 }
 
 // Plan says which calls to make.

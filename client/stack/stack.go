@@ -53,13 +53,15 @@ func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsCon
 	}
 }
 
-// callOptions sets which errors are retried, a request timeout that is not shorter than
-// the breaker's, and TLS for calls that the balancer leaves to go-micro.
+// callOptions sets the request timeout, which errors are retried and how often, as far as
+// that fits into the timeouts, and TLS for calls that the balancer leaves to go-micro.
 func callOptions(s flags.Settings, tlsConfig *tls.Config) micro.Option {
 	return func(o *micro.Options) {
-		opts := []microclient.Option{microclient.Retry(failure.Retry)}
-		if o.Client.Options().CallOptions.RequestTimeout == microclient.DefaultRequestTimeout {
-			opts = append(opts, microclient.RequestTimeout(max(s.HystrixTimeout, microclient.DefaultRequestTimeout)))
+		opts := []microclient.Option{
+			microclient.Retry(failure.Retry),
+			microclient.Retries(min(o.Client.Options().CallOptions.Retries, s.MaxRetries())),
+			microclient.RequestTimeout(s.CallTimeout()),
+			microclient.WrapCall(protocol(o.Client.String())),
 		}
 		if tlsConfig != nil {
 			opts = append(opts, grpcclient.AuthTLS(tlsConfig))
@@ -71,8 +73,7 @@ func callOptions(s flags.Settings, tlsConfig *tls.Config) micro.Option {
 // nodeSelector makes the balancer the client's selector, on the client's registry.
 func nodeSelector(b *balancer.Balancer) micro.Option {
 	return func(o *micro.Options) {
-		s := b.Selector()
-		_ = s.Init(selector.Registry(o.Client.Options().Registry)) // never fails
-		_ = o.Client.Init(microclient.Selector(s))                 // never fails
+		s := b.Selector(selector.Registry(o.Client.Options().Registry))
+		_ = o.Client.Init(microclient.Selector(s)) // never fails
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/micro/go-micro/config/cmd"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -131,7 +130,7 @@ func TestLinks(t *testing.T) {
 // option is what --help says of one.
 var option = regexp.MustCompile(`(?m)^   --(\w+)( value)?  .*?(?: \(default: "?(.*?)"?\))? \[\$(\w+)\]$`)
 
-// The README's tables have the pair's own flags: those of srv, those of client, and
+// The README's tables have the flags that --help lists: those of srv, those of client, and
 // those that both have.
 func TestFlags(t *testing.T) {
 	readme := documents(t)["README.md"]
@@ -144,10 +143,6 @@ func TestFlags(t *testing.T) {
 			return err
 		}))
 	}
-	theirs := map[string]bool{}
-	for _, f := range cmd.DefaultFlags {
-		theirs[f.GetName()] = true
-	}
 	own := map[string]map[string][]string{} // variable and default by flag, by program
 	for _, program := range []string{"srv", "client"} {
 		help, err := exec.Command("go", "run", "./"+program, "--help").Output()
@@ -155,9 +150,6 @@ func TestFlags(t *testing.T) {
 		flags := map[string][]string{}
 		for _, m := range option.FindAllStringSubmatch(string(help), -1) {
 			name, takesValue, value, variable := m[1], m[2] != "", m[3], m[4]
-			if theirs[name] {
-				continue
-			}
 			if value == "" && takesValue {
 				value = "none"
 			} else if value == "" {

@@ -29,6 +29,7 @@ const term = syscall.SIGTERM
 // commands are what scripts can say beyond testscript's own.
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"agent":     agent,
+	"join":      join,
 	"up":        up,
 	"down":      down,
 	"await":     await,
@@ -59,6 +60,7 @@ type session struct {
 	env       *testscript.Env
 	bin       string // directory of the binaries
 	consul    *backend.Consul
+	joined    *backend.Consul // another agent of the same cluster, if any
 	processes map[string]*backend.Process
 
 	row row // what was measured
@@ -144,6 +146,25 @@ func agent(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("CONSUL_HTTP_ADDR", c.Addr)
 }
 
+// join starts an agent on 127.0.0.1 that joins the Consul that "agent" started, and is
+// none of its servers. Its address is put into $AGENT, and its process is "agent". The next
+// one of the same script is the same agent, restarted.
+func join(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	want(ts, !neg && len(args) == 0 && s.consul != nil, "join, after agent")
+	ctx, cancel := patient()
+	defer cancel()
+	var ports backend.ConsulPorts
+	if s.joined != nil {
+		ports = s.joined.Ports()
+	}
+	a, err := s.consul.Join(ctx, consul, ts.MkAbs("."), ports)
+	ts.Check(err)
+	s.joined = a
+	s.processes["agent"] = a.Process
+	ts.Setenv("AGENT", a.Addr)
+}
+
 // up name command [args...] starts a process that goes on running. Its output
 // is in name.log.
 func up(ts *testscript.TestScript, neg bool, args []string) {
@@ -156,6 +177,7 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	for _, key := range []string{   // what scripts change
 		"CONSUL_HTTP_ADDR", "CONSUL_HTTP_SSL", "CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY",
 		"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "GORACE", "JAEGER_ADDRESS", "JAEGER_REPORTER_LOG_SPANS",
+		"HTTP_PROXY", "HTTPS_PROXY", "JAEGER_PORT", "JAEGER_AGENT_PORT", "CONSUL_PORT", "BASIS_PORT",
 	} {
 		env = append(env, key+"="+ts.Getenv(key))
 	}

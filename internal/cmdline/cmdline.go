@@ -1,12 +1,19 @@
 // Package cmdline reads a go-micro service's command line as users expect of
 // a command: bad usage is one line on stderr and exit status 2, --help shows
 // the defaults that hold, and no flag undoes what the service was built with.
+//
+// A program has only those of go-micro's flags that do something in it. --help lists no
+// other. A flag without effect is bad usage. A variable without effect is not, because
+// other services on the same host may need it: Parse names it in a warning on stderr, and
+// starts the program as if it were not set.
 package cmdline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -41,21 +48,26 @@ Options (each can also be set by the variable in brackets):
    {{end}}{{$flag}}{{end}}
 `
 
-// Parse calls service.Init, which reads the flags of go-micro and those given
-// with micro.Flags from os.Args and the environment, where an empty variable counts
-// as not set. It then asks check whether their values make sense. Bad usage ends
-// the process with status 2, and --help with status 0.
+// Parse calls service.Init, which reads the flags of go-micro that program has and those
+// given with micro.Flags from os.Args and the environment, where an empty variable counts
+// as not set. It then asks check whether their values make sense. check may ask whether a
+// flag was given, also by its variable. Bad usage ends the process with status 2, and
+// --help with status 0.
 //
 // What service was built with by micro.Name, micro.RegisterTTL,
 // micro.RegisterInterval, micro.Registry and micro.Broker, and how often its
 // client tries again, holds unless a flag says otherwise, also for what --server
 // or --client put in place of its own server or client. Wrappers are lost then, so
 // they belong in a second service.Init, after Parse.
-func Parse(service micro.Service, check func() error) {
+//
+// Parse may wait, for a lookup of a name as an example. Call signal.Notify after it, so that
+// the first signal ends the process until then.
+func Parse(service micro.Service, program Program, check func(given func(flag string) bool) error) {
 	app := service.Options().Cmd.App()
 	own := app.Flags[len(cmd.DefaultFlags):]
-	app.Flags = slices.Concat(own, withDefaults(cmd.DefaultFlags, service))
+	app.Flags = slices.Concat(own, stockFlags(program, service))
 	unsetEmpty()
+	warnings := unsetIneffective(program)
 	repair()
 
 	prefix := stderr(app.Name + ": ")
@@ -76,15 +88,30 @@ func Parse(service micro.Service, check func() error) {
 	cli.OsExiter = func(int) { os.Exit(exitUsage) }
 	apply := app.Before
 	app.Before = func(ctx *cli.Context) error {
-		failIf(checkMicro(ctx))
+		failIf(checkMicro(ctx, program))
+		more, err := checkRegistry(ctx, program)
+		failIf(err)
+		ttl, interval, err := registerTimes(ctx, program)
+		failIf(err)
 		failIf(apply(ctx))
-		failIf(check())
+		if program == Server {
+			_ = service.Server().Init(server.RegisterTTL(ttl), server.RegisterInterval(interval)) // never fails
+		}
+		failIf(check(func(flag string) bool { return given(ctx, flag) }))
+		for _, warning := range append(warnings, more...) {
+			fmt.Fprintf(prefix, "%s\n", warning)
+		}
 		return nil
 	}
 
 	service.Init()
 	opts := service.Options()
 	service.Init(micro.Registry(opts.Registry), micro.Broker(opts.Broker))
+}
+
+// given reports whether a flag has a value from the command line or from its variable.
+func given(ctx *cli.Context, flag string) bool {
+	return ctx.IsSet(flag) && ctx.String(flag) != ""
 }
 
 // stderr is a writer to stderr that puts itself before what is written.
@@ -105,7 +132,6 @@ func NewBroker(opts ...broker.Option) broker.Broker {
 
 // repair makes the implementations that flags select behave like the default ones.
 func repair() {
-	cmd.DefaultBrokers["memory"] = NewBroker
 	// The RPC server drains in-flight calls only if it is created with server.Wait.
 	for name, newServer := range cmd.DefaultServers {
 		cmd.DefaultServers[name] = func(opts ...server.Option) server.Server {
@@ -124,39 +150,16 @@ func unsetEmpty() {
 	}
 }
 
-// withDefaults returns flags with what service was built with as their defaults.
-func withDefaults(flags []cli.Flag, service micro.Service) []cli.Flag {
-	server := service.Server().Options()
-	texts := map[string]string{
-		"client":      service.Client().String(),
-		"server":      service.Server().String(),
-		"server_name": server.Name,
-		"registry":    service.Options().Registry.String(),
-		"broker":      service.Options().Broker.String(),
-	}
-	numbers := map[string]int{
-		"client_retries":    service.Client().Options().CallOptions.Retries,
-		"register_ttl":      int(server.RegisterTTL.Seconds()),
-		"register_interval": int(server.RegisterInterval.Seconds()),
-	}
-	flags = slices.Clone(flags)
-	for i, f := range flags {
-		switch f := f.(type) {
-		case cli.StringFlag:
-			f.Value = texts[f.Name] // go-micro has no defaults for the others
-			flags[i] = f
-		case cli.IntFlag:
-			f.Value = numbers[f.Name]
-			flags[i] = f
-		}
-	}
-	return flags
-}
-
 // checkMicro refuses what go-micro would take without a word and then not do.
-func checkMicro(ctx *cli.Context) error {
+func checkMicro(ctx *cli.Context, program Program) error {
 	if ctx.Args().Present() {
 		return fmt.Errorf("unexpected argument %q", ctx.Args().First())
+	}
+	for _, f := range cmd.DefaultFlags {
+		// Their variables are not set any more.
+		if name := f.GetName(); !stock[name].has(program) && ctx.IsSet(name) {
+			return fmt.Errorf("--%s has no effect: %s", name, stock[name].reason(program))
+		}
 	}
 	for _, choice := range []struct {
 		flag  string
@@ -164,27 +167,22 @@ func checkMicro(ctx *cli.Context) error {
 	}{
 		{"server", slices.Sorted(maps.Keys(cmd.DefaultServers))},
 		{"client", slices.Sorted(maps.Keys(cmd.DefaultClients))},
-		{"registry", slices.Sorted(maps.Keys(cmd.DefaultRegistries))},
 	} {
 		if name := ctx.String(choice.flag); name != "" && !slices.Contains(choice.names, name) {
 			return fmt.Errorf("unknown %s %q; one of %s", choice.flag, name, strings.Join(choice.names, ", "))
 		}
 	}
-	for _, flag := range []string{"client_retries", "client_pool_size", "register_ttl", "register_interval"} {
-		if n := ctx.Int(flag); n < 0 {
-			return fmt.Errorf("--%s is %d; want 0 or more", flag, n)
+	if n := ctx.Int("client_retries"); n < 0 {
+		return fmt.Errorf("--client_retries is %d; want 0 or more", n)
+	}
+	if text := ctx.String("client_request_timeout"); text != "" {
+		if d, err := time.ParseDuration(text); err != nil || d <= 0 {
+			return fmt.Errorf("--client_request_timeout is %q; want a duration, as in 500ms or 5s", text)
 		}
 	}
-	for _, flag := range []string{"client_request_timeout", "client_pool_ttl"} {
-		if text := ctx.String(flag); text != "" {
-			if d, err := time.ParseDuration(text); err != nil || d <= 0 {
-				return fmt.Errorf("--%s is %q; want a duration, as in 500ms or 5s", flag, text)
-			}
-		}
-	}
-	for _, addr := range strings.Split(ctx.String("registry_address"), ",") {
-		if err := consul.CheckAddress(addr); err != nil {
-			return fmt.Errorf("--registry_address %w", err)
+	if addr := ctx.String("server_address"); addr != "" {
+		if err := checkListen(addr); err != nil {
+			return fmt.Errorf("--server_address: %w; want host:port, with a host of this machine or none", err)
 		}
 	}
 	if addr := ctx.String("server_advertise"); addr != "" {
@@ -192,5 +190,105 @@ func checkMicro(ctx *cli.Context) error {
 			return fmt.Errorf("--server_advertise: %w; want host:port", err)
 		}
 	}
+	for _, pair := range ctx.StringSlice("server_metadata") {
+		if key, _, ok := strings.Cut(pair, "="); !ok || key == "" {
+			return fmt.Errorf("--server_metadata is %q; want key=value", pair)
+		}
+	}
 	return nil
+}
+
+// checkListen returns an error if nothing can ever listen on addr on this machine. Whether
+// its port is free shows when the server listens.
+func checkListen(addr string) error {
+	tcp, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return err
+	}
+	tcp.Port = 0
+	l, err := net.ListenTCP("tcp", tcp)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// checkRegistry checks the choice of the registry and of its addresses. It removes spaces
+// and empty ones from the addresses. The warnings are about what cannot be refused.
+func checkRegistry(ctx *cli.Context, program Program) (warnings []string, err error) {
+	const flag, variable = "registry_address", "MICRO_REGISTRY_ADDRESS"
+	registries := []string{"consul", "mdns"}
+	if program == Server {
+		registries = append(registries, "memory")
+	}
+	name := ctx.String("registry")
+	switch {
+	case name == "", slices.Contains(registries, name):
+	case name == "gossip":
+		return nil, errors.New("--registry=gossip does not work: go-micro's gossip drops the announcement of a node with its endpoints, which is too large for its packets; want one of " + strings.Join(registries, ", "))
+	case name == "memory":
+		return nil, errors.New("--registry=memory does not work: the memory is this process's own, and no server is in it; want one of " + strings.Join(registries, ", "))
+	default:
+		return nil, fmt.Errorf("unknown registry %q; one of %s", name, strings.Join(registries, ", "))
+	}
+	if name == "memory" {
+		warnings = append(warnings, "--registry=memory is this process's own memory; no client finds the server there")
+	}
+	if addr := os.Getenv("CONSUL_HTTP_ADDR"); addr != "" && name != "mdns" && name != "memory" {
+		if err := consul.CheckAddress(strings.TrimSpace(addr)); err != nil {
+			return nil, fmt.Errorf("CONSUL_HTTP_ADDR %w", err)
+		}
+	}
+	if !given(ctx, flag) {
+		return warnings, nil
+	}
+
+	if name == "mdns" || name == "memory" {
+		if ctx.String(flag) != os.Getenv(variable) {
+			return nil, fmt.Errorf("--%s has no effect: --registry=%s has no address", flag, name)
+		}
+		warnings = append(warnings, fmt.Sprintf("%s has no effect: --registry=%s has no address", variable, name))
+		return warnings, ctx.Set(flag, "")
+	}
+	var addrs []string
+	for _, addr := range strings.Split(ctx.String(flag), ",") {
+		if addr = strings.TrimSpace(addr); addr == "" {
+			continue
+		}
+		if err := consul.CheckAddress(addr); err != nil {
+			return nil, fmt.Errorf("--%s %w", flag, err)
+		}
+		addrs = append(addrs, addr)
+	}
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("--%s is %q; want host:port", flag, ctx.String(flag))
+	}
+	return warnings, ctx.Set(flag, strings.Join(addrs, ","))
+}
+
+// maxSeconds limits the flags in seconds, so that no sum or product of them overflows.
+const maxSeconds = 365 * 24 * 60 * 60
+
+// registerTimes returns how long a registration lasts, and how often it is renewed. If only
+// one of the two flags is given, the other follows: three renewals in a TTL.
+func registerTimes(ctx *cli.Context, program Program) (ttl, interval time.Duration, err error) {
+	if program != Server {
+		return 0, 0, nil
+	}
+	for _, flag := range []string{"register_ttl", "register_interval"} {
+		if n := ctx.Int(flag); n < 1 || n > maxSeconds {
+			return 0, 0, fmt.Errorf("--%s is %d; want seconds, 1 to %d", flag, n, maxSeconds)
+		}
+	}
+	ttl = time.Duration(ctx.Int("register_ttl")) * time.Second
+	interval = time.Duration(ctx.Int("register_interval")) * time.Second
+	switch givenTTL, givenInterval := given(ctx, "register_ttl"), given(ctx, "register_interval"); {
+	case givenTTL && !givenInterval:
+		interval = ttl / 3
+	case givenInterval && !givenTTL:
+		ttl = 3 * interval
+	case ttl <= interval:
+		return 0, 0, fmt.Errorf("--register_ttl is %v and --register_interval %v; want a longer TTL, three times the interval, or the server is not registered between renewals", ttl, interval)
+	}
+	return ttl, interval, nil
 }

@@ -18,6 +18,7 @@ import (
 type Consul struct {
 	*Process
 	Addr   string // host:port of its API and UI
+	ports  ConsulPorts
 	url    string
 	client *http.Client
 	header http.Header // of requests
@@ -53,7 +54,7 @@ func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts,
 	}
 	port := strconv.Itoa(ports.HTTP)
 	addr := net.JoinHostPort(host, port)
-	c := &Consul{Addr: addr, url: "http://" + addr, client: http.DefaultClient}
+	c := &Consul{Addr: addr, ports: ports, url: "http://" + addr, client: http.DefaultClient}
 	args := []string{"agent", "-dev", "-http-port", port}
 	if secured != nil {
 		c.url = "https://" + addr
@@ -71,16 +72,45 @@ func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts,
 	if err != nil {
 		return nil, err
 	}
-	// Consul lists itself once it has elected a leader and synced its catalog.
-	err = c.until(ctx, "catalog", func() bool {
+	return c, c.await(ctx)
+}
+
+// Join starts an agent that is none of Consul's servers, as on most hosts of a cluster, and
+// joins c. It uses the HTTP and SerfLAN of ports, and has its log and its state in dir; the
+// next one with the same dir is the same agent, restarted.
+func (c *Consul) Join(ctx context.Context, path, dir string, ports ConsulPorts) (*Consul, error) {
+	if err := orFree(&ports.HTTP, &ports.SerfLAN); err != nil {
+		return nil, fmt.Errorf("ports for Consul: %w", err)
+	}
+	addr := local(ports.HTTP)
+	joined := &Consul{Addr: addr, ports: ports, url: "http://" + addr, client: http.DefaultClient}
+	var err error
+	joined.Process, err = Start("agent", filepath.Join(dir, "agent.log"), Environ(), path, "agent",
+		"-node", "agent", "-data-dir", filepath.Join(dir, "agent.data"), "-log-level", "debug",
+		"-retry-join", local(c.ports.SerfLAN), "-retry-interval", "1s",
+		"-bind", "127.0.0.1", "-client", "127.0.0.1",
+		"-http-port", strconv.Itoa(ports.HTTP), "-serf-lan-port", strconv.Itoa(ports.SerfLAN),
+		"-dns-port", "-1", "-grpc-port", "-1", "-grpc-tls-port", "-1")
+	if err != nil {
+		return nil, err
+	}
+	return joined, joined.await(ctx)
+}
+
+// Ports returns the ports that the agent listens on.
+func (c *Consul) Ports() ConsulPorts { return c.ports }
+
+// await waits until c can be registered in, or kills it. Consul lists itself once it has
+// elected a leader and synced its catalog.
+func (c *Consul) await(ctx context.Context) error {
+	err := c.until(ctx, "catalog", func() bool {
 		body, err := c.get(ctx, "/v1/catalog/service/consul")
 		return err == nil && bytes.Contains(body, []byte("ServiceID"))
 	})
 	if err != nil {
 		_ = c.Stop(syscall.SIGKILL)
-		return nil, err
 	}
-	return c, nil
+	return err
 }
 
 func (c *Consul) get(ctx context.Context, path string) ([]byte, error) {

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	microclient "github.com/micro/go-micro/client"
+	grpcclient "github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/registry"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/client/balancer"
+	"github.com/gomicroexample/basis/internal/consul"
+)
+
+// finding returns the result of find, without --wait, at a Consul that answers status for
+// as long after its first request.
+func finding(t *testing.T, status int, as time.Duration) error {
+	t.Helper()
+	var first sync.Once
+	var start time.Time
+	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		first.Do(func() { start = time.Now() })
+		if time.Since(start) < as {
+			http.Error(w, "rpc error making call: No cluster leader", status)
+			return
+		}
+		fmt.Fprintf(w, `[{"Service": {"ID": "a", "Service": %q, "Address": "192.0.2.1", "Port": 4711}}]`, serviceName)
+	}))
+	t.Cleanup(agent.Close)
+	r, err := consul.NewRegistry()
+	require.NoError(t, err)
+	require.NoError(t, r.Init(registry.Addrs(agent.Listener.Addr().String())))
+	b := balancer.New(nil)
+	t.Cleanup(b.Close)
+	s := b.Selector()
+	require.NoError(t, s.Init(selector.Registry(r)))
+	return find(context.Background(), grpcclient.NewClient(microclient.Registry(r), microclient.Selector(s)), 0)
+}
+
+func TestFindWaitsForTheElectionOfALeader(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, finding(t, http.StatusInternalServerError, time.Second))
+}
+
+func TestFindDoesNotWaitLongForALeader(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	require.ErrorContains(t, finding(t, http.StatusInternalServerError, time.Hour), "Unexpected response code: 500 (rpc error making call: No cluster leader)")
+	require.GreaterOrEqual(t, time.Since(start), electionTime)
+}
+
+func TestFindDoesNotWaitAfterADenial(t *testing.T) {
+	t.Parallel()
+	require.ErrorIs(t, finding(t, http.StatusForbidden, time.Second), consul.ErrDenied)
+}

@@ -1,0 +1,125 @@
+package stack_test
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/afex/hystrix-go/hystrix"
+	microclient "github.com/micro/go-micro/client"
+	grpcclient "github.com/micro/go-micro/client/grpc"
+	"github.com/micro/go-micro/client/selector"
+	"github.com/micro/go-micro/errors"
+	"github.com/micro/go-micro/registry"
+	registrymemory "github.com/micro/go-micro/registry/memory"
+	hystrixplugin "github.com/micro/go-plugins/wrapper/breaker/hystrix"
+	"github.com/micro/go-plugins/wrapper/select/roundrobin"
+	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
+	opentracing "github.com/opentracing/opentracing-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/client/balancer"
+	"github.com/gomicroexample/basis/client/breaker"
+	"github.com/gomicroexample/basis/client/limiter"
+)
+
+// inner is the client that a wrapper under test wraps.
+type inner struct {
+	microclient.Client
+	calls atomic.Int64
+	call  func(ctx context.Context, req microclient.Request, rsp any, opts microclient.CallOptions) error
+}
+
+func (c *inner) Call(ctx context.Context, req microclient.Request, rsp any, opts ...microclient.CallOption) error {
+	c.calls.Add(1)
+	var all microclient.CallOptions
+	for _, o := range opts {
+		o(&all)
+	}
+	return c.call(ctx, req, rsp, all)
+}
+
+// wrappers are the client wrappers of the stack, and go-plugins' that it wraps.
+func wrappers(t *testing.T) map[string]microclient.Wrapper {
+	b := balancer.New(nil)
+	t.Cleanup(b.Close)
+	r := registrymemory.NewRegistry()
+	require.NoError(t, r.Register(&registry.Service{Name: "svc", Nodes: []*registry.Node{{Id: "a", Address: "a:1"}}}))
+	b.Selector(selector.Registry(r))
+	return map[string]microclient.Wrapper{
+		"tracer":      ocplugin.NewClientWrapper(opentracing.NoopTracer{}),
+		"limiter":     limiter.New(context.Background(), 1_000_000),
+		"no limit":    limiter.New(context.Background(), 0),
+		"breaker":     breaker.New(hystrixplugin.NewClientWrapper(), 100),
+		"balancer":    b.Wrap(roundrobin.NewClientWrapper()),
+		"round robin": roundrobin.NewClientWrapper(),
+	}
+}
+
+type wrapperKey struct{}
+
+// TestWrappersKeepGoMicrosContract tests what a client relies on, whichever wrappers it has.
+func TestWrappersKeepGoMicrosContract(t *testing.T) {
+	hystrix.Flush() // what an earlier test left
+	hystrix.DefaultTimeout, hystrix.DefaultMaxConcurrent, hystrix.DefaultVolumeThreshold = 60_000, 100, 1_000_000
+	t.Cleanup(hystrix.Flush)
+	for name, wrap := range wrappers(t) {
+		t.Run(name, func(t *testing.T) {
+			in := &inner{Client: grpcclient.NewClient()}
+			c := wrap(in)
+			req := c.NewRequest("svc", "Basis.Hello", "John")
+			require.Equal(t, []string{"svc", "Basis.Hello"}, []string{req.Service(), req.Endpoint()})
+			require.Equal(t, in.String(), c.String())
+			require.Equal(t, in.Options().CallOptions.Retries, c.Options().CallOptions.Retries)
+
+			// A call reaches the inner client once, with its context, request, response and options.
+			var rsp string
+			in.call = func(ctx context.Context, r microclient.Request, to any, opts microclient.CallOptions) error {
+				*to.(*string) = ctx.Value(wrapperKey{}).(string) + r.Body().(string) + opts.Address[0]
+				return nil
+			}
+			ctx := context.WithValue(context.Background(), wrapperKey{}, "Hi ")
+			require.NoError(t, c.Call(ctx, req, &rsp, microclient.WithAddress("@a")))
+			require.Equal(t, "Hi John@a", rsp)
+			require.EqualValues(t, 1, in.calls.Load())
+
+			// The error of the inner client comes back as it is.
+			in.call = func(context.Context, microclient.Request, any, microclient.CallOptions) error {
+				return errors.NotFound("svc", "nobody of that name")
+			}
+			require.Equal(t, errors.NotFound("svc", "nobody of that name"), c.Call(ctx, req, &rsp))
+
+			// The inner client sees the end of the caller's context, and the call returns then.
+			in.call = func(ctx context.Context, _ microclient.Request, _ any, _ microclient.CallOptions) error {
+				<-ctx.Done()
+				return errors.Timeout("go.micro.client", "%v", ctx.Err())
+			}
+			timeout, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+			defer cancel()
+			require.EqualError(t, c.Call(timeout, req, &rsp), errors.Timeout("go.micro.client", "context deadline exceeded").Error())
+
+			// Many callers share the wrapper, each gets its own response, and nothing is left.
+			in.call = func(_ context.Context, r microclient.Request, to any, _ microclient.CallOptions) error {
+				*to.(*string) = r.Body().(string)
+				return nil
+			}
+			goroutines := runtime.NumGoroutine()
+			var callers sync.WaitGroup
+			for _, name := range []string{"Ann", "Bob", "Cem", "Dan"} {
+				callers.Go(func() {
+					for range 100 {
+						var rsp string
+						if err := c.Call(ctx, c.NewRequest("svc", "Basis.Hello", name), &rsp); err != nil || rsp != name {
+							t.Errorf("%s got %q, %v", name, rsp, err)
+						}
+					}
+				})
+			}
+			callers.Wait()
+			require.Eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines+1 }, time.Minute, time.Millisecond)
+		})
+	}
+}

@@ -1,0 +1,153 @@
+package cmdline
+
+import (
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/micro/cli"
+	micro "github.com/micro/go-micro"
+	"github.com/micro/go-micro/config/cmd"
+)
+
+// Program is one of the two programs, which have different ones of go-micro's flags.
+type Program int
+
+// The programs: Client calls services, and Server is a service and calls none.
+const (
+	Client Program = iota
+	Server
+)
+
+// stockFlag is one of go-micro's flags.
+type stockFlag struct {
+	usage    string    // in the help page of the programs that have the flag
+	programs []Program // that have it
+	why      string    // the others have not
+}
+
+func (f stockFlag) has(p Program) bool { return slices.Contains(f.programs, p) }
+
+// reason returns why p does not have the flag.
+func (f stockFlag) reason(p Program) string {
+	switch {
+	case f.why != "":
+		return f.why
+	case p == Server:
+		return "the server calls no service"
+	default:
+		return "the client registers no server"
+	}
+}
+
+var (
+	clientOnly = []Program{Client}
+	serverOnly = []Program{Server}
+	both       = []Program{Client, Server}
+)
+
+// stock has go-micro's flags by name.
+var stock = map[string]stockFlag{
+	"client":                 {programs: clientOnly, usage: "Protocol of the calls: grpc, or rpc for servers with --server=rpc"},
+	"client_request_timeout": {programs: clientOnly, usage: "Deadline of a call with all its retries, as in 500ms or 5s; without it 5s, or --hystrix_timeout if longer"},
+	"client_retries":         {programs: clientOnly, usage: "How often a failed call is retried, if the back-off fits into the timeouts: 10ms, then ten times longer each time"},
+	"client_pool_size":       {why: "all callers share one connection per node"},
+	"client_pool_ttl":        {why: "all callers share one connection per node"},
+	"register_ttl":           {programs: serverOnly, usage: "Seconds that a registration lasts; with --register_interval alone, three times that"},
+	"register_interval":      {programs: serverOnly, usage: "Seconds between renewals of the registration; with --register_ttl alone, a third of that"},
+	"server":                 {programs: serverOnly, usage: "Protocol of the server: grpc, or rpc for clients with --client=rpc"},
+	"server_name":            {programs: serverOnly, usage: "Name of the service"},
+	"server_version":         {programs: serverOnly, usage: "Version of the service"},
+	"server_id":              {programs: serverOnly, usage: "ID of the node, after the service's name; without it a random one"},
+	"server_address":         {programs: serverOnly, usage: "host:port to listen on; port 0 is a free one, and no host all addresses"},
+	"server_advertise":       {programs: serverOnly, usage: "host:port that callers dial; without it the address that the route to the registry leaves from"},
+	"server_metadata":        {programs: serverOnly, usage: "key=value to register with the node; may be repeated"},
+	"broker":                 {why: "nothing is published or subscribed to"},
+	"broker_address":         {why: "nothing is published or subscribed to"},
+	"registry":               {programs: both, usage: "Where servers are registered and found: consul or mdns"},
+	"registry_address":       {programs: both, usage: "host:port of Consul's agent, or several with commas between them; without it CONSUL_HTTP_ADDR, or 127.0.0.1:8500"},
+	"selector":               {why: "the client's round robin chooses the nodes"},
+	"transport":              {why: "gRPC brings its own transport, and rpc uses HTTP"},
+	"transport_address":      {why: "gRPC brings its own transport, and rpc uses HTTP"},
+}
+
+// stockVariables are the variables that go-micro reads without a flag, and why they have
+// no effect.
+var stockVariables = map[string]string{
+	"MICRO_PROXY":          "calls go to the nodes in the registry",
+	"MICRO_PROXY_ADDRESS":  "calls go to the nodes in the registry",
+	"MICRO_ROUTER":         stock["selector"].why,
+	"MICRO_ROUTER_ADDRESS": stock["selector"].why,
+}
+
+// stockFlags returns go-micro's flags, with what service was built with as their defaults.
+// Those that program does not have are hidden.
+func stockFlags(program Program, service micro.Service) []cli.Flag {
+	server := service.Server().Options()
+	texts := map[string]string{
+		"client":         service.Client().String(),
+		"server":         service.Server().String(),
+		"server_name":    server.Name,
+		"server_version": server.Version,
+		"server_address": server.Address,
+		"registry":       service.Options().Registry.String(),
+	}
+	numbers := map[string]int{
+		"client_retries":    service.Client().Options().CallOptions.Retries,
+		"register_ttl":      int(server.RegisterTTL.Seconds()),
+		"register_interval": int(server.RegisterInterval.Seconds()),
+	}
+	flags := slices.Clone(cmd.DefaultFlags)
+	for i, f := range flags {
+		own := stock[f.GetName()]
+		if program == Server && f.GetName() == "registry" {
+			own.usage += ", or memory, where no client looks"
+		}
+		switch f := f.(type) {
+		case cli.StringFlag:
+			f.Value, f.Usage, f.Hidden = texts[f.Name], own.usage, !own.has(program) // go-micro has no defaults for the others
+			flags[i] = f
+		case cli.IntFlag:
+			f.Value, f.Usage, f.Hidden = numbers[f.Name], own.usage, !own.has(program)
+			flags[i] = f
+		case cli.StringSliceFlag:
+			f.Usage, f.Hidden = own.usage, !own.has(program)
+			flags[i] = f
+		}
+	}
+	return flags
+}
+
+// variable returns the name of a flag's variable.
+func variable(f cli.Flag) string {
+	switch f := f.(type) {
+	case cli.StringFlag:
+		return f.EnvVar
+	case cli.IntFlag:
+		return f.EnvVar
+	case cli.StringSliceFlag:
+		return f.EnvVar
+	}
+	return ""
+}
+
+// unsetIneffective removes go-micro's variables without effect on program from the
+// environment, where go-micro would find them. It returns a warning about each of them.
+func unsetIneffective(program Program) (warnings []string) {
+	unset := func(variable, why string) {
+		if os.Getenv(variable) != "" {
+			warnings = append(warnings, fmt.Sprintf("%s has no effect: %s", variable, why))
+			os.Unsetenv(variable)
+		}
+	}
+	for _, f := range cmd.DefaultFlags {
+		if own := stock[f.GetName()]; !own.has(program) {
+			unset(variable(f), own.reason(program))
+		}
+	}
+	for name, why := range stockVariables {
+		unset(name, why)
+	}
+	slices.Sort(warnings)
+	return warnings
+}
