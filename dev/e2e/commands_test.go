@@ -48,9 +48,11 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"fault":     fault,
 	"deaf":      deaf,
 	"flood":     flood,
+	"bombs":     bombs,
 	"longname":  longname,
 	"impostor":  impostor,
 	"liar":      liar,
+	"balance":   balance,
 }
 
 type sessionKey struct{}

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"regexp"
 	"strconv"
@@ -79,33 +83,98 @@ func longname(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), fmt.Appendf(nil, `{"name":%q}`, strings.Repeat("x", n)), 0o644))
 }
 
-// post name content-type hex sends a body to Hello as HTTP/2 without gRPC's
+// post [-encoding=e] name content-type hex sends a body to Hello as HTTP/2 without gRPC's
 // client, which sends no wrong ones, and prints the status, gRPC's status, and
 // its message. An empty content-type is not sent.
 func post(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, !neg && len(args) == 3, "post name content-type hex")
+	encoding := ""
+	if len(args) == 4 {
+		encoding, args = strings.TrimPrefix(args[0], "-encoding="), args[1:]
+	}
+	want(ts, !neg && len(args) == 3, "post [-encoding=e] name content-type hex")
 	var body []byte
 	_, err := fmt.Sscanf(args[2]+" ", "%x ", &body)
 	if args[2] != "" {
 		ts.Check(err)
 	}
+	transport := newTransport()
+	defer transport.CloseIdleConnections()
+	answer, err := postHello(transport, address(ts, args[0]), http.Header{"Content-Type": {args[1]}, "Grpc-Encoding": {encoding}}, body)
+	ts.Check(err)
+	fmt.Fprintln(ts.Stdout(), answer)
+}
+
+// newTransport returns a transport that speaks HTTP/2 without TLS.
+func newTransport() *http.Transport {
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)
-	defer transport.CloseIdleConnections()
+	return transport
+}
+
+// postHello sends a body to Hello, and returns the answer as post prints it. It leaves out
+// empty headers.
+func postHello(transport *http.Transport, addr string, header http.Header, body []byte) (string, error) {
 	ctx, cancel := patient()
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address(ts, args[0])+"/proto.Basis/Hello", bytes.NewReader(body))
-	ts.Check(err)
-	if args[1] != "" {
-		req.Header.Set("Content-Type", args[1])
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/proto.Basis/Hello", bytes.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	for key := range header {
+		if value := header.Get(key); value != "" {
+			req.Header.Set(key, value)
+		}
 	}
 	rsp, err := transport.RoundTrip(req)
-	ts.Check(err)
+	if err != nil {
+		return "", err
+	}
 	defer rsp.Body.Close()
 	answer, err := io.ReadAll(rsp.Body)
-	ts.Check(err)
+	if err != nil {
+		return "", err
+	}
 	grpcStatus := func(key string) string { return rsp.Header.Get(key) + rsp.Trailer.Get(key) }
-	fmt.Fprintf(ts.Stdout(), "http=%d grpc=%s %s%s\n", rsp.StatusCode, grpcStatus("Grpc-Status"), grpcStatus("Grpc-Message"), answer)
+	return fmt.Sprintf("http=%d grpc=%s %s%s", rsp.StatusCode, grpcStatus("Grpc-Status"), grpcStatus("Grpc-Message"), answer), nil
+}
+
+// bombs name n sends n requests at once on one connection, each with a gzip of 60 KB that
+// inflates to 60 MB. The server has to say of each that it is too large.
+func bombs(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "bombs name n")
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	addr := address(ts, args[0])
+	body := bytes.NewBuffer(make([]byte, 5)) // compressed or not, and the length
+	z := gzip.NewWriter(body)
+	_, err = z.Write(make([]byte, 60<<20))
+	ts.Check(err)
+	ts.Check(z.Close())
+	message := body.Bytes()
+	message[0] = 1
+	binary.BigEndian.PutUint32(message[1:], uint32(len(message)-5))
+
+	transport := newTransport()
+	defer transport.CloseIdleConnections()
+	header := http.Header{"Content-Type": {"application/grpc"}, "Grpc-Encoding": {"gzip"}}
+	var callers sync.WaitGroup
+	failures := make(chan error, n)
+	for range n {
+		callers.Go(func() {
+			answer, err := postHello(transport, addr, header, message)
+			if err == nil && !strings.HasPrefix(answer, "http=200 grpc=8 grpc: received message after decompression larger than max 65536") {
+				err = errors.New(answer)
+			}
+			if err != nil {
+				failures <- err
+			}
+		})
+	}
+	callers.Wait()
+	close(failures)
+	for err := range failures {
+		ts.Fatalf("a gzip of %d bytes: %v", len(message), err)
+	}
 }
 
 // preface is how an HTTP/2 client begins, with empty settings.
@@ -371,4 +440,17 @@ func liar(ts *testscript.TestScript, neg bool, args []string) {
 	}))
 	ts.Defer(s.Close)
 	ts.Setenv("LIAR", s.Listener.Addr().String())
+}
+
+// balance starts a load balancer over the script's two agents, which takes them in turn for
+// each request. Its address is put into $BALANCED.
+func balance(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 0, "balance, after agent and join")
+	agents := []string{ts.Getenv("CONSUL"), ts.Getenv("AGENT")}
+	var requests atomic.Int64
+	s := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: agents[int(requests.Add(1))%len(agents)]})
+	}})
+	ts.Defer(s.Close)
+	ts.Setenv("BALANCED", s.Listener.Addr().String())
 }

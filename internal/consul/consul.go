@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/micro/go-micro/registry"
 	"github.com/micro/go-micro/registry/consul"
+	"github.com/micro/go-micro/util/log"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -55,6 +56,7 @@ func NewRegistry() (registry.Registry, error) {
 	r := &consulRegistry{
 		registrars:   map[string]registrar{},
 		registeredAt: map[string][]string{},
+		guards:       map[string]*guard{},
 		failed:       map[string]time.Time{},
 		services:     map[string]*service{},
 	}
@@ -100,6 +102,7 @@ type consulRegistry struct {
 	registering  sync.Mutex           // orders registrations
 	registrars   map[string]registrar // by address
 	registeredAt map[string][]string  // addresses of agents that may have a node, by its ID
+	guards       map[string]*guard    // by the ID of a node
 
 	mu       sync.Mutex // never held during I/O
 	opts     []registry.Option
@@ -133,6 +136,9 @@ func (r *consulRegistry) Init(opts ...registry.Option) error {
 	clear(r.failed)
 	clear(r.registrars)
 	clear(r.registeredAt)
+	for id := range r.guards {
+		r.unguard(id)
+	}
 	return nil
 }
 
@@ -159,27 +165,49 @@ func (r *consulRegistry) addresses() []string {
 // String returns the name of the registry.
 func (r *consulRegistry) String() string { return "consul" }
 
-// Register registers the service's first node, or renews its registration. When it has
-// moved to another agent, it deregisters the node at the one before, as soon as that answers.
+// Register registers the service's first node, or renews its registration. Of several
+// agents it moves to another as soon as that which has the node is gone, and back at the
+// first Register after that has returned. The Register after that deregisters the node at
+// the other.
 func (r *consulRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
 	r.registering.Lock()
 	defer r.registering.Unlock()
+	return r.register(0, s, opts...)
+}
+
+// register is Register. The watch of the agent begins after pause. r.registering must be held.
+func (r *consulRegistry) register(pause time.Duration, s *registry.Service, opts ...registry.RegisterOption) error {
+	if len(s.Nodes) == 0 {
+		return errors.New("registering in Consul: the service has no node")
+	}
+	id := s.Nodes[0].Id
 	var at string
 	err := r.try(func(address string, _ bool) error {
 		at = address
-		if len(s.Nodes) > 0 && !slices.Contains(r.registeredAt[s.Nodes[0].Id], address) {
-			r.registeredAt[s.Nodes[0].Id] = append(r.registeredAt[s.Nodes[0].Id], address)
+		if !slices.Contains(r.registeredAt[id], address) {
+			r.registeredAt[id] = append(r.registeredAt[id], address)
 		}
 		return otherAgent(r.registrar(address).Register(s, opts...))
 	})
-	if err == nil && len(r.registeredAt[s.Nodes[0].Id]) > 1 {
-		_, _ = r.deregister(s, func(address string) bool {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			return address != at && time.Since(r.failed[address]) >= skipTime
-		})
+	if err != nil {
+		return err
 	}
-	return err
+	g := r.guards[id]
+	moved := g == nil || g.address != at
+	r.guard(at, pause, s, opts)
+	if len(r.registeredAt[id]) < 2 {
+		return nil
+	}
+	if moved {
+		log.Logf("Registered %s in consul at %s; of %d agents it is the first that answers", s.Name, hostPort(at), len(r.agents()))
+		return nil // the agent tells the catalog in a moment, and the others have the node until then
+	}
+	_, _ = r.deregister(s, func(address string) bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return address != at && time.Since(r.failed[address]) >= skipTime
+	})
+	return nil
 }
 
 // Deregister removes the service's first node from the agents that it was registered at. It
@@ -190,6 +218,7 @@ func (r *consulRegistry) Deregister(s *registry.Service) error {
 	if len(s.Nodes) == 0 || len(r.registeredAt[s.Nodes[0].Id]) == 0 {
 		return r.try(func(address string, _ bool) error { return r.registrar(address).Deregister(s) })
 	}
+	r.unguard(s.Nodes[0].Id)
 	removed, err := r.deregister(s, func(string) bool { return true })
 	if removed {
 		delete(r.registeredAt, s.Nodes[0].Id)

@@ -345,7 +345,9 @@ func TestTheNextAddressIsUsedWhenAnAgentDies(t *testing.T) {
 	a.CloseClientConnections()
 	a.Close()
 	require.Equal(t, []string{"b"}, get())
-	require.NoError(t, r.Register(&registry.Service{Name: "other", Nodes: []*registry.Node{{Id: "x", Address: "192.0.2.1:1"}}}))
+	other := &registry.Service{Name: "other", Nodes: []*registry.Node{{Id: "x", Address: "192.0.2.1:1"}}}
+	require.NoError(t, r.Register(other))
+	require.NoError(t, r.Deregister(other)) // which ends the watch of b
 }
 
 // go-micro's cache appends to the nodes of a service that a watcher returns.

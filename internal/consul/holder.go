@@ -63,7 +63,7 @@ var errOtherAgent = errors.New("another agent answered: several agents are behin
 // means. Register adds a check, and then reports to the agent that the check passes.
 func otherAgent(err error) error {
 	var status api.StatusError
-	if errors.As(err, &status) && (strings.HasPrefix(status.Body, "Unknown check") || strings.Contains(status.Body, "does not have associated TTL")) {
+	if errors.As(err, &status) && strings.HasPrefix(status.Body, "Unknown check") {
 		return errOtherAgent
 	}
 	return err

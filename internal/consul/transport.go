@@ -29,7 +29,7 @@ type timeoutTransport struct {
 
 func (t timeoutTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	timeout := t.timeout
-	if query := req.URL.Query(); query.Has("index") { // a blocking query
+	if query := req.URL.Query(); query.Has("index") || query.Has("hash") { // a blocking query
 		wait, _ := time.ParseDuration(query.Get("wait"))
 		timeout = wait + wait/16 + answerTimeout // Consul waits for up to a 16th longer
 	}

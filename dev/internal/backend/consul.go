@@ -41,6 +41,10 @@ type ConsulPorts struct {
 // DefaultConsulPorts are Consul's own.
 var DefaultConsulPorts = ConsulPorts{HTTP: 8500, Server: 8300, SerfLAN: 8301, SerfWAN: 8302}
 
+// gossip gives an agent that joined a few seconds before it counts as failed, as outside of
+// development mode.
+const gossip = "gossip_lan { suspicion_mult = 30 }"
+
 // StartConsul runs the Consul at path with its log in dir, and waits until it
 // can be registered in. It listens on host, an IP address of this machine, for HTTP, or
 // for HTTPS alone if secured is not nil.
@@ -68,6 +72,7 @@ func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts,
 		"-server-port", strconv.Itoa(ports.Server),
 		"-serf-lan-port", strconv.Itoa(ports.SerfLAN),
 		"-serf-wan-port", strconv.Itoa(ports.SerfWAN),
+		"-hcl", gossip,
 		"-dns-port", "-1", "-grpc-port", "-1", "-grpc-tls-port", "-1")...)
 	if err != nil {
 		return nil, err
