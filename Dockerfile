@@ -7,8 +7,10 @@ RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/ ./srv ./client
 
-# What the images share: nothing but labels and a user without rights.
+# What the images share: labels, a user without rights, and the CAs that HTTPS to Consul or
+# Jaeger is checked against. A file that is mounted over the CAs replaces them.
 FROM scratch AS base
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Basis" \

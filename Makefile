@@ -90,7 +90,7 @@ soak: tools ## makes calls for ten minutes (SOAK=60s for fewer)
 
 # Runs the faults in dev/e2e/testdata/faults, the soak and bad input. Takes about 16 minutes.
 reliability: tools ## measures calls during faults, and writes docs/reliability.md
-	cd dev/e2e && go test -count=1 -timeout=0 -run='TestScripts/^(grpcurl|ghz|garbage|halfopen|deaf|flood)$$|TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../../docs/reliability.md
+	cd dev/e2e && go test -count=1 -timeout=0 -run='TestScripts/^(grpcurl|ghz|gzip|garbage|halfopen|deaf|flood)$$|TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../../docs/reliability.md
 
 # Takes about 15 minutes, on a Linux machine that has nothing else to do and the Consul
 # of "make tools".

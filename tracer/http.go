@@ -85,9 +85,7 @@ func (f *fetcher) Fetch(service string) ([]byte, error) {
 type proxyTransport struct{ *http.Transport }
 
 func newProxyTransport() proxyTransport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.Proxy = proxyOf
-	return proxyTransport{t}
+	return proxyTransport{http.DefaultTransport.(*http.Transport).Clone()}
 }
 
 // RoundTrip sends one request.
@@ -96,8 +94,8 @@ func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if t.Proxy == nil || err == nil && rsp.StatusCode < http.StatusBadRequest {
 		return rsp, err
 	}
-	proxy, invalid := proxyOf(req)
-	if proxy == nil || invalid != nil {
+	proxy, _ := t.Proxy(req)
+	if proxy == nil {
 		return rsp, err
 	}
 	if err == nil { // from the proxy, or from the server; that cannot be told
@@ -106,16 +104,6 @@ func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	return nil, fmt.Errorf("through the proxy %s://%s of %s: %w; to connect without it, add %s to NO_PROXY",
 		proxy.Scheme, proxy.Host, proxyVariable(req), err, req.URL.Hostname())
-}
-
-// proxyOf returns the URL of the proxy for a request; nil for none. Its error repeats no
-// password, as that of net/http does.
-func proxyOf(req *http.Request) (*url.URL, error) {
-	proxy, err := http.ProxyFromEnvironment(req)
-	if err != nil {
-		return nil, fmt.Errorf("%s is not the URL of a proxy", proxyVariable(req))
-	}
-	return proxy, nil
 }
 
 // proxyVariable returns the name of the variable that has the proxy for a request.

@@ -58,7 +58,7 @@ type sender struct {
 }
 
 func newSender(addr string, maxSize int, l *logger) *sender {
-	buffer, protocols := thrift.NewTMemoryBufferLen(maxSize), thrift.NewTCompactProtocolFactory()
+	buffer, protocols := thrift.NewTMemoryBufferLen(maxSize), thrift.NewTCompactProtocolFactoryConf(nil)
 	return &sender{
 		conn: connect(addr, l), maxSize: maxSize, logger: l,
 		buffer: buffer, protocol: protocols.GetProtocol(buffer), agent: agent.NewAgentClientFactory(buffer, protocols),

@@ -43,7 +43,7 @@ func (s *socket) receive(t *testing.T, n int) (operations []string, sizes []int)
 		require.NoError(t, err, "%d spans of %d", len(operations), n)
 		buffer := thrift.NewTMemoryBuffer()
 		_, _ = buffer.Write(packet[:size])
-		protocol := thrift.NewTCompactProtocolFactory().GetProtocol(buffer)
+		protocol := thrift.NewTCompactProtocolFactoryConf(nil).GetProtocol(buffer)
 		var b batch
 		_, err = jaegeragent.NewAgentProcessor(&b).Process(context.Background(), protocol, protocol)
 		require.NoError(t, err)

@@ -27,7 +27,7 @@ func parse(args ...string) (flags.Settings, error) {
 // TestMain clears what the caller's environment says.
 func TestMain(m *testing.M) {
 	for _, variable := range os.Environ() {
-		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "BASIS_") || name == "JAEGER_ADDRESS" {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "BASIS_") || strings.HasPrefix(name, "JAEGER_") {
 			os.Unsetenv(name)
 		}
 	}

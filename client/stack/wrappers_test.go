@@ -64,7 +64,7 @@ type wrapperKey struct{}
 // TestWrappersKeepGoMicrosContract tests what a client relies on, whichever wrappers it has.
 func TestWrappersKeepGoMicrosContract(t *testing.T) {
 	hystrix.Flush() // what an earlier test left
-	hystrix.DefaultTimeout, hystrix.DefaultMaxConcurrent, hystrix.DefaultVolumeThreshold = 60_000, 100, 1_000_000
+	hystrix.DefaultTimeout, hystrix.DefaultMaxConcurrent, hystrix.DefaultVolumeThreshold = 60_000, 100+breaker.Headroom, 1_000_000
 	t.Cleanup(hystrix.Flush)
 	for name, wrap := range wrappers(t) {
 		t.Run(name, func(t *testing.T) {

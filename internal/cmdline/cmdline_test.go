@@ -120,11 +120,14 @@ var flagValues = map[string]struct{ value, prints, programs string }{
 }
 
 func TestEachFlagOfGoMicroWorksOrIsRefused(t *testing.T) {
+	t.Parallel()
 	for name := range programs {
 		_, help, _ := run(t, name, "--help")
+		_, without, _ := run(t, name)
 		for _, f := range cmd.DefaultFlags {
 			flag := f.GetName()
 			t.Run(name+" "+flag, func(t *testing.T) {
+				t.Parallel()
 				want, ok := flagValues[flag]
 				require.True(t, ok, "a flag that this test does not know")
 				arg, variable := "--"+flag+"="+want.value, "MICRO_"+strings.ToUpper(flag)
@@ -150,7 +153,6 @@ func TestEachFlagOfGoMicroWorksOrIsRefused(t *testing.T) {
 				require.Regexp(t, "^"+name+": --"+flag+" has no effect: .+\n$", problems)
 
 				// The variable changes nothing, and may have any value.
-				_, without, _ := run(t, name)
 				for _, value := range []string{want.value, "nonsense"} {
 					status, out, problems = run(t, name, variable+"="+value)
 					require.Zero(t, status, problems)
@@ -168,6 +170,7 @@ func withoutID(out string) string {
 }
 
 func TestVariablesOfGoMicroWithoutAFlagHaveNoEffect(t *testing.T) {
+	t.Parallel()
 	for name := range programs {
 		status, out, problems := run(t, name, "MICRO_PROXY=other", "MICRO_PROXY_ADDRESS=192.0.2.1:1", "MICRO_ROUTER=r", "MICRO_ROUTER_ADDRESS=192.0.2.1:1")
 		require.Zero(t, status)
@@ -177,6 +180,7 @@ func TestVariablesOfGoMicroWithoutAFlagHaveNoEffect(t *testing.T) {
 }
 
 func TestRegistries(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		args     []string
 		programs string
@@ -215,6 +219,7 @@ func TestRegistries(t *testing.T) {
 
 // A registration that does not outlast the time to its renewal is none for a while.
 func TestTheTTLIsLongerThanTheInterval(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ args, want string }{
 		{"", "ttl 30s interval 10s\n"},
 		{"--register_ttl=60", "ttl 1m0s interval 20s\n"},
@@ -238,7 +243,7 @@ func TestTheTTLIsLongerThanTheInterval(t *testing.T) {
 		{"--register_ttl=0", "srv: --register_ttl is 0; want seconds, 1 to 31536000"},
 		{"--register_interval=0", "srv: --register_interval is 0; want seconds, 1 to 31536000"},
 		{"--register_ttl=-1", "srv: --register_ttl is -1; want seconds"},
-		{"--register_ttl=9223372037", "srv: --register_ttl is 9223372037; want seconds"},           // overflows
+		{"--register_ttl=9223372037", "srv: --register_ttl is 9223372037; want seconds"},            // overflows
 		{"MICRO_REGISTER_INTERVAL=18446744074", "srv: --register_interval is 18446744074; want se"}, // is 0.29 s then
 	} {
 		status, out, problems := run(t, "srv", strings.Fields(test.args)...)
@@ -250,6 +255,7 @@ func TestTheTTLIsLongerThanTheInterval(t *testing.T) {
 
 // Whether a value was given shows apart from the value, which may be the default.
 func TestGiven(t *testing.T) {
+	t.Parallel()
 	for _, args := range []string{"--client_request_timeout=5s", "MICRO_CLIENT_REQUEST_TIMEOUT=5s"} {
 		_, out, _ := run(t, "client", args)
 		require.Contains(t, out, "given [client_request_timeout]\n")
@@ -261,6 +267,7 @@ func TestGiven(t *testing.T) {
 }
 
 func TestBadValues(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ program, arg, want string }{
 		{"srv", "--server_address=8080", "--server_address: address 8080: missing port in address; want host:port"},
 		{"srv", "--server_address=127.0.0.1:70000", "--server_address: address 70000: invalid port; want host:port"},
