@@ -46,7 +46,7 @@ func serveBuffered(t *testing.T) *bufconn.Listener {
 	t.Helper()
 	s := grpc.NewServer(append(grpcLimits(), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 		<-stream.Context().Done()
-		return stream.Context().Err()
+		return status.FromContextError(stream.Context().Err()).Err()
 	}))...)
 	l := bufconn.Listen(64 << 10)
 	go func() { _ = s.Serve(l) }()

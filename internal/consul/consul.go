@@ -27,9 +27,9 @@ import (
 
 // NewRegistry returns go-micro's Consul registry for the agent that CONSUL_HTTP_ADDR
 // (DefaultAddress without it) or, later, registry.Addrs names, with the settings of
-// Consul's other CONSUL_ variables, and without a proxy. Of several addresses it uses the first whose agent
-// answers. An agent that does not is asked again 5 s later, so that the registry moves back
-// to it when it returns. The agents have to be of one cluster.
+// Consul's other CONSUL_ variables. It uses no proxy. Of several addresses it uses the first
+// whose agent answers. It asks an agent that did not answer again 5 s later, and so moves
+// back when the agent returns. The agents have to be of one cluster.
 //
 // The error says which of the variables cannot be used. The registry is usable as a
 // value even then, so that a program may go on with another registry.

@@ -61,8 +61,9 @@ func (r *consulRegistry) unguard(id string) {
 	}
 }
 
-// awaitEnd waits until an agent does not answer any more, and reports that. It begins after
-// pause. It returns false if ctx ends, or if the agent does not say whether it has the node.
+// awaitEnd waits until a request to the agent fails, and reports that: the agent has ended or
+// has been restarted, or a proxy has ended a request that took long. It begins after pause.
+// It returns false if ctx ends, or if the agent does not say whether it has the node.
 func (r *consulRegistry) awaitEnd(ctx context.Context, pause time.Duration, address, id string) (gone bool) {
 	config := r.configFor(address, answerTimeout)
 	client, err := api.NewClient(&config)
@@ -78,17 +79,8 @@ func (r *consulRegistry) awaitEnd(ctx context.Context, pause time.Duration, addr
 		}
 		options := &api.QueryOptions{WaitHash: hash, WaitTime: waitTime}
 		_, meta, err := client.Agent().Service(id, options.WithContext(ctx))
-		if err != nil && hash != "" {
-			// There may be a proxy that ends what takes long.
-			options.WaitHash = ""
-			_, meta, err = client.Agent().Service(id, options.WithContext(ctx))
-		}
 		if err != nil {
-			if ctx.Err() != nil || !errors.As(err, new(*url.Error)) {
-				return false
-			}
-			r.note(address, err)
-			return true
+			return ctx.Err() == nil && errors.As(err, new(*url.Error))
 		}
 		if hash = meta.LastContentHash; hash == "" || options.WaitHash != "" {
 			pause = queryInterval // whatever makes the agent answer at once

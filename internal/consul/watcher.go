@@ -129,7 +129,7 @@ func (w *watcher) noteOutcome(err error) (tell bool) {
 		s.failures, s.outageLogged = 0, false
 	} else {
 		s.failures++
-		s.outageLogged = before || s.failures > 1 && hasNodes(s.known)
+		s.outageLogged = s.failures > 1 && hasNodes(s.known)
 		pause := min(maxRetry, minRetry<<min(s.failures-1, 10))
 		w.due = time.Now().Add(pause/2 + rand.N(pause/2)) // not all clients at once
 	}

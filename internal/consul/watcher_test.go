@@ -268,6 +268,7 @@ func TestTheWatcherMovesToTheNextAgentAndBack(t *testing.T) {
 			}
 			return answer(100, "n"), nil
 		}, "a", " b", "")
+		require.Equal(t, []string{"a", "b"}, r.agents())
 		text := logged(t, func() {
 			_, stop := watch(t, r)
 			time.Sleep(time.Second)
@@ -279,8 +280,10 @@ func TestTheWatcherMovesToTheNextAgentAndBack(t *testing.T) {
 			require.NotZero(t, asked[1].Load())
 
 			aDown.Store(false)
+			before := asked[0].Load()
 			time.Sleep(skipTime + otherWaitTime + time.Second)
-			before := asked[1].Load()
+			require.Greater(t, asked[0].Load(), before)
+			before = asked[1].Load()
 			time.Sleep(5 * time.Minute)
 			require.Equal(t, before, asked[1].Load())
 			stop()
