@@ -21,8 +21,8 @@ const (
 	pathPacketSize = 1232
 	// minPacketSize leaves a span beside what each packet repeats.
 	minPacketSize = 512
-	// batchOverhead is what a packet has besides its spans and the process, as in
-	// jaeger-client-go.
+	// batchOverhead is the size of a packet without its spans and its process.
+	// jaeger-client-go counts as much.
 	batchOverhead = 70
 )
 
@@ -37,9 +37,9 @@ var loopbackPacketSize = func() int {
 
 var errLarge = errors.New("is larger than a packet that fits the path")
 
-// sender is jaeger-client-go's transport for UDP, but for its limit and its connection. The
-// limit holds for packets with several spans. A larger span is sent in a packet of its own,
-// which is logged, and the library's transport drops it. It is not safe for concurrent use.
+// sender is a transport for UDP, as jaeger-client-go has one. Its limit applies to packets
+// with several spans: sender logs a larger span and sends the span in a packet of its own.
+// The library's transport drops such a span. sender is not safe for concurrent use.
 type sender struct {
 	conn    *connection
 	maxSize int // of a packet with several spans

@@ -39,7 +39,8 @@ const (
 // jaeger-client-go's variables override these settings:
 // https://github.com/jaegertracing/jaeger-client-go#environment-variables. But addr is
 // where spans go, unless JAEGER_ENDPOINT says where to by HTTP. A variable that cannot
-// be parsed is an error. A variable that has no effect is logged. Besides the library's:
+// be parsed is an error. A variable that has no effect is logged. These
+// variables are this package's own, or differ from the library's:
 //
 //   - JAEGER_PROPAGATION has the formats in which the tracer writes a span to the metadata of
 //     a call, for opentracing.TextMap: jaeger (the default), w3c and b3, separated by

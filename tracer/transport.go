@@ -125,8 +125,8 @@ func (c *connection) close() error {
 	return nil
 }
 
-// timeoutCloser closes a tracer within closeTimeout. It first calls stop, which ends what the
-// tracer waits for besides its spans.
+// timeoutCloser closes a tracer within closeTimeout. It first calls stop, which cancels a
+// request for the sampling strategy.
 type timeoutCloser struct {
 	io.Closer
 	stop func()

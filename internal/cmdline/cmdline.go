@@ -213,8 +213,9 @@ func checkListen(addr string) error {
 	return l.Close()
 }
 
-// checkRegistry checks the choice of the registry and of its addresses. It removes spaces
-// and empty ones from the addresses. The warnings are about what cannot be refused.
+// checkRegistry checks the choice of the registry and of its addresses. It sets the
+// flag to the addresses without spaces and empty ones, and returns warnings about settings
+// that have no effect.
 func checkRegistry(ctx *cli.Context, program Program) (warnings []string, err error) {
 	const flag, variable = "registry_address", "MICRO_REGISTRY_ADDRESS"
 	registries := []string{"consul", "mdns"}
@@ -250,18 +251,9 @@ func checkRegistry(ctx *cli.Context, program Program) (warnings []string, err er
 		warnings = append(warnings, fmt.Sprintf("%s has no effect: --registry=%s has no address", variable, name))
 		return warnings, ctx.Set(flag, "")
 	}
-	var addrs []string
-	for _, addr := range strings.Split(ctx.String(flag), ",") {
-		if addr = strings.TrimSpace(addr); addr == "" {
-			continue
-		}
-		if err := consul.CheckAddress(addr); err != nil {
-			return nil, fmt.Errorf("--%s %w", flag, err)
-		}
-		addrs = append(addrs, addr)
-	}
-	if len(addrs) == 0 {
-		return nil, fmt.Errorf("--%s is %q; want host:port", flag, ctx.String(flag))
+	addrs, err := consul.ParseAddresses(ctx.String(flag))
+	if err != nil {
+		return nil, fmt.Errorf("--%s %w", flag, err)
 	}
 	return warnings, ctx.Set(flag, strings.Join(addrs, ","))
 }

@@ -22,7 +22,7 @@ const (
 // stockFlag is one of go-micro's flags.
 type stockFlag struct {
 	usage    string    // in the help page of the programs that have the flag
-	programs []Program // that have it
+	programs []Program // the programs that have the flag
 	why      string    // the others have not
 }
 
@@ -81,7 +81,7 @@ var stockVariables = map[string]string{
 }
 
 // stockFlags returns go-micro's flags, with what service was built with as their defaults.
-// Those that program does not have are hidden.
+// It hides the flags that program does not have.
 func stockFlags(program Program, service micro.Service) []cli.Flag {
 	server := service.Server().Options()
 	texts := map[string]string{

@@ -19,6 +19,22 @@ const DefaultAddress = "127.0.0.1:8500"
 // defaultPort is the port of an address without one.
 const defaultPort = "8500"
 
+// ParseAddresses returns the addresses of agents in list, which commas separate. It drops
+// spaces around an address, and empty and repeated addresses. It returns an error if list has
+// no address, or an address that CheckAddress rejects.
+func ParseAddresses(list string) ([]string, error) {
+	addrs := trimAddresses(strings.Split(list, ","))
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("is %q; want host:port", list)
+	}
+	for _, addr := range addrs {
+		if err := CheckAddress(addr); err != nil {
+			return nil, err
+		}
+	}
+	return addrs, nil
+}
+
 // CheckAddress returns an error if addr cannot be that of an agent. An address is
 // host:port, or host for port 8500, perhaps after http:// or https://; or unix:// and the
 // path of a socket. The error repeats no password.

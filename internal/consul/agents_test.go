@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cluster is several agents that tests stop and start. It has what is registered at each.
+// cluster is several agents that tests stop and start. It records the nodes that are registered at each agent.
 type cluster struct {
 	mu         sync.Mutex
 	down       map[string]error // by host
@@ -105,7 +105,7 @@ func TestRegistrationAndLookupsMoveToTheNextAgentAndBack(t *testing.T) {
 		register()
 		require.Equal(t, []string{"a:1"}, c.where())
 
-		c.set("a:1", errRefused) // and keeps what was registered
+		c.set("a:1", errRefused) // the agent stops, and keeps its registrations
 		register()
 		require.Equal(t, []string{"b:1"}, get())
 		c.set("a:1", nil)
@@ -128,7 +128,8 @@ func TestDeregisteringWithoutAllAgents(t *testing.T) {
 	require.Error(t, r.Deregister(&registry.Service{Name: "svc"}), "it has no node")
 }
 
-// An agent that has lost its servers, and what is in the place of an agent, do not answer.
+// The registry asks the next agent if an agent has lost its servers, or if something else
+// listens at its address.
 func TestTheNextAgentIsAskedInsteadOf(t *testing.T) {
 	for name, answerOfA := range map[string]func() (*http.Response, error){
 		"no agent":              func() (*http.Response, error) { return nil, errRefused },

@@ -50,8 +50,8 @@ func NewRegistry() (registry.Registry, error) {
 		cfg.Address = DefaultAddress // the library's is localhost, which may be another's over IPv6
 	}
 	cfg.Transport.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
-	// An agent is near. HTTP_PROXY and HTTPS_PROXY are for what is not, and Docker sets them in
-	// all containers.
+	// No proxy: the agent runs on this host or next to it, and Docker sets HTTP_PROXY and
+	// HTTPS_PROXY in all containers.
 	cfg.Transport.Proxy = nil
 	r := &consulRegistry{
 		registrars:   map[string]registrar{},
@@ -165,10 +165,10 @@ func (r *consulRegistry) addresses() []string {
 // String returns the name of the registry.
 func (r *consulRegistry) String() string { return "consul" }
 
-// Register registers the service's first node, or renews its registration. Of several
-// agents it moves to another as soon as that which has the node is gone, and back at the
-// first Register after that has returned. The Register after that deregisters the node at
-// the other.
+// Register registers the service's first node, or renews its registration. With several
+// agents, the node moves to the next agent as soon as its own agent is gone. When its own
+// agent has returned, the next Register moves the node back, and the Register after that
+// removes the node from the other agent.
 func (r *consulRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
 	r.registering.Lock()
 	defer r.registering.Unlock()
@@ -275,10 +275,7 @@ type registrar struct {
 // the agent reports a node to the catalog with the token that registered it, and reports no
 // change any more when that token is deleted. r.registering must be held.
 func (r *consulRegistry) registrar(address string) registry.Registry {
-	var token string
-	if r.token != nil {
-		token = r.token.current()
-	}
+	token := r.token.current()
 	if known, ok := r.registrars[address]; !ok || known.token != token {
 		r.registrars[address] = registrar{r.stock(address, answerTimeout), token}
 	}
@@ -385,13 +382,10 @@ func (r *consulRegistry) checkACLs(address string, timeout time.Duration, name s
 	if err != nil {
 		return false, fmt.Errorf("asking Consul at %s: %w", address, err)
 	}
-	var before string
-	if r.token != nil {
-		before = r.token.current()
-	}
+	before := r.token.current()
 	var state any
 	_, err = client.Raw().Query("/v1/agent/health/service/name/"+url.PathEscape(name), &state, nil)
-	if r.token != nil && r.token.current() != before {
+	if r.token.current() != before {
 		return true, nil
 	}
 	if err := r.denied(err); errors.Is(err, ErrDenied) {

@@ -33,8 +33,11 @@ func (f *tokenFile) read() (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
-// current returns the token as last read.
+// current returns the token as last read; "" if f is nil.
 func (f *tokenFile) current() string {
+	if f == nil {
+		return ""
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.token

@@ -75,8 +75,8 @@ const (
 )
 
 // Next waits for a change. Once stopped it returns registry.ErrWatcherStopped. If Consul
-// cannot be asked, Next asks again until it can. It returns an error only when it has
-// failed for the second time in a row, for those who want to know.
+// cannot be asked, Next asks again until it can. It returns an error only for the
+// second failure in a row.
 //
 // go-micro's cache makes a new watcher then, and logs every fifth error.
 func (w *watcher) Next() (*registry.Result, error) {
