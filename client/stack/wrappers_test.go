@@ -2,7 +2,6 @@ package stack_test
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,10 +19,12 @@ import (
 	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
 	opentracing "github.com/opentracing/opentracing-go"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/gomicroexample/basis/client/balancer"
 	"github.com/gomicroexample/basis/client/breaker"
 	"github.com/gomicroexample/basis/client/limiter"
+	_ "github.com/gomicroexample/basis/internal/cmdline" // gives go-micro's default router nothing to follow
 )
 
 // inner is the client that a wrapper under test wraps.
@@ -42,21 +43,31 @@ func (c *inner) Call(ctx context.Context, req microclient.Request, rsp any, opts
 	return c.call(ctx, req, rsp, all)
 }
 
-// wrappers are the client wrappers of the stack, and go-plugins' that it wraps.
-func wrappers(t *testing.T) map[string]microclient.Wrapper {
-	b := balancer.New(nil)
-	t.Cleanup(b.Close)
-	r := registrymemory.NewRegistry()
-	require.NoError(t, r.Register(&registry.Service{Name: "svc", Nodes: []*registry.Node{{Id: "a", Address: "a:1"}}}))
-	b.Selector(selector.Registry(r))
-	return map[string]microclient.Wrapper{
-		"tracer":      ocplugin.NewClientWrapper(opentracing.NoopTracer{}),
-		"limiter":     limiter.New(context.Background(), 1_000_000),
-		"no limit":    limiter.New(context.Background(), 0),
-		"breaker":     breaker.New(hystrixplugin.NewClientWrapper(), 100),
-		"balancer":    b.Wrap(roundrobin.NewClientWrapper()),
-		"round robin": roundrobin.NewClientWrapper(),
-	}
+// wrappers create the client wrappers of the stack, and go-plugins' that it wraps. close
+// ends what a wrapper has started.
+var wrappers = map[string]func(t *testing.T) (wrap microclient.Wrapper, close func()){
+	"tracer": func(*testing.T) (microclient.Wrapper, func()) {
+		return ocplugin.NewClientWrapper(opentracing.NoopTracer{}), func() {}
+	},
+	"limiter": func(*testing.T) (microclient.Wrapper, func()) {
+		return limiter.New(context.Background(), 1_000_000), func() {}
+	},
+	"no limit": func(*testing.T) (microclient.Wrapper, func()) {
+		return limiter.New(context.Background(), 0), func() {}
+	},
+	"breaker": func(*testing.T) (microclient.Wrapper, func()) {
+		return breaker.New(hystrixplugin.NewClientWrapper(), 100), func() {}
+	},
+	"round robin": func(*testing.T) (microclient.Wrapper, func()) {
+		return roundrobin.NewClientWrapper(), func() {}
+	},
+	"balancer": func(t *testing.T) (microclient.Wrapper, func()) {
+		r := registrymemory.NewRegistry()
+		require.NoError(t, r.Register(&registry.Service{Name: "svc", Nodes: []*registry.Node{{Id: "a", Address: "a:1"}}}))
+		b := balancer.New(nil)
+		b.Selector(selector.Registry(r))
+		return b.Wrap(roundrobin.NewClientWrapper()), b.Close
+	},
 }
 
 type wrapperKey struct{}
@@ -66,8 +77,10 @@ func TestWrappersKeepGoMicrosContract(t *testing.T) {
 	hystrix.Flush() // what an earlier test left
 	hystrix.DefaultTimeout, hystrix.DefaultMaxConcurrent, hystrix.DefaultVolumeThreshold = 60_000, 100+breaker.Headroom, 1_000_000
 	t.Cleanup(hystrix.Flush)
-	for name, wrap := range wrappers(t) {
+	for name, newWrapper := range wrappers {
 		t.Run(name, func(t *testing.T) {
+			before := goleak.IgnoreCurrent()
+			wrap, closeWrapper := newWrapper(t)
 			in := &inner{Client: grpcclient.NewClient()}
 			c := wrap(in)
 			req := c.NewRequest("svc", "Basis.Hello", "John")
@@ -106,7 +119,6 @@ func TestWrappersKeepGoMicrosContract(t *testing.T) {
 				*to.(*string) = r.Body().(string)
 				return nil
 			}
-			goroutines := runtime.NumGoroutine()
 			var callers sync.WaitGroup
 			for _, name := range []string{"Ann", "Bob", "Cem", "Dan"} {
 				callers.Go(func() {
@@ -119,7 +131,21 @@ func TestWrappersKeepGoMicrosContract(t *testing.T) {
 				})
 			}
 			callers.Wait()
-			require.Eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines+1 }, time.Minute, time.Millisecond)
+			closeWrapper()
+			ignored := []goleak.Option{
+				before,
+				// Hystrix keeps these of each circuit.
+				goleak.IgnoreAnyFunction("github.com/afex/hystrix-go/hystrix.(*metricExchange).Monitor"),
+				goleak.IgnoreAnyFunction("github.com/afex/hystrix-go/hystrix.(*poolMetrics).Monitor"),
+				// The registry leaves events to watchers that have gone.
+				goleak.IgnoreAnyFunction("github.com/micro/go-micro/registry/memory.(*Registry).watch"),
+				goleak.IgnoreAnyFunction("github.com/micro/go-micro/registry/memory.(*Watcher).Next"),
+			}
+			leak := goleak.Find(ignored...)
+			for end := time.Now().Add(time.Minute); leak != nil && time.Now().Before(end); {
+				leak = goleak.Find(ignored...) // which waits for a while
+			}
+			require.NoError(t, leak)
 		})
 	}
 }
