@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -24,9 +25,11 @@ import (
 	"github.com/uber/jaeger-client-go"
 
 	"github.com/gomicroexample/basis/client/balancer"
+	"github.com/gomicroexample/basis/client/breaker"
 	"github.com/gomicroexample/basis/client/flags"
 	"github.com/gomicroexample/basis/client/load"
 	"github.com/gomicroexample/basis/client/stack"
+	"github.com/gomicroexample/basis/internal/admin"
 	"github.com/gomicroexample/basis/internal/cmdline"
 	"github.com/gomicroexample/basis/internal/consul"
 	"github.com/gomicroexample/basis/internal/gctuning"
@@ -53,7 +56,10 @@ func run() int {
 	gctuning.Apply()
 	log.SetOutput(oneline.Writer{Writer: os.Stderr}) // for go-micro and the tracer
 
-	var s flags.Settings
+	var (
+		s  flags.Settings
+		as admin.Settings
+	)
 	consulRegistry, consulErr := consul.NewRegistry() // at 127.0.0.1:8500
 	service := micro.NewService(
 		// First: the options below act on the server and client set here.
@@ -67,9 +73,10 @@ func run() int {
 			cmd.Description("calls Hello of the Basis service and prints the answers"),
 		)),
 		micro.Flags(s.Flags()...),
+		micro.Flags(as.Flags()...),
 	)
 	cmdline.Parse(service, cmdline.Client, func(given func(flag string) bool) error {
-		err := cmp.Or(s.TLS.Check(service.Client().String()), s.Check())
+		err := cmp.Or(s.TLS.Check(service.Client().String()), s.Check(), as.Check())
 		call := service.Client().Options().CallOptions
 		if given("client_request_timeout") {
 			s.RequestTimeout = call.RequestTimeout
@@ -79,6 +86,9 @@ func run() int {
 		}
 		return err
 	})
+	if as.HealthCheck {
+		return askHealth(as)
+	}
 	if service.Options().Registry == consulRegistry && consulErr != nil {
 		return fail(consulErr)
 	}
@@ -89,7 +99,14 @@ func run() int {
 		return fail(err)
 	}
 
-	t, closer, err := tracer.NewTracer(clientName, s.JaegerAddress)
+	operators, err := admin.Listen(as)
+	if err != nil {
+		return fail(err)
+	}
+	defer operators.Close()
+	operators.Handle("GET /hystrix.stream", http.HandlerFunc(breaker.Stream))
+
+	t, closer, err := tracer.NewTracer(clientName, s.JaegerAddress, tracer.Metrics(operators.Registerer()))
 	if err != nil {
 		return fail(err)
 	}
@@ -101,11 +118,13 @@ func run() int {
 	context.AfterFunc(ctx, stop)
 	signal.Ignore(syscall.SIGPIPE) // "client | head": writing fails instead
 
-	service.Init(stack.Options(ctx, t, s, tlsConfig)...)
+	service.Init(stack.Options(ctx, t, s, tlsConfig, operators.Registerer())...)
 
 	if err := find(ctx, service.Client(), s.Wait); err != nil {
 		return fail(err)
 	}
+	operators.SetHealth(nil)
+	context.AfterFunc(ctx, func() { operators.SetHealth(errors.New("stopping")) })
 
 	basis := proto.NewBasisService(serviceName, service.Client())
 	plan := load.Plan{Requests: s.Requests, Concurrency: s.Concurrency, Grace: min(s.HystrixTimeout, maxGrace)}
@@ -132,6 +151,16 @@ func run() int {
 	case report.Failed > 0:
 		return 1
 	}
+	return 0
+}
+
+// askHealth asks another client for its health.
+func askHealth(as admin.Settings) int {
+	answer, err := as.AskHealth()
+	if err != nil {
+		return fail(err)
+	}
+	fmt.Print(answer)
 	return 0
 }
 

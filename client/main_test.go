@@ -58,7 +58,7 @@ func TestEightCallersTwoServersOneAgent(t *testing.T) {
 	)}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	for _, o := range stack.Options(ctx, tr, s, nil) {
+	for _, o := range stack.Options(ctx, tr, s, nil, nil) {
 		o(&opts)
 	}
 	require.NoError(t, balancer.Find(ctx, opts.Client, serviceName))

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
@@ -38,6 +39,10 @@ func TestCompressedRequestsAreLimitedAfterDecompression(t *testing.T) {
 		require.ErrorContains(t, err, "received message after decompression larger than max 65536")
 	}
 	greet(t, conn)
+
+	_, err = healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: string(make([]byte, 16<<20))}, grpc.UseCompressor("gzip"))
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.ErrorContains(t, err, "received message after decompression larger than max 65536")
 }
 
 // serveBuffered serves with gRPC's part of the limits, at no network address, so that a

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	stdlog "log"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -24,16 +26,22 @@ import (
 	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
 	"google.golang.org/grpc"
 	_ "google.golang.org/grpc/encoding/gzip" // reads compressed requests
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
 
+	"github.com/gomicroexample/basis/internal/admin"
 	"github.com/gomicroexample/basis/internal/cmdline"
 	"github.com/gomicroexample/basis/internal/consul"
 	"github.com/gomicroexample/basis/internal/gctuning"
 	"github.com/gomicroexample/basis/internal/mtls"
 	"github.com/gomicroexample/basis/internal/oneline"
 	"github.com/gomicroexample/basis/proto"
+	"github.com/gomicroexample/basis/srv/dispatch"
 	"github.com/gomicroexample/basis/srv/handler"
+	"github.com/gomicroexample/basis/srv/health"
 	"github.com/gomicroexample/basis/srv/malformed"
+	"github.com/gomicroexample/basis/srv/metrics"
 	"github.com/gomicroexample/basis/srv/registration"
 	"github.com/gomicroexample/basis/tracer"
 )
@@ -50,6 +58,8 @@ func run() error {
 		delay         time.Duration
 		jaegerAddress string
 		tlsFiles      mtls.Files
+		reflected     bool
+		as            admin.Settings
 	)
 	gctuning.Apply()
 	stdlog.SetOutput(oneline.Writer{Writer: os.Stderr}) // for go-micro and the tracer
@@ -74,15 +84,28 @@ func run() error {
 				Usage: "How long each call takes, as in 1s or 200ms",
 			},
 			tracer.AddressFlag(&jaegerAddress),
+			cli.BoolTFlag{
+				Name: "reflection", EnvVar: "BASIS_REFLECTION", Destination: &reflected,
+				Usage: "Tell gRPC clients which services there are, and their messages; on, unless --reflection=false",
+			},
 		),
+		micro.Flags(as.Flags()...),
 		micro.Flags(tlsFiles.Flags()...),
 	)
-	cmdline.Parse(service, cmdline.Server, func(func(flag string) bool) error {
+	cmdline.Parse(service, cmdline.Server, func(given func(flag string) bool) error {
 		if delay < 0 {
 			return fmt.Errorf("--delay is %v; want 0 or more", delay)
 		}
-		return cmp.Or(tlsFiles.Check(service.Server().String()), tracer.CheckAddress(jaegerAddress))
+		if protocol := service.Server().String(); given("reflection") && protocol != "grpc" {
+			return fmt.Errorf("--reflection is for gRPC only, not for %s; leave out --server", protocol)
+		}
+		return cmp.Or(tlsFiles.Check(service.Server().String()), tracer.CheckAddress(jaegerAddress), as.Check())
 	})
+	if as.HealthCheck {
+		answer, err := as.AskHealth()
+		fmt.Print(answer)
+		return err
+	}
 	name, registry := service.Server().Options().Name, service.Options().Registry
 	if registry == consulRegistry && consulErr != nil {
 		return consulErr
@@ -92,15 +115,28 @@ func run() error {
 		return err
 	}
 
-	t, closer, err := tracer.NewTracer(name, jaegerAddress)
+	operators, err := admin.Listen(as)
+	if err != nil {
+		return err
+	}
+	defer operators.Close()
+
+	t, closer, err := tracer.NewTracer(name, jaegerAddress, tracer.Metrics(operators.Registerer()))
 	if err != nil {
 		return err
 	}
 	defer closer.Close() // sends the last spans
+	services, healthServer := grpcServices(name, reflected)
+	registrations := registration.NewMetrics(func() time.Duration { return service.Server().Options().RegisterTTL })
+	if r := operators.Registerer(); r != nil {
+		r.MustRegister(registrations)
+	}
 	// From here on, a signal ends ctx: go-micro then deregisters the node and drains the
 	// calls in flight. A second signal ends the process.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, func() {
+		healthServer.Shutdown()
+		operators.SetHealth(errors.New("stopping"))
 		stop()
 		signal.Reset(syscall.SIGINT, syscall.SIGTERM) // go-micro's Run has them too
 		log.Info("Stopping; a second signal ends it at once")
@@ -116,9 +152,22 @@ func run() error {
 			Leftover: func(id string) string {
 				return consul.Leftover(registry, id, service.Server().Options().RegisterTTL)
 			},
+			Observe: func(err error) {
+				registrations.Observe(err)
+				if err == nil && ctx.Err() == nil {
+					healthServer.Serving()
+					operators.SetHealth(nil)
+				}
+			},
+			Deregistered: func() {
+				registrations.Deregistered()
+				healthServer.Shutdown() // again: for SIGQUIT, which is go-micro's alone
+				services.Drain()
+			},
 		})),
 	)
-	opts := limits()
+	counter := metrics.NewInterceptor(operators.Registerer(), slices.Collect(maps.Keys(services.GetServiceInfo()))...)
+	opts := limits(counter, services.Interceptor)
 	if tlsConfig != nil {
 		opts = append(opts, grpcserver.AuthTLS(tlsConfig))
 	}
@@ -134,6 +183,19 @@ func run() error {
 	return listening(service.Run())
 }
 
+// grpcServices returns the services that are not go-micro's: gRPC's health for name, for
+// proto.Basis and for the server as a whole, and, if reflected, gRPC's reflection.
+func grpcServices(name string, reflected bool) (*dispatch.Services, *health.Server) {
+	basis := string(proto.File_proto_basis_proto.Services().ByName("Basis").FullName())
+	services, healthServer := dispatch.NewServices(), health.NewServer(basis, name)
+	services.Announce(basis)
+	healthpb.RegisterHealthServer(services, healthServer)
+	if reflected {
+		reflection.Register(services)
+	}
+	return services, healthServer
+}
+
 // listening returns err, and names the flag if the server could not listen.
 func listening(err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "listen" {
@@ -143,14 +205,15 @@ func listening(err error) error {
 }
 
 // limits bounds what one caller can make the server hold, and wait for. gRPC's own
-// limits are wider, where there are any.
-func limits() []server.Option {
+// limits are wider, where there are any. The interceptors come before the one that rejects
+// malformed calls.
+func limits(interceptors ...grpc.StreamServerInterceptor) []server.Option {
 	return []server.Option{
 		// The longest name takes 259 bytes. Longer ones, up to here, get Hello's own
 		// error. The limit holds for a compressed message too, before and after it is
 		// decompressed. gRPC's limit is 4 MB.
 		grpcserver.MaxMsgSize(64 << 10),
-		grpcserver.Options(grpcLimits()...),
+		grpcserver.Options(append(grpcLimits(), grpc.ChainStreamInterceptor(append(interceptors, malformed.Interceptor)...))...),
 	}
 }
 
@@ -174,7 +237,6 @@ func grpcLimits() []grpc.ServerOption {
 		// and in 2 hours without calls, and fails the calls in flight of a caller that
 		// pings every 10 s.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.StreamInterceptor(malformed.Interceptor),
 		// Workers: goroutines kept for the next call, since their stacks have
 		// grown. When all are busy, a call gets a new one.
 		grpc.NumStreamWorkers(64),

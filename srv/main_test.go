@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,9 @@ func (raw) Name() string                       { return "proto" }
 // start runs the service with srv's own limits and returns a connection to it.
 func start(t testing.TB) *grpc.ClientConn {
 	t.Helper()
-	s := grpcserver.NewServer(append(limits(),
+	services, health := grpcServices("go.micro.srv.basis", true)
+	health.Serving()
+	s := grpcserver.NewServer(append(limits(services.Interceptor),
 		server.Name("go.micro.srv.basis"),
 		server.Address("127.0.0.1:0"),
 		server.Registry(registrymemory.NewRegistry()),
@@ -163,6 +166,51 @@ func FuzzHello(f *testing.F) {
 		}
 		greet(t, conn)
 	})
+}
+
+// FuzzServices sends messages to gRPC's services, which are not go-micro's. An error is one
+// that says what the caller got wrong, and the next call is answered.
+func FuzzServices(f *testing.F) {
+	for _, method := range services {
+		f.Add([]byte(""), method)
+		f.Add([]byte("\x0a\x0bproto.Basis"), method) // the service to check, or a host
+		f.Add([]byte("\xff\xff"), method)
+		f.Add([]byte("\x0a\x01\xff"), method)
+	}
+	for _, request := range []string{
+		"\x1a\x11proto/basis.proto", "\x22\x0bproto.Basis", "\x22\x00", "\x2a\x00", "\x2a\x04\x0a\x00\x10\x01",
+		"\x32\x00", "\x32\x1cgoogle.protobuf.FieldOptions", "\x3a\x00", "\x3a\x01*",
+	} {
+		f.Add([]byte(request), services[2])
+	}
+	conn := start(f)
+	f.Fuzz(func(t *testing.T, message []byte, method string) {
+		if !slices.Contains(services, method) {
+			t.Skip("no method of gRPC's services")
+		}
+		_, err := call(t, conn, method, message)
+		require.Contains(t, []codes.Code{codes.OK, codes.InvalidArgument, codes.NotFound, codes.ResourceExhausted}, status.Code(err), "%v", err)
+		require.False(t, strings.ContainsFunc(status.Convert(err).Message(), oneline.Breaks), err)
+		greet(t, conn)
+	})
+}
+
+// services are methods of gRPC's services that end by themselves.
+var services = []string{
+	"/grpc.health.v1.Health/Check",
+	"/grpc.health.v1.Health/List",
+	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+}
+
+func TestReflectionCanBeOff(t *testing.T) {
+	for _, reflected := range []bool{true, false} {
+		services, _ := grpcServices("name", reflected)
+		_, v1 := services.GetServiceInfo()["grpc.reflection.v1.ServerReflection"]
+		_, v1alpha := services.GetServiceInfo()["grpc.reflection.v1alpha.ServerReflection"]
+		require.Equal(t, reflected, v1)
+		require.Equal(t, reflected, v1alpha)
+	}
 }
 
 // requireCallers wants err to be a go-micro error of 400 to 499 on one line, or

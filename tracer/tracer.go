@@ -54,7 +54,7 @@ const (
 //
 // A Jaeger that is not there is no error: spans are dropped, and no call waits for it or for
 // its name.
-func NewTracer(service, addr string) (opentracing.Tracer, io.Closer, error) {
+func NewTracer(service, addr string, opts ...Option) (opentracing.Tracer, io.Closer, error) {
 	if err := CheckAddress(addr); err != nil {
 		return nil, nil, err
 	}
@@ -69,6 +69,10 @@ func NewTracer(service, addr string) (opentracing.Tracer, io.Closer, error) {
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("settings from JAEGER_ variables: %w", err)
+	}
+	o := options{metrics: jaeger.NewNullMetrics()}
+	for _, opt := range opts {
+		opt(&o)
 	}
 	if cfg.Disabled {
 		return opentracing.NoopTracer{}, io.NopCloser(nil), nil
@@ -96,7 +100,7 @@ func NewTracer(service, addr string) (opentracing.Tracer, io.Closer, error) {
 	} else {
 		transport = newCollector(cfg.Reporter)
 	}
-	reporter := newReporter(cfg.Reporter, transport, logger)
+	reporter := newReporter(cfg.Reporter, transport, logger, o.metrics)
 	t, closer, err := cfg.NewTracer(
 		jaegercfg.Logger(logger),
 		jaegercfg.Reporter(reporter),
@@ -113,12 +117,13 @@ func NewTracer(service, addr string) (opentracing.Tracer, io.Closer, error) {
 }
 
 // newReporter returns the library's reporter, but for the transport.
-func newReporter(cfg *jaegercfg.ReporterConfig, transport jaeger.Transport, logger jaeger.Logger) jaeger.Reporter {
+func newReporter(cfg *jaegercfg.ReporterConfig, transport jaeger.Transport, logger jaeger.Logger, metrics *jaeger.Metrics) jaeger.Reporter {
 	reporter := jaeger.NewRemoteReporter(
 		transport,
 		jaeger.ReporterOptions.QueueSize(cfg.QueueSize),
 		jaeger.ReporterOptions.BufferFlushInterval(cfg.BufferFlushInterval),
 		jaeger.ReporterOptions.Logger(logger),
+		jaeger.ReporterOptions.Metrics(metrics),
 	)
 	if cfg.LogSpans {
 		reporter = jaeger.NewCompositeReporter(jaeger.NewLoggingReporter(logger), reporter)

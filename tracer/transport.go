@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -35,6 +36,7 @@ type connection struct {
 	socket  atomic.Pointer[net.Conn] // nil until a lookup has succeeded
 	stop    context.CancelFunc
 	stopped chan struct{}
+	refused int // packets that write has learned were refused
 }
 
 // connect returns a connection to addr, which CheckAddress has accepted. It waits for the first
@@ -102,13 +104,17 @@ func preferred(ips []netip.Addr) netip.Addr {
 }
 
 // write sends one packet. A Jaeger that is down refuses it, which is the error of the next
-// packet: that is sent again, and is not lost if Jaeger is back.
+// packet: that is sent again, and is not lost if Jaeger is back. It is not safe for concurrent
+// use.
 func (c *connection) write(packet []byte) error {
 	socket := c.socket.Load()
 	if socket == nil {
 		return errResolving
 	}
 	_, err := (*socket).Write(packet)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		c.refused++
+	}
 	if err != nil {
 		_, err = (*socket).Write(packet)
 	}

@@ -20,13 +20,15 @@ import (
 	"github.com/micro/go-micro/client"
 	"github.com/micro/go-micro/client/selector"
 	"github.com/micro/go-micro/registry/cache"
+	"google.golang.org/grpc"
 )
 
 // Balancer holds what one client knows of its services and their nodes, and the
 // connections. It is safe for concurrent use.
 type Balancer struct {
-	tls   *tls.Config // nil for plaintext
-	start uint32      // where the round robin starts
+	tls         *tls.Config // nil for plaintext
+	dialOptions []grpc.DialOption
+	start       uint32 // where the round robin starts
 
 	mu      sync.RWMutex // never held during I/O
 	options selector.Options
@@ -37,9 +39,10 @@ type Balancer struct {
 
 // New returns a balancer without connections. It connects to a node before the first
 // call to the node, with TLS unless config is nil. If config has no ServerName, the
-// certificate of a node has to have the name of its service.
-func New(config *tls.Config) *Balancer {
-	return &Balancer{tls: config, start: rand.Uint32(), groups: map[string]*group{}}
+// certificate of a node has to have the name of its service. opts are for each connection, in
+// addition to the balancer's own.
+func New(config *tls.Config, opts ...grpc.DialOption) *Balancer {
+	return &Balancer{tls: config, dialOptions: opts, start: rand.Uint32(), groups: map[string]*group{}}
 }
 
 // Close stops following the registry, and closes all connections; calls in flight finish

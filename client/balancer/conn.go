@@ -208,26 +208,28 @@ func (g *group) dial(address string) (*conn, error) {
 	lastRead := new(atomic.Int64)
 	// Escaped, any text is an address. One that cannot be dialed is a node that is not
 	// connected.
-	cc, err := grpc.NewClient("passthrough:///"+url.PathEscape(address),
+	cc, err := grpc.NewClient("passthrough:///"+url.PathEscape(address), append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			nc, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 			if err != nil {
 				return nil, err
 			}
+			g.opened.Add(1)
 			return &timedConn{nc, lastRead}, nil
 		}),
 		grpc.WithNoProxy(), // HTTPS_PROXY is not for calls between services
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
 		grpc.WithMaxHeaderListSize(maxResponseBytes),
 		// With windows that adapt, gRPC pings the server again and again.
-		grpc.WithStaticStreamWindowSize(64<<10),
-		grpc.WithStaticConnWindowSize(64<<10),
+		grpc.WithStaticStreamWindowSize(64 << 10),
+		grpc.WithStaticConnWindowSize(64 << 10),
 		grpc.WithDisableRetry(), // go-micro retries, at another node
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff},
 			MinConnectTimeout: maxBackoff,
-		}))
+		}),
+	}, g.balancer.dialOptions...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,9 @@ type group struct {
 	version atomic.Int64
 	calls   atomic.Uint64 // that got an offer
 
+	retries atomic.Uint64 // attempts after the first one of a call
+	opened  atomic.Uint64 // connections
+
 	mu        sync.Mutex       // never held during I/O
 	conns     map[string]*conn // by address
 	lookup    *lookup          // the latest; nil before the first

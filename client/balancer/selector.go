@@ -107,6 +107,9 @@ func (s *nodeSelector) Select(service string, opts ...selector.SelectOption) (se
 	return func() (*registry.Node, error) {
 		node, err := o.Strategy(offer(tried))()
 		if err == nil {
+			if len(tried) > 0 {
+				g.retries.Add(1)
+			}
 			tried = append(tried, node.Address)
 		}
 		return node, err

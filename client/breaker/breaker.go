@@ -73,6 +73,9 @@ type uncountedKey struct{}
 type filter struct{ client.Client }
 
 func (f *filter) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
+	if circuits.registered.Load() {
+		defer circuits.begin(req.Service() + "." + req.Endpoint())()
+	}
 	err := f.Client.Call(ctx, req, rsp, opts...)
 	if err != nil && !failure.Of(err).OpensCircuit() {
 		*ctx.Value(uncountedKey{}).(*error) = err

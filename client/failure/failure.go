@@ -36,6 +36,17 @@ const (
 	Other                    // any other error: no node is known, for example
 )
 
+// names are the outcomes' names for metrics.
+var names = [...]string{
+	Success: "success", ClientError: "client_error", TooManyRequests: "too_many_requests",
+	ServerTimeout: "server_timeout", Unimplemented: "unimplemented", ServerError: "server_error",
+	Unreachable: "unreachable", Canceled: "canceled", DeadlineExceeded: "deadline_exceeded",
+	Rejected: "rejected", Other: "other",
+}
+
+// String returns the name of the outcome, in lower case and with underscores.
+func (o Outcome) String() string { return names[o] }
+
 // policy says what follows from an outcome.
 type policy struct {
 	retry   bool // go-micro's client attempts the call again, at another node

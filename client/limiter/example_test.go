@@ -18,7 +18,7 @@ func (answering) Call(context.Context, client.Request, any, ...client.CallOption
 // A client calls two services. Both share the limit: at ten calls a second, the first of
 // three calls is sent at once, and each of the others a tenth of a second later.
 func ExampleNew() {
-	c := limiter.New(context.Background(), 10)(answering{client.NewClient()})
+	c := limiter.New(context.Background(), 10, nil)(answering{client.NewClient()})
 	start := time.Now()
 	for _, service := range []string{"greeter", "weather", "greeter"} {
 		req := c.NewRequest(service, "Service.Method", nil)
@@ -32,7 +32,7 @@ func ExampleNew() {
 
 // A call whose turn is after its deadline fails at once.
 func ExampleNew_deadline() {
-	c := limiter.New(context.Background(), 1)(answering{client.NewClient()})
+	c := limiter.New(context.Background(), 1, nil)(answering{client.NewClient()})
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		fmt.Println(c.Call(ctx, c.NewRequest("greeter", "Greeter.Hello", nil), nil))

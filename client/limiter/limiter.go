@@ -23,21 +23,25 @@ import (
 // deadline is before its turn fails at once, and takes no turn. The error wraps
 // context.Canceled or context.DeadlineExceeded. ctx is the program's own: once it ends,
 // no waiting call is sent any more.
-func New(ctx context.Context, perSecond int) client.Wrapper {
+//
+// observe is called with how long each call waited that had a turn, sent or not. A nil
+// observe is not called.
+func New(ctx context.Context, perSecond int, observe func(wait time.Duration)) client.Wrapper {
 	if perSecond == 0 {
 		return func(c client.Client) client.Client { return c }
 	}
 	return func(c client.Client) client.Client {
 		turns := &turns{interval: time.Second / time.Duration(perSecond)}
 		turns.plugin = rateplugin.NewClientWrapper(perSecond, ratelimit.WithoutSlack, ratelimit.WithClock(turns))(nullClient{c})
-		return &limiter{Client: c, ctx: ctx, turns: turns}
+		return &limiter{Client: c, ctx: ctx, turns: turns, observe: observe}
 	}
 }
 
 type limiter struct {
 	client.Client
-	ctx   context.Context
-	turns *turns
+	ctx     context.Context
+	turns   *turns
+	observe func(time.Duration) // may be nil
 }
 
 func (l *limiter) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
@@ -52,6 +56,10 @@ func (l *limiter) wait(ctx context.Context) error {
 	d, err := l.turns.take(ctx)
 	if err != nil {
 		return err
+	}
+	if l.observe != nil {
+		start := time.Now()
+		defer func() { l.observe(time.Since(start)) }()
 	}
 	if d > 0 {
 		timer := time.NewTimer(d)

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Callers that have not called for a while may not make up for it in a burst.
 func TestNoSlack(t *testing.T) {
-	c := New(context.Background(), 20)(&fake{call: func() {}})
+	c := New(context.Background(), 20, nil)(&fake{call: func() {}})
 	call := func() { require.NoError(t, c.Call(context.Background(), nil, nil)) }
 	call()
 	<-time.After(300 * time.Millisecond) // the test is about idle time, here worth six calls
@@ -29,7 +29,7 @@ func TestNoSlack(t *testing.T) {
 }
 
 func TestCallersShareTheRate(t *testing.T) {
-	c := New(context.Background(), 100)(&fake{call: func() {}})
+	c := New(context.Background(), 100, nil)(&fake{call: func() {}})
 	start := time.Now()
 	var callers sync.WaitGroup
 	for range 8 {
@@ -47,7 +47,7 @@ func TestCallersShareTheRate(t *testing.T) {
 
 func TestZeroIsNoLimit(t *testing.T) {
 	n := 0
-	c := New(context.Background(), 0)(&fake{call: func() { n++ }})
+	c := New(context.Background(), 0, nil)(&fake{call: func() { n++ }})
 	for range 1000 {
 		require.NoError(t, c.Call(context.Background(), nil, nil))
 	}
@@ -82,7 +82,7 @@ func waitAll(t *testing.T, c client.Client, ctx context.Context, end func()) []e
 
 func TestTheWaitEndsWithTheCaller(t *testing.T) {
 	var sent atomic.Int64
-	c := New(context.Background(), 1)(&fake{call: func() { sent.Add(1) }})
+	c := New(context.Background(), 1, nil)(&fake{call: func() { sent.Add(1) }})
 	ctx, cancel := context.WithCancel(context.Background())
 	errs := waitAll(t, c, ctx, cancel)
 	require.GreaterOrEqual(t, len(errs), 20)
@@ -95,7 +95,7 @@ func TestTheWaitEndsWithTheCaller(t *testing.T) {
 func TestTheWaitEndsWithTheProgram(t *testing.T) {
 	var sent atomic.Int64
 	ctx, interrupt := context.WithCancel(context.Background())
-	c := New(ctx, 1)(&fake{call: func() { sent.Add(1) }})
+	c := New(ctx, 1, nil)(&fake{call: func() { sent.Add(1) }})
 	errs := waitAll(t, c, context.Background(), interrupt)
 	require.GreaterOrEqual(t, len(errs), 20)
 	for _, err := range errs {
@@ -105,7 +105,7 @@ func TestTheWaitEndsWithTheProgram(t *testing.T) {
 }
 
 func TestACallThatCannotGetItsTurnFailsAtOnceAndTakesNone(t *testing.T) {
-	c := New(context.Background(), 1)(&fake{call: func() {}})
+	c := New(context.Background(), 1, nil)(&fake{call: func() {}})
 	require.NoError(t, c.Call(context.Background(), nil, nil))
 	for range 1000 { // in turn, these would take a quarter of an hour
 		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)

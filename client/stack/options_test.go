@@ -35,7 +35,7 @@ func clientWith(t *testing.T, r registry.Registry, newClient func(...microclient
 		microclient.Retries(retries),
 	)}
 	s.HystrixSleepWindow, s.HystrixErrorPercent, s.HystrixMaxConcurrent, s.HystrixVolume = time.Minute, 100, 10, 100
-	for _, o := range stack.Options(context.Background(), opentracing.NoopTracer{}, s, nil) {
+	for _, o := range stack.Options(context.Background(), opentracing.NoopTracer{}, s, nil, nil) {
 		o(&opts)
 	}
 	t.Cleanup(func() { require.NoError(t, opts.Client.Options().Selector.Close()) })

@@ -14,6 +14,7 @@ import (
 	"github.com/micro/go-plugins/wrapper/select/roundrobin"
 	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
 	opentracing "github.com/opentracing/opentracing-go"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gomicroexample/basis/client/balancer"
 	"github.com/gomicroexample/basis/client/breaker"
@@ -28,14 +29,17 @@ const Retries = 2
 
 // Options returns the options that install the stack in a service. It sets hystrix's
 // defaults for the whole process. No call that waits for the limiter is sent once ctx
-// has ended. The client uses TLS unless tlsConfig is nil.
-func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsConfig *tls.Config) []micro.Option {
+// has ended. The client uses TLS unless tlsConfig is nil. The stack's metrics are registered
+// with r; with a nil r, nothing is measured.
+func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsConfig *tls.Config, r prometheus.Registerer) []micro.Option {
 	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
 	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
 	hystrix.DefaultErrorPercentThreshold = s.HystrixErrorPercent
 	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent + breaker.Headroom
 	hystrix.DefaultVolumeThreshold = s.HystrixVolume
-	nodes := balancer.New(tlsConfig)
+	m := newMetrics(r)
+	nodes := balancer.New(tlsConfig, m.dialOptions()...)
+	m.observe(nodes)
 	return []micro.Option{
 		callOptions(s, tlsConfig),
 		nodeSelector(nodes),
@@ -43,8 +47,9 @@ func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsCon
 		// wait and the breaker's rejections. The limiter is outside of the breaker, which
 		// would take the wait for latency.
 		micro.WrapClient(
+			m.wrap,
 			ocplugin.NewClientWrapper(t),
-			limiter.New(ctx, s.RateLimit),
+			limiter.New(ctx, s.RateLimit, m.observeWait),
 			breaker.New(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent),
 			nodes.Wrap(roundrobin.NewClientWrapper()), // which chooses from the nodes that the selector offers
 		),

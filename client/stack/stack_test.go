@@ -50,7 +50,7 @@ func newClient(t *testing.T, r registry.Registry, rateLimit int) microclient.Cli
 	for _, o := range stack.Options(context.Background(), opentracing.NoopTracer{}, flags.Settings{
 		RateLimit: rateLimit, HystrixTimeout: time.Minute, HystrixSleepWindow: time.Minute,
 		HystrixErrorPercent: 10, HystrixMaxConcurrent: 10, HystrixVolume: 1,
-	}, nil) {
+	}, nil, nil) {
 		o(&opts)
 	}
 	t.Cleanup(func() { require.NoError(t, opts.Client.Options().Selector.Close()) })

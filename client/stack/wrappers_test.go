@@ -50,10 +50,10 @@ var wrappers = map[string]func(t *testing.T) (wrap microclient.Wrapper, close fu
 		return ocplugin.NewClientWrapper(opentracing.NoopTracer{}), func() {}
 	},
 	"limiter": func(*testing.T) (microclient.Wrapper, func()) {
-		return limiter.New(context.Background(), 1_000_000), func() {}
+		return limiter.New(context.Background(), 1_000_000, func(time.Duration) {}), func() {}
 	},
 	"no limit": func(*testing.T) (microclient.Wrapper, func()) {
-		return limiter.New(context.Background(), 0), func() {}
+		return limiter.New(context.Background(), 0, nil), func() {}
 	},
 	"breaker": func(*testing.T) (microclient.Wrapper, func()) {
 		return breaker.New(hystrixplugin.NewClientWrapper(), 100), func() {}

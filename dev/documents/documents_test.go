@@ -128,7 +128,7 @@ func TestLinks(t *testing.T) {
 }
 
 // option is what --help says of one.
-var option = regexp.MustCompile(`(?m)^   --(\w+)( value)?  .*?(?: \(default: "?(.*?)"?\))? \[\$(\w+)\]$`)
+var option = regexp.MustCompile(`(?m)^   --(\w+)( value)?  .*?(?: \(default: "?(.*?)"?\))?(?: \[\$(\w+)\])?$`)
 
 // The README's tables have the flags that --help lists: those of srv, those of client, and
 // those that both have.
@@ -150,8 +150,13 @@ func TestFlags(t *testing.T) {
 		flags := map[string][]string{}
 		for _, m := range option.FindAllStringSubmatch(string(help), -1) {
 			name, takesValue, value, variable := m[1], m[2] != "", m[3], m[4]
+			if variable == "" {
+				variable = "none"
+			}
 			if value == "" && takesValue {
 				value = "none"
+			} else if strings.Contains(m[0], "; on, unless ") {
+				value = "on"
 			} else if value == "" {
 				value = "off"
 			}

@@ -42,7 +42,7 @@ func Interceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
 			return rejection(codes.DeadlineExceeded, 408, "timeout metadata is %d; the time for this call is over", n)
 		}
 	}
-	err := handler(srv, decoder{stream, codec(header("content-type"))})
+	err := handler(srv, Decoder(stream))
 	switch s, ok := status.FromError(err); {
 	case !ok: // only of x-content-type does go-micro say something that has no code
 		return rejection(codes.InvalidArgument, 415, "x-content-type metadata is %.100q; want application/grpc+proto",
@@ -53,22 +53,32 @@ func Interceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
 	return err
 }
 
+// Decoder returns a call's stream whose RecvMsg fails with InvalidArgument for a message that
+// cannot be read, and for a call without any message. gRPC's own error would be Internal for
+// the one and io.EOF for the other. After the first message, io.EOF says that there is no
+// other one.
+func Decoder(stream grpc.ServerStream) grpc.ServerStream {
+	return &decoder{ServerStream: stream, codec: codec(metadata.ValueFromIncomingContext(stream.Context(), "content-type"))}
+}
+
 // decoder is a call's stream, but decodes messages itself: gRPC would have answered
 // by the time that its RecvMsg returns an error.
 type decoder struct {
 	grpc.ServerStream
-	codec encoding.Codec
+	codec    encoding.Codec
+	received bool // a message
 }
 
-func (d decoder) RecvMsg(m any) error {
+func (d *decoder) RecvMsg(m any) error {
 	var frame bytes.Frame // go-micro's codecs leave what is in one as it is
 	err := d.ServerStream.RecvMsg(&frame)
-	if err == io.EOF {
+	if err == io.EOF && !d.received {
 		return rejection(codes.InvalidArgument, 400, "no message")
 	}
 	if err != nil {
 		return err
 	}
+	d.received = true
 	if err := d.codec.Unmarshal(frame.Data, m); err != nil {
 		return rejection(codes.InvalidArgument, 400, "message cannot be read: %v", err)
 	}

@@ -40,14 +40,25 @@ type Options struct {
 	// Leftover says how long a node stays registered that could not be deregistered, and
 	// how to remove it; nil says nothing.
 	Leftover func(id string) string
+	// Observe is told of each attempt to register the node or to renew its registration:
+	// nil, or why it failed, as Explain has it. It is called on the goroutine that made the
+	// attempt, go-micro's or the one of a retry, for one attempt after the other, while
+	// the next one and Deregister wait. So it must neither block nor call the registry.
+	// It may be nil.
+	Observe func(error)
+	// Deregistered is called in Deregister, when the node is deregistered or could not be.
+	// The server accepts connections until it returns, and closes its listener then. It may
+	// block, and may be nil.
+	Deregistered func()
 }
 
 // NewRegistry returns r for the use of one server, as a micro.Service has it.
 //
 // It retries a registration that failed every second, until it succeeds, or the server
 // deregisters or registers again. It logs the first failure, another reason that lasts, and
-// the success after it. Register always returns nil, because go-micro would log each
-// failure. The error of Deregister says what stays registered, and for how long.
+// the success after it. It logs why a node could not be deregistered, what stays registered,
+// and for how long. Register and Deregister always return nil, because go-micro would log
+// each failure to register, and one to deregister too late.
 //
 // It does not register a node while another live server is registered with the node's ID;
 // that is a failure like others.
@@ -58,17 +69,31 @@ func NewRegistry(r registry.Registry, opts Options) registry.Registry {
 	if opts.Explain == nil {
 		opts.Explain = func(err error) error { return err }
 	}
+	if opts.Observe == nil {
+		opts.Observe = func(error) {}
+	}
+	if opts.Deregistered == nil {
+		opts.Deregistered = func() {}
+	}
 	if opts.Holder != nil {
 		r = &exclusiveRegistry{Registry: r, holder: opts.Holder}
 	}
-	return &retryingRegistry{Registry: newAdvertisingRegistry(r, opts), explain: opts.Explain, leftover: opts.Leftover}
+	return &retryingRegistry{
+		Registry:     newAdvertisingRegistry(r, opts),
+		explain:      opts.Explain,
+		leftover:     opts.Leftover,
+		observe:      opts.Observe,
+		deregistered: opts.Deregistered,
+	}
 }
 
 // retryingRegistry retries failed registrations.
 type retryingRegistry struct {
 	registry.Registry
-	explain  func(error) error
-	leftover func(id string) string
+	explain      func(error) error
+	leftover     func(id string) string
+	observe      func(error)
+	deregistered func()
 
 	mu         sync.Mutex
 	pending    *registry.Service // to be registered again; nil after a success
@@ -101,8 +126,13 @@ func (r *retryingRegistry) register(s *registry.Service, opts []registry.Registe
 			log.Logf("Registered %s", s.Name)
 		}
 		r.registered = true
+		r.observe(nil)
 		return
 	}
+	if taken := (*idTakenError)(nil); !errors.As(err, &taken) {
+		err = r.explain(err)
+	}
+	r.observe(err)
 	r.logFailure(err, !failing)
 	r.pending = s
 	time.AfterFunc(retryInterval, func() {
@@ -117,9 +147,6 @@ func (r *retryingRegistry) register(s *registry.Service, opts []registry.Registe
 // logFailure logs why an attempt failed: the first time, and when the reason has been
 // another one for newReasonAfter. r.mu must be held.
 func (r *retryingRegistry) logFailure(err error, first bool) {
-	if taken := (*idTakenError)(nil); !errors.As(err, &taken) {
-		err = r.explain(err)
-	}
 	if reason := err.Error(); first || reason != r.reason {
 		r.reason, r.since = reason, time.Now()
 	}
@@ -134,8 +161,18 @@ func (r *retryingRegistry) logFailure(err error, first bool) {
 	log.Logf("%s: %s. Trying again every %v", what, r.reason, retryInterval)
 }
 
-// Deregister also ends the retries.
+// Deregister also ends the retries. It logs a failure itself: go-micro would log it only
+// after Options.Deregistered, which may take as long as the calls in flight.
 func (r *retryingRegistry) Deregister(s *registry.Service) error {
+	if err := r.deregister(s); err != nil {
+		log.Logf("Not deregistered: %v", err)
+	}
+	r.deregistered()
+	return nil
+}
+
+// deregister returns an error that says what stays registered.
+func (r *retryingRegistry) deregister(s *registry.Service) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pending, r.registered = nil, false

@@ -167,3 +167,68 @@ func TestRetriesRegisterTheMetadataOfTheFirstAttempt(t *testing.T) {
 		require.NoError(t, r.Deregister(service))
 	})
 }
+
+func TestObserveIsToldOfEachAttempt(t *testing.T) {
+	logged(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := away()
+		attempts := make(chan error, 9)
+		take := func() (all []string) {
+			for len(attempts) > 0 {
+				all = append(all, fmt.Sprint(<-attempts))
+			}
+			return all
+		}
+		r := registration.NewRegistry(f, registration.Options{
+			Server: server.Options{Address: "127.0.0.1:0"}, Explain: explain,
+			Observe: func(err error) { attempts <- err },
+		})
+		const refused, ok = "nobody there: refused", "<nil>"
+		require.NoError(t, r.Register(service))
+		pass(3 * time.Second)
+		require.Equal(t, []string{refused, refused, refused, refused}, take())
+		f.away.Store(false)
+		pass(time.Second)
+		require.NoError(t, r.Register(service)) // renews
+		require.Equal(t, []string{ok, ok}, take())
+		f.away.Store(true)
+		require.NoError(t, r.Register(service))
+		require.NoError(t, r.Deregister(service))
+		pass(time.Minute)
+		require.Equal(t, []string{refused}, take())
+	})
+}
+
+func TestDeregisteredIsCalledWhenTheNodeIsGone(t *testing.T) {
+	l := logged(t)
+	f := new(fake)
+	var r registry.Registry
+	calls := 0
+	r = registration.NewRegistry(f, registration.Options{
+		Server: server.Options{Address: "127.0.0.1:0"}, Explain: explain,
+		Deregistered: func() {
+			calls++
+			require.False(t, f.registered.Load())
+			require.NoError(t, r.Register(service), "no lock is held")
+		},
+	})
+	require.NoError(t, r.Register(service))
+	require.NoError(t, r.Deregister(service))
+	require.Equal(t, 1, calls)
+
+	// It is called too if the node stays, and that is logged by then.
+	broken := registration.NewRegistry(stuck{f}, registration.Options{
+		Server: server.Options{Address: "127.0.0.1:0"}, Explain: explain,
+		Deregistered: func() {
+			calls++
+			require.Contains(t, l.take(), "Not deregistered: nobody there: refused")
+		},
+	})
+	require.NoError(t, broken.Deregister(service))
+	require.Equal(t, 2, calls)
+}
+
+// stuck is a registry that deregisters nothing.
+type stuck struct{ *fake }
+
+func (stuck) Deregister(*registry.Service) error { return errors.New("refused") }

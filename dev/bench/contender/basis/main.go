@@ -139,7 +139,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	// ctx is only for finding the server, and the load goes on after it.
 	calls := context.WithoutCancel(ctx)
 	if *wrappers == all {
-		service.Init(stack.Options(calls, t, settings, nil)...)
+		service.Init(stack.Options(calls, t, settings, nil, nil)...)
 	} else {
 		service.Init(parts(calls, t, settings, *wrappers)...)
 	}

@@ -35,7 +35,7 @@ func parts(ctx context.Context, t opentracing.Tracer, s flags.Settings, names st
 		with, without microclient.Wrapper
 	}{
 		{"opentracing", ocplugin.NewClientWrapper(t), nothing},
-		{"limiter", limiter.New(ctx, s.RateLimit), nothing},
+		{"limiter", limiter.New(ctx, s.RateLimit, nil), nothing},
 		{"breaker", breaker.New(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent), nothing},
 		{"roundrobin", nodes.Wrap(roundrobin.NewClientWrapper()), nodes.Wrap(nothing)},
 	} {

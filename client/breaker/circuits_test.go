@@ -1,0 +1,171 @@
+package breaker_test
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/afex/hystrix-go/hystrix"
+	"github.com/micro/go-micro/errors"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gomicroexample/basis/client/breaker"
+)
+
+// samples returns the values of a metric of one circuit by its other label.
+func samples(t *testing.T, metric, circuit string) map[string]float64 {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	r.MustRegister(breaker.Collector())
+	families, err := r.Gather()
+	require.NoError(t, err)
+	values := map[string]float64{}
+	for _, family := range families {
+		if family.GetName() != metric {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			labels := map[string]string{}
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = l.GetValue()
+			}
+			if labels["circuit"] == circuit {
+				values[labels["state"]+labels["event"]] = value(m)
+			}
+		}
+	}
+	return values
+}
+
+func value(m *dto.Metric) float64 { return m.GetGauge().GetValue() + m.GetCounter().GetValue() }
+
+// becomes waits until exactly one state of the circuit is 1.
+func becomes(t *testing.T, circuit, state string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		got := samples(t, "basis_circuit_state", circuit)
+		return got[state] == 1 && got["closed"]+got["half_open"]+got["open"] == 1
+	}, 10*time.Second, time.Millisecond, "the circuit does not become %s", state)
+}
+
+func TestStatesOfACircuit(t *testing.T) {
+	breaker.Collector()
+	circuit := t.Name() + ".Basis.Hello"
+	cfg := touchy
+	cfg.SleepWindow = 100
+	var (
+		mu      sync.Mutex
+		failing = true
+		pause   = make(chan struct{})
+	)
+	close(pause)
+	call := protected(t, cfg, func(context.Context) error {
+		mu.Lock()
+		wait, fail := pause, failing
+		mu.Unlock()
+		<-wait
+		if fail {
+			return errors.InternalServerError("go.micro.srv.basis", "oops")
+		}
+		return nil
+	})
+	set := func(fail bool, wait chan struct{}) {
+		mu.Lock()
+		defer mu.Unlock()
+		failing, pause = fail, wait
+	}
+	opens(t, call)
+	becomes(t, circuit, "open")
+
+	// The call that is let through after the sleep window fails, and then one succeeds.
+	for _, fail := range []bool{true, false} {
+		wait, ended := make(chan struct{}), make(chan error, 1)
+		set(fail, wait)
+		go func() {
+			for {
+				if err := call(); err != hystrix.ErrCircuitOpen {
+					ended <- err
+					return
+				}
+			}
+		}()
+		becomes(t, circuit, "half_open")
+		close(wait)
+		if err := <-ended; fail {
+			require.Error(t, err)
+			becomes(t, circuit, "open")
+		} else {
+			require.NoError(t, err)
+			becomes(t, circuit, "closed")
+		}
+	}
+}
+
+func TestEventsOfACircuitAreCounted(t *testing.T) {
+	breaker.Collector()
+	circuit := t.Name() + ".Basis.Hello"
+	var err error
+	call := protected(t, touchy, func(context.Context) error { return err })
+	before := samples(t, "basis_circuit_events_total", circuit)
+	for range 3 {
+		require.NoError(t, call())
+	}
+	err = errors.InternalServerError("go.micro.srv.basis", "oops")
+	opens(t, call)
+	require.Eventually(t, func() bool {
+		got := samples(t, "basis_circuit_events_total", circuit)
+		return got["success"]-before["success"] == 3 && got["failure"] > before["failure"] && got["short_circuit"] > before["short_circuit"]
+	}, 10*time.Second, time.Millisecond)
+}
+
+// hystrix forgets its counts when a circuit closes; counters of Prometheus never fall.
+func TestCountsSurviveTheEndOfAnOpenCircuit(t *testing.T) {
+	breaker.Collector()
+	circuit := t.Name() + ".Basis.Hello"
+	cfg := touchy
+	cfg.SleepWindow = 1
+	var (
+		mu  sync.Mutex
+		err = errors.InternalServerError("go.micro.srv.basis", "oops")
+	)
+	call := protected(t, cfg, func(context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return err
+	})
+	opens(t, call)
+	mu.Lock()
+	err = nil
+	mu.Unlock()
+	require.Eventually(t, func() bool { return call() == nil }, 10*time.Second, time.Millisecond)
+	becomes(t, circuit, "closed")
+	require.Positive(t, samples(t, "basis_circuit_events_total", circuit)["failure"])
+}
+
+func TestStreamTellsOfCircuitsWhileSomebodyReads(t *testing.T) {
+	call := protected(t, touchy, func(context.Context) error { return nil })
+	require.NoError(t, call())
+	s := httptest.NewServer(http.HandlerFunc(breaker.Stream))
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
+	require.NoError(t, err)
+	rsp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer rsp.Body.Close()
+	require.Equal(t, "text/event-stream", rsp.Header.Get("Content-Type"))
+	for lines := bufio.NewScanner(rsp.Body); ; {
+		require.True(t, lines.Scan(), lines.Err())
+		if strings.Contains(lines.Text(), `"type":"HystrixCommand","name":"`+t.Name()+".Basis.Hello") {
+			return
+		}
+	}
+}

@@ -1,0 +1,212 @@
+// Package admin serves what an operator asks of a running program over HTTP: metrics for
+// Prometheus, the program's health, and Go's profiles.
+//
+// A program that was started without an address serves nothing, and measures nothing:
+// Registerer returns nil then.
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/micro/cli"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// healthPath is where a Server answers for the program's health.
+const healthPath = "/healthz"
+
+// healthTimeout is how long AskHealth waits for an answer, which takes a millisecond.
+const healthTimeout = 2 * time.Second
+
+// closeTimeout is how long Close waits for answers that are being written.
+const closeTimeout = time.Second
+
+// maxScrapes bounds the scrapes at a time. Prometheus makes one in 15 s.
+const maxScrapes = 8
+
+// Settings are the values of the flags that Flags returns.
+type Settings struct {
+	// Address is host:port. Without a host it stands for loopback; the empty string turns
+	// the server off.
+	Address string
+	// HealthCheck has the program ask another one for its health, and do nothing else.
+	HealthCheck bool
+}
+
+// Flags returns the flags --metrics_address, with its variable BASIS_METRICS_ADDRESS, and
+// --health_check, which fill s.
+func (s *Settings) Flags() []cli.Flag {
+	return []cli.Flag{
+		cli.StringFlag{
+			Name: "metrics_address", EnvVar: "BASIS_METRICS_ADDRESS", Destination: &s.Address,
+			Usage: "host:port to serve /metrics, /healthz and /debug/pprof on, as in :9464, which is open to this host alone; without it, nothing is served",
+		},
+		cli.BoolFlag{
+			Name: "health_check", Destination: &s.HealthCheck,
+			Usage: "Ask the program that serves on --metrics_address on this host whether it is healthy, and exit with 0 if so",
+		},
+	}
+}
+
+// Check returns an error if the address is not host:port, or if there is none to ask for
+// health.
+func (s *Settings) Check() error {
+	if s.Address == "" {
+		if s.HealthCheck {
+			return errors.New("--health_check has nobody to ask; name the program's --metrics_address, or set BASIS_METRICS_ADDRESS")
+		}
+		return nil
+	}
+	if _, err := net.ResolveTCPAddr("tcp", s.local()); err != nil {
+		return fmt.Errorf("--metrics_address is %q: %w; want host:port, as in 127.0.0.1:9464", s.Address, err)
+	}
+	return nil
+}
+
+// local returns the address with loopback in the place of a missing host.
+func (s *Settings) local() string {
+	if host, port, err := net.SplitHostPort(s.Address); err == nil && host == "" {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return s.Address
+}
+
+// AskHealth asks the program at the address for its health, and returns the answer. The
+// error says that the program is not healthy, or that it did not answer within two seconds.
+func (s *Settings) AskHealth() (string, error) {
+	host, port, _ := net.SplitHostPort(s.local())
+	if ip := net.ParseIP(host); ip.IsUnspecified() { // it serves on all addresses
+		host = "127.0.0.1"
+		if ip.To4() == nil {
+			host = "::1"
+		}
+	}
+	url := "http://" + net.JoinHostPort(host, port) + healthPath
+	// Not through a proxy: the program is on this host.
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: healthTimeout}
+	rsp, err := c.Get(url)
+	if err != nil {
+		return "", fmt.Errorf("asking for health: %w", err)
+	}
+	defer rsp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(rsp.Body, 1<<10))
+	if err != nil {
+		return "", fmt.Errorf("asking %s for health: %w", url, err)
+	}
+	if rsp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("not healthy: %s", strings.TrimSpace(string(body)))
+	}
+	return string(body), nil
+}
+
+// Server serves metrics, health and profiles. Its methods may be called at any time, by
+// several goroutines.
+type Server struct {
+	http     *http.Server // nil if the server is off
+	address  string
+	mux      *http.ServeMux
+	registry *prometheus.Registry
+
+	mu        sync.Mutex
+	unhealthy error // nil while the program is healthy
+}
+
+// Listen starts a server on the address of s, which Check has accepted. Until SetHealth says
+// otherwise, the program is starting, and not healthy. Without an address, the server is off:
+// its methods do nothing.
+func Listen(s Settings) (*Server, error) {
+	if s.Address == "" {
+		return &Server{}, nil
+	}
+	l, err := net.Listen("tcp", s.local())
+	if err != nil {
+		return nil, fmt.Errorf("--metrics_address: %w", err)
+	}
+	a := &Server{address: l.Addr().String(), registry: prometheus.NewRegistry(), mux: http.NewServeMux(), unhealthy: errors.New("starting")}
+	a.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewBuildInfoCollector(),
+	)
+	a.mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{
+		ErrorLog: log.Default(), ErrorHandling: promhttp.ContinueOnError,
+		Registry: a.registry, MaxRequestsInFlight: maxScrapes,
+	}))
+	a.mux.HandleFunc("GET "+healthPath, a.serveHealth)
+	a.mux.HandleFunc("/debug/pprof/", pprof.Index)
+	a.mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	a.mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	a.mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	a.mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	a.http = &http.Server{
+		Handler: a.mux,
+		// No limit to the time of an answer: a profile and a stream take as long as their
+		// reader wants.
+		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 8 << 10,
+		ErrorLog: log.Default(),
+	}
+	log.Printf("Metrics on http://%s/metrics", a.address)
+	go func() { _ = a.http.Serve(l) }() // until Close
+	return a, nil
+}
+
+// Address returns the host:port that the server listens on, empty if it is off.
+func (a *Server) Address() string { return a.address }
+
+// Registerer returns where to register metrics; nil if the server is off.
+func (a *Server) Registerer() prometheus.Registerer {
+	if a.http == nil {
+		return nil
+	}
+	return a.registry
+}
+
+// Handle serves a path, in the words of http.ServeMux, by h.
+func (a *Server) Handle(pattern string, h http.Handler) {
+	if a.http != nil {
+		a.mux.Handle(pattern, h)
+	}
+}
+
+// SetHealth sets the program's health: nil is healthy, and an error says why it is not.
+func (a *Server) SetHealth(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unhealthy = err
+}
+
+func (a *Server) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	a.mu.Lock()
+	err := a.unhealthy
+	a.mu.Unlock()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// Close ends the server. It waits for answers that are being written, for up to a second.
+func (a *Server) Close() error {
+	if a.http == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := a.http.Shutdown(ctx); err != nil {
+		return a.http.Close() // of streams
+	}
+	return nil
+}

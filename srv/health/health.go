@@ -1,0 +1,55 @@
+// Package health tells gRPC's health checks whether the server is registered.
+package health
+
+import (
+	"context"
+
+	grpchealth "google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// Server implements grpc.health.v1's Check, List and Watch. NewServer makes one.
+type Server struct {
+	*grpchealth.Server
+	services []string
+}
+
+// NewServer returns a Server for the named services, and for "", which stands for the server
+// as a whole. All of them are NOT_SERVING until Serving is called.
+func NewServer(services ...string) *Server {
+	s := &Server{grpchealth.NewServer(), append(services, "")}
+	s.set(healthpb.HealthCheckResponse_NOT_SERVING)
+	return s
+}
+
+// Serving makes all services SERVING. After Shutdown, it does nothing.
+func (s *Server) Serving() { s.set(healthpb.HealthCheckResponse_SERVING) }
+
+func (s *Server) set(status healthpb.HealthCheckResponse_ServingStatus) {
+	for _, service := range s.services {
+		s.SetServingStatus(service, status)
+	}
+}
+
+// Watch sends the status of a service, and each change of it, until the stream's context
+// ends. gRPC's own Watch may end then without the last change; this one sends it first, so
+// that a watcher learns of a Shutdown that the end of the context follows.
+func (s *Server) Watch(req *healthpb.HealthCheckRequest, stream healthpb.Health_WatchServer) error {
+	w := &watcher{stream, healthpb.HealthCheckResponse_UNKNOWN}
+	err := s.Server.Watch(req, w)
+	if now, unknown := s.Check(context.Background(), req); unknown == nil && now.Status != w.sent {
+		_ = stream.Send(now) // fails if the caller is gone
+	}
+	return err
+}
+
+// watcher is a stream that remembers the status that it last sent.
+type watcher struct {
+	healthpb.Health_WatchServer
+	sent healthpb.HealthCheckResponse_ServingStatus
+}
+
+func (w *watcher) Send(rsp *healthpb.HealthCheckResponse) error {
+	w.sent = rsp.Status
+	return w.Health_WatchServer.Send(rsp)
+}
