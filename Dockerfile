@@ -20,10 +20,18 @@ LABEL org.opencontainers.image.title="Basis" \
       org.opencontainers.image.revision="${REVISION}"
 USER 65532:65532
 
+# Metrics and health, for this container alone. The health check asks the address in the same
+# variable. A server is healthy once it is registered, and a client once it has found a server,
+# so both have two minutes for a registry that is not up yet. A swarm replaces a container that
+# is unhealthy.
+ENV BASIS_METRICS_ADDRESS=127.0.0.1:9464
+
 FROM base AS srv
 COPY --from=build /out/srv /srv
 ENTRYPOINT ["/srv"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=2m --retries=3 CMD ["/srv", "--health_check"]
 
 FROM base AS client
 COPY --from=build /out/client /client
 ENTRYPOINT ["/client"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=2m --retries=3 CMD ["/client", "--health_check"]

@@ -1,6 +1,7 @@
 package tracer_test
 
 import (
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 // counted waits until the spans by result are as wanted.
 func counted(t *testing.T, r prometheus.Gatherer, want string) {
 	t.Helper()
-	text := "# HELP basis_spans_total Finished spans: sent to Jaeger, failed to be sent, or dropped because the queue was full.\n# TYPE basis_spans_total counter\n" + want
+	text := "# HELP basis_spans_total Finished spans: sent to Jaeger, failed to be sent or refused, or dropped because the queue was full.\n# TYPE basis_spans_total counter\n" + want
 	require.Eventually(t, func() bool {
 		return testutil.GatherAndCompare(r, strings.NewReader(text), "basis_spans_total") == nil
 	}, 10*time.Second, 10*time.Millisecond, want)
@@ -45,19 +46,57 @@ func TestSpansThatWereLostAreCounted(t *testing.T) {
 		tr.StartSpan("op").Finish()
 	}
 	require.Eventually(t, func() bool {
-		failed, dropped := 0.0, 0.0
-		families, err := r.Gather()
-		require.NoError(t, err)
-		for _, m := range families[0].GetMetric() {
-			switch m.GetLabel()[0].GetValue() {
-			case "failed":
-				failed = m.GetCounter().GetValue()
-			case "dropped":
-				dropped = m.GetCounter().GetValue()
-			}
-		}
-		return failed > 0 && dropped > 0 && failed+dropped == 1000
+		spans := byResult(t, r)
+		return spans["failed"] > 0 && spans["dropped"] > 0 && spans["failed"]+spans["dropped"] == 1000
 	}, 10*time.Second, 10*time.Millisecond)
+}
+
+// byResult returns the values of basis_spans_total.
+func byResult(t *testing.T, r prometheus.Gatherer) map[string]float64 {
+	families, err := r.Gather()
+	require.NoError(t, err)
+	spans := map[string]float64{}
+	for _, m := range families[0].GetMetric() {
+		spans[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+	}
+	return spans
+}
+
+// A host where nobody listens refuses packets, which the writes that send them do not report.
+func TestSpansThatWereRefusedAreCounted(t *testing.T) {
+	t.Setenv("JAEGER_REPORTER_FLUSH_INTERVAL", "5ms")
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := conn.LocalAddr().String()
+	require.NoError(t, conn.Close())
+	r := prometheus.NewRegistry()
+	tr, closer, err := tracer.NewTracer("svc", address, tracer.Metrics(r))
+	require.NoError(t, err)
+	defer closer.Close()
+	finished := 0.0
+	// send finishes a span, and waits until it is counted.
+	send := func() map[string]float64 {
+		tr.StartSpan("op").Finish()
+		finished++
+		var spans map[string]float64
+		require.Eventually(t, func() bool {
+			spans = byResult(t, r)
+			return spans["sent"]+spans["failed"] == finished
+		}, 10*time.Second, time.Millisecond)
+		return spans
+	}
+	for range 5 {
+		send()
+	}
+	require.Equal(t, map[string]float64{"sent": 1, "failed": 4, "dropped": 0}, byResult(t, r)) // all but the first are known
+
+	conn, err = net.ListenPacket("udp", address)
+	require.NoError(t, err)
+	defer conn.Close()
+	for range 3 {
+		send()
+	}
+	require.Equal(t, map[string]float64{"sent": 3, "failed": 5, "dropped": 0}, byResult(t, r))
 }
 
 func TestNoRegistererIsNoError(t *testing.T) {

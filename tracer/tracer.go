@@ -70,7 +70,7 @@ func NewTracer(service, addr string, opts ...Option) (opentracing.Tracer, io.Clo
 	if err != nil {
 		return nil, nil, fmt.Errorf("settings from JAEGER_ variables: %w", err)
 	}
-	o := options{metrics: jaeger.NewNullMetrics()}
+	var o options
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -100,7 +100,7 @@ func NewTracer(service, addr string, opts ...Option) (opentracing.Tracer, io.Clo
 	} else {
 		transport = newCollector(cfg.Reporter)
 	}
-	reporter := newReporter(cfg.Reporter, transport, logger, o.metrics)
+	reporter := newReporter(cfg.Reporter, transport, logger, o.metrics(transport))
 	t, closer, err := cfg.NewTracer(
 		jaegercfg.Logger(logger),
 		jaegercfg.Reporter(reporter),

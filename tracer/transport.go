@@ -36,7 +36,7 @@ type connection struct {
 	socket  atomic.Pointer[net.Conn] // nil until a lookup has succeeded
 	stop    context.CancelFunc
 	stopped chan struct{}
-	refused int // packets that write has learned were refused
+	refused bool // whether the packet before the last one was refused
 }
 
 // connect returns a connection to addr, which CheckAddress has accepted. It waits for the first
@@ -112,9 +112,7 @@ func (c *connection) write(packet []byte) error {
 		return errResolving
 	}
 	_, err := (*socket).Write(packet)
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		c.refused++
-	}
+	c.refused = errors.Is(err, syscall.ECONNREFUSED)
 	if err != nil {
 		_, err = (*socket).Write(packet)
 	}

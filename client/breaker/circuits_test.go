@@ -3,8 +3,10 @@ package breaker_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/gomicroexample/basis/client/breaker"
 )
@@ -149,23 +152,46 @@ func TestCountsSurviveTheEndOfAnOpenCircuit(t *testing.T) {
 	require.Positive(t, samples(t, "basis_circuit_events_total", circuit)["failure"])
 }
 
-func TestStreamTellsOfCircuitsWhileSomebodyReads(t *testing.T) {
+// Several dashboards read at once, while calls go on. When they have gone, nothing collects for
+// them.
+func TestStreamHasAllCircuitsForEachReader(t *testing.T) {
 	call := protected(t, touchy, func(context.Context) error { return nil })
 	require.NoError(t, call())
 	s := httptest.NewServer(http.HandlerFunc(breaker.Stream))
 	defer s.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
-	require.NoError(t, err)
-	rsp, err := http.DefaultClient.Do(req)
-	require.NoError(t, err)
-	defer rsp.Body.Close()
-	require.Equal(t, "text/event-stream", rsp.Header.Get("Content-Type"))
-	for lines := bufio.NewScanner(rsp.Body); ; {
-		require.True(t, lines.Scan(), lines.Err())
-		if strings.Contains(lines.Text(), `"type":"HystrixCommand","name":"`+t.Name()+".Basis.Hello") {
-			return
-		}
+	var readers errgroup.Group
+	for range 100 {
+		readers.Go(func() error {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
+			if err != nil {
+				return err
+			}
+			rsp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			defer rsp.Body.Close()
+			if got := rsp.Header.Get("Content-Type"); got != "text/event-stream" {
+				return fmt.Errorf("the content's type is %q", got)
+			}
+			events := 0
+			for lines := bufio.NewScanner(rsp.Body); events < 3; {
+				if !lines.Scan() {
+					return fmt.Errorf("after %d events: %v", events, lines.Err())
+				}
+				if strings.Contains(lines.Text(), `"type":"HystrixCommand","name":"`+t.Name()+".Basis.Hello") {
+					events++
+					_ = call()
+				}
+			}
+			return nil
+		})
 	}
+	require.NoError(t, readers.Wait())
+	require.Eventually(t, func() bool {
+		var goroutines strings.Builder
+		return pprof.Lookup("goroutine").WriteTo(&goroutines, 1) == nil && !strings.Contains(goroutines.String(), "StreamHandler")
+	}, 10*time.Second, 10*time.Millisecond)
 }

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
@@ -25,6 +26,17 @@ type metrics struct {
 	durations  *prometheus.HistogramVec
 	waits      prometheus.Histogram
 	attempts   *grpcprom.ClientMetrics
+
+	methods sync.Map // of *methodMetrics by method
+}
+
+// method is a method of a service.
+type method struct{ service, endpoint string }
+
+// methodMetrics are those of the calls of one method.
+type methodMetrics struct {
+	duration prometheus.Observer
+	outcomes [failure.Other + 1]prometheus.Counter
 }
 
 // newMetrics registers the metrics of a stack with r; with a nil r it returns nil.
@@ -84,15 +96,30 @@ func (m *metrics) wrap(c microclient.Client) microclient.Client {
 	return &countingClient{c, m}
 }
 
+// of returns the metrics of a method. All outcomes have a counter from the first call on:
+// Prometheus takes the value that a counter begins with for no increase.
+func (m *metrics) of(called method) *methodMetrics {
+	if found, ok := m.methods.Load(called); ok {
+		return found.(*methodMetrics)
+	}
+	made := &methodMetrics{duration: m.durations.WithLabelValues(called.service, called.endpoint)}
+	for o := range made.outcomes {
+		made.outcomes[o] = m.calls.WithLabelValues(called.service, called.endpoint, failure.Outcome(o).String())
+	}
+	m.methods.Store(called, made) // another goroutine may have stored the same metrics
+	return made
+}
+
 type countingClient struct {
 	microclient.Client
 	metrics *metrics
 }
 
 func (c *countingClient) Call(ctx context.Context, req microclient.Request, rsp any, opts ...microclient.CallOption) error {
+	m := c.metrics.of(method{req.Service(), req.Endpoint()})
 	start := time.Now()
 	err := c.Client.Call(ctx, req, rsp, opts...)
-	c.metrics.durations.WithLabelValues(req.Service(), req.Endpoint()).Observe(time.Since(start).Seconds())
-	c.metrics.calls.WithLabelValues(req.Service(), req.Endpoint(), failure.Of(err).String()).Inc()
+	m.duration.Observe(time.Since(start).Seconds())
+	m.outcomes[failure.Of(err)].Inc()
 	return err
 }

@@ -2,6 +2,7 @@ package stack_test
 
 import (
 	"context"
+	"crypto/rand"
 	"testing"
 	"time"
 
@@ -52,7 +53,8 @@ func has(m *dto.Metric, labels map[string]string) bool {
 
 func TestCallsAreMeasured(t *testing.T) {
 	registry := registrymemory.NewRegistry()
-	start(t, registry, "measured", 0)
+	service := "measured-" + rand.Text() // hystrix's circuits are the process's
+	start(t, registry, service, 0)
 	r := prometheus.NewRegistry()
 	opts := micro.Options{Client: grpcclient.NewClient(
 		microclient.Registry(registry), microclient.Selector(selector.NewSelector(selector.Registry(registry))), microclient.Retries(1),
@@ -67,24 +69,25 @@ func TestCallsAreMeasured(t *testing.T) {
 	defer func() { require.NoError(t, c.Options().Selector.Close()) }()
 
 	for range 3 {
-		require.NoError(t, hello(context.Background(), c, "measured"))
+		require.NoError(t, hello(context.Background(), c, service))
 	}
 	// Nobody listens there: two attempts that reach no server.
-	require.Error(t, hello(context.Background(), c, "measured", microclient.WithAddress("127.0.0.1:1", "127.0.0.1:1")))
+	require.Error(t, hello(context.Background(), c, service, microclient.WithAddress("127.0.0.1:1", "127.0.0.1:1")))
 
-	method := map[string]string{"service": "measured", "endpoint": "Basis.Hello"}
+	method := map[string]string{"service": service, "endpoint": "Basis.Hello"}
 	require.Equal(t, 4.0, find(t, r, "basis_call_duration_seconds", method))
-	require.Equal(t, 3.0, find(t, r, "basis_calls_total", map[string]string{"service": "measured", "endpoint": "Basis.Hello", "outcome": "success"}))
-	require.Equal(t, 1.0, find(t, r, "basis_calls_total", map[string]string{"service": "measured", "outcome": "unreachable"}))
+	require.Equal(t, 3.0, find(t, r, "basis_calls_total", map[string]string{"service": service, "endpoint": "Basis.Hello", "outcome": "success"}))
+	require.Equal(t, 1.0, find(t, r, "basis_calls_total", map[string]string{"service": service, "outcome": "unreachable"}))
+	require.Equal(t, 0.0, find(t, r, "basis_calls_total", map[string]string{"service": service, "outcome": "rejected"}))
 	require.Equal(t, 4.0, find(t, r, "basis_limiter_wait_seconds", nil))
-	require.Equal(t, 1.0, find(t, r, "basis_nodes", map[string]string{"service": "measured", "state": "known"}))
-	require.Equal(t, 1.0, find(t, r, "basis_nodes", map[string]string{"service": "measured", "state": "connected"}))
-	require.Equal(t, 0.0, find(t, r, "basis_nodes", map[string]string{"service": "measured", "state": "ejected"}))
-	require.Equal(t, 1.0, find(t, r, "basis_connections_opened_total", map[string]string{"service": "measured"}))
-	attempts := map[string]string{"grpc_service": "measured.Basis", "grpc_method": "Hello", "grpc_type": "unary", "grpc_code": "OK"}
+	require.Equal(t, 1.0, find(t, r, "basis_nodes", map[string]string{"service": service, "state": "known"}))
+	require.Equal(t, 1.0, find(t, r, "basis_nodes", map[string]string{"service": service, "state": "connected"}))
+	require.Equal(t, 0.0, find(t, r, "basis_nodes", map[string]string{"service": service, "state": "ejected"}))
+	require.Equal(t, 1.0, find(t, r, "basis_connections_opened_total", map[string]string{"service": service}))
+	attempts := map[string]string{"grpc_service": service + ".Basis", "grpc_method": "Hello", "grpc_type": "unary", "grpc_code": "OK"}
 	require.Equal(t, 3.0, find(t, r, "grpc_client_handled_total", attempts))
 	require.Eventually(t, func() bool {
-		return find(t, r, "basis_circuit_events_total", map[string]string{"circuit": "measured.Basis.Hello", "event": "success"}) == 3
+		return find(t, r, "basis_circuit_events_total", map[string]string{"circuit": service + ".Basis.Hello", "event": "success"}) == 3
 	}, 10*time.Second, time.Millisecond)
-	require.Equal(t, 1.0, find(t, r, "basis_circuit_state", map[string]string{"circuit": "measured.Basis.Hello", "state": "closed"}))
+	require.Equal(t, 1.0, find(t, r, "basis_circuit_state", map[string]string{"circuit": service + ".Basis.Hello", "state": "closed"}))
 }

@@ -3,7 +3,8 @@
 // It builds the pair, starts two servers and runs the client, telling before
 // each step what to look for and checking after it that it was there. Where
 // Consul and Jaeger are at hand it runs on them, and otherwise on go-micro's
-// embedded mDNS registry with spans logged.
+// embedded mDNS registry, with the traces in this program's memory. Jaeger's UI
+// shows the traces in both cases.
 package main
 
 import (
@@ -21,11 +22,16 @@ import (
 
 	"github.com/gomicroexample/basis/dev/internal/backend"
 	"github.com/gomicroexample/basis/dev/internal/binaries"
+	"github.com/gomicroexample/basis/dev/internal/jaegerui"
 	"github.com/gomicroexample/basis/dev/internal/project"
+	"github.com/gomicroexample/basis/dev/internal/spanstore"
 )
 
 // exitInterrupted is a shell's status for a command that SIGINT ended.
 const exitInterrupted = 130
+
+// clientName is the service name in the client's spans.
+const clientName = "go.micro.client.basis"
 
 // patience is how long a condition is waited for before the step has failed.
 const patience = 30 * time.Second
@@ -38,7 +44,9 @@ func run() int {
 	keep := flag.Bool("keep", false, "keep everything running until interrupted")
 	flag.Parse()
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// Without SIGPIPE here, "make demo | head" would end this program once head exits, and leave
+	// what it started running.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	dir, err := os.MkdirTemp("", "basis-demo-")
 	if err != nil {
@@ -57,11 +65,18 @@ func run() int {
 		return fail(err)
 	}
 	fmt.Println("\nEvery step showed what it announced.")
-	if *keep {
-		fmt.Println("Everything keeps running until Ctrl-C.")
-		d.tellHow()
-		<-ctx.Done()
+	if !*keep {
+		fmt.Println(`The demo now stops what it started, Jaeger's UI too. "make demo KEEP=1" keeps
+everything running, so that you can look at the traces in a browser.`)
+		return 0
 	}
+	fmt.Printf(`
+Everything keeps running until Ctrl-C. For all traces in Jaeger's UI, open
+  %s/search?service=%s
+and click on one. The links above lead to single traces.
+`, d.jaeger, clientName)
+	d.tellHow()
+	<-ctx.Done()
 	return 0
 }
 
@@ -72,10 +87,10 @@ func fail(err error) int {
 
 // demo is what is running.
 type demo struct {
-	dir     string          // of binaries and logs
-	env     []string        // of srv and client
-	logging []string        // added where spans are to be logged
-	jaeger  *backend.Jaeger // nil where spans are logged
+	dir     string            // of binaries and logs
+	env     []string          // of srv and client
+	jaeger  string            // URL of Jaeger's API and UI
+	memory  *spanstore.Server // takes Jaeger's place; nil with Jaeger
 	running []*backend.Process
 	servers []*backend.Process // those among running
 	started int                // so far, for their names
@@ -87,7 +102,9 @@ func (d *demo) show(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", d.dir+string(filepath.Separator), "./srv", "./client")
+	// With their profiles, Go would compile all packages anew for each of the two programs. The first
+	// build would take twice as long, and the demo does not need the speed.
+	build := exec.CommandContext(ctx, "go", "build", "-pgo=off", "-o", d.dir+string(filepath.Separator), "./srv", "./client")
 	build.Dir = root
 	build.Stdout, build.Stderr = os.Stdout, os.Stderr
 	if err := build.Run(); err != nil {
@@ -117,18 +134,33 @@ func (d *demo) startBackends(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf(`
-This runs on what is built into the pair: go-micro's mDNS registry, and spans
-in the logs (%v).
-For the real Consul and Jaeger: "make tools" builds them once, in about 15
-minutes, or CONSUL_BIN and JAEGER_BIN name those that you have.
+Consul and Jaeger are not at hand (%v).
+In Consul's place: go-micro's mDNS registry, which is built into the pair.
+In Jaeger's place: this demo itself. It receives the spans, keeps them in memory, and
+serves Jaeger's own UI. So you see Jaeger's UI over the demo's memory, not a Jaeger.
+For the real ones, "make tools" builds both once, in about 20 minutes. Or name
+binaries that you have with CONSUL_BIN and JAEGER_BIN.
 `, err)
 	d.env = []string{"MICRO_REGISTRY=mdns"}
-	d.logging = []string{"JAEGER_REPORTER_LOG_SPANS=true"}
 	// Another pair on this network would take part.
-	if out, err := d.client(ctx).CombinedOutput(); err == nil {
+	if out, err := d.probe(ctx).CombinedOutput(); err == nil {
 		return fmt.Errorf("go.micro.srv.basis answers on this network already, over mDNS: %s; stop it first", out)
 	}
-	return nil
+	if d.memory, err = spanstore.Start(backend.DefaultJaegerPorts.UI, backend.DefaultJaegerPorts.Spans); err != nil {
+		return err
+	}
+	d.jaeger = d.memory.URL
+	d.env = append(d.env, "JAEGER_ADDRESS="+d.memory.Addr, "JAEGER_API="+d.jaeger)
+	fmt.Printf("\nJaeger UI: %s\n", orTaken(d.jaeger, backend.DefaultJaegerPorts.UI))
+	return jaegerui.Check(ctx, d.jaeger)
+}
+
+// orTaken returns url, with a note if url has another port than the usual one.
+func orTaken(url string, port int) string {
+	if strings.HasSuffix(url, fmt.Sprintf(":%d", port)) {
+		return url
+	}
+	return fmt.Sprintf("%s (the usual port %d is taken)", url, port)
 }
 
 func (d *demo) startReal(ctx context.Context, consulPath, jaegerPath string) error {
@@ -145,19 +177,17 @@ func (d *demo) startReal(ctx context.Context, consulPath, jaegerPath string) err
 		return err
 	}
 	d.running = append(d.running, jaeger.Process)
-	d.jaeger = jaeger
+	d.jaeger = jaeger.URL
 	d.env = []string{"MICRO_REGISTRY_ADDRESS=" + consul.Addr, "JAEGER_ADDRESS=" + jaeger.Addr, "JAEGER_API=" + jaeger.URL}
-	fmt.Printf("Consul UI: http://%s/ui\nJaeger UI: %s\n", consul.Addr, jaeger.URL)
-	if !jaeger.HasUI(ctx) {
-		fmt.Println("  (a Jaeger built from source has the API but no UI; name one that has with JAEGER_BIN)")
-	}
+	fmt.Printf("Consul UI: %s\nJaeger UI: %s\n",
+		orTaken("http://"+consul.Addr, backend.DefaultConsulPorts.HTTP), orTaken(d.jaeger, backend.DefaultJaegerPorts.UI))
 	return nil
 }
 
 // tellHow says what to set to run the pair, and tools/timeline, by hand.
 func (d *demo) tellHow() {
 	fmt.Println("\nWhat is run by hand takes part with:")
-	for _, e := range append(d.logging, d.env...) {
+	for _, e := range d.env {
 		fmt.Println("  export", e)
 	}
 }
@@ -167,7 +197,7 @@ func (d *demo) start(binary string, args ...string) (*backend.Process, error) {
 	d.started++
 	name := fmt.Sprintf("%s-%d", binary, d.started)
 	fmt.Printf("   $ %s &\n", strings.Join(append([]string{binary}, args...), " "))
-	p, err := backend.Start(name, filepath.Join(d.dir, name+".log"), backend.Environ(append(d.logging, d.env...)...), filepath.Join(d.dir, binary), args...)
+	p, err := backend.Start(name, filepath.Join(d.dir, name+".log"), backend.Environ(d.env...), filepath.Join(d.dir, binary), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -179,6 +209,14 @@ func (d *demo) start(binary string, args ...string) (*backend.Process, error) {
 func (d *demo) client(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(d.dir, "client"), args...)
 	cmd.Env = backend.Environ(d.env...)
+	return cmd
+}
+
+// probe returns the command that runs the client for one or more calls that are none of a
+// step: they leave no trace.
+func (d *demo) probe(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := d.client(ctx, append([]string{"--name=probe"}, args...)...)
+	cmd.Env = append(cmd.Env, "JAEGER_SAMPLER_PARAM=0")
 	return cmd
 }
 
@@ -211,7 +249,7 @@ func (d *demo) serve(ctx context.Context, args ...string) error {
 // waitForBoth waits until a client calls two nodes.
 func (d *demo) waitForBoth(ctx context.Context) error {
 	for {
-		out, err := d.client(ctx, "--name=probe", "--requests=2", "--rate_limit=0", "--hystrix_timeout=10s").CombinedOutput()
+		out, err := d.probe(ctx, "--requests=2", "--rate_limit=0", "--hystrix_timeout=10s").CombinedOutput()
 		if err == nil && bothNodes.Match(out) {
 			return nil
 		}
@@ -227,5 +265,8 @@ func (d *demo) waitForBoth(ctx context.Context) error {
 func (d *demo) stopAll() {
 	for i := len(d.running) - 1; i >= 0; i-- {
 		_ = d.running[i].Stop(syscall.SIGTERM)
+	}
+	if d.memory != nil {
+		_ = d.memory.Close() // an error means that it closed a browser's request in flight
 	}
 }

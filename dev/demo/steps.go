@@ -52,7 +52,7 @@ var steps = []step{
 	},
 	{
 		"Tracing: one call, two services, four spans",
-		"two spans of the client and two of the server that answered, all of one trace, each below the one that caused it; the bars show when.",
+		"two spans of the client and two of the server that answered, all of one trace, each below the one that caused it; the bars show when. The link shows the same in Jaeger's UI.",
 		tracing,
 	},
 }
@@ -76,13 +76,32 @@ func hello(ctx context.Context, d *demo) error {
 	if err := d.serve(ctx); err != nil {
 		return err
 	}
-	out, _, err := runClient(ctx, d)
+	out, notes, err := runClient(ctx, d, "--verbose")
 	if err != nil {
 		return err
 	}
 	if out != "Hello John\n" {
 		return fmt.Errorf("the answer is %q", out)
 	}
+	calls, err := load.ParseLines(notes)
+	if err != nil {
+		return err
+	}
+	return d.link(ctx, "the call", calls[0], wholeTrace)
+}
+
+// wholeTrace is the number of spans in the trace of a call that a server answered: two of the
+// client and two of the server.
+const wholeTrace = 4
+
+// link waits until Jaeger has n spans of a call's trace, and prints the trace's URL in Jaeger's UI.
+func (d *demo) link(ctx context.Context, what string, call load.Line, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := timeline.Await(ctx, d.jaeger, call.Trace, n); err != nil {
+		return err
+	}
+	fmt.Printf("   Trace of %s: %s/trace/%s\n", what, d.jaeger, call.Trace)
 	return nil
 }
 
@@ -91,7 +110,7 @@ func roundRobin(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	out, _, err := runClient(ctx, d, "--requests=10", "--rate_limit=0")
+	out, notes, err := runClient(ctx, d, "--requests=10", "--rate_limit=0", "--verbose")
 	if err != nil {
 		return err
 	}
@@ -107,6 +126,15 @@ func roundRobin(ctx context.Context, d *demo) error {
 		fmt.Printf("   %s logged %d\n", p.Name, n)
 		if n != 5 {
 			return fmt.Errorf("%s received %d calls, not 5", p.Name, n)
+		}
+	}
+	calls, err := load.ParseLines(notes)
+	if err != nil {
+		return err
+	}
+	for _, c := range calls[:2] {
+		if err := d.link(ctx, fmt.Sprintf("call %d", c.Number), c, wholeTrace); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -147,7 +175,7 @@ func limiter(ctx context.Context, d *demo) error {
 			return fmt.Errorf("an answer took %v, not about %v", c.Latency, want)
 		}
 	}
-	return nil
+	return d.link(ctx, "the call that waited longest", calls[2], wholeTrace)
 }
 
 // breaker runs on the slow servers of the step before.
@@ -176,7 +204,22 @@ func breaker(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	return showRuns(calls)
+	if err := showRuns(calls); err != nil {
+		return err
+	}
+	for _, l := range []struct {
+		what, outcome string
+		spans         int // to wait for: the client's, since the server may report later or not at all
+	}{
+		{"a call that timed out", "hystrix: timeout", 2},
+		{"a call that the open circuit refused", "hystrix: circuit open", 2},
+	} {
+		i := slices.IndexFunc(calls, func(c load.Line) bool { return c.Outcome == l.outcome })
+		if err := d.link(ctx, l.what, calls[i], l.spans); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // showRuns prints calls with the same outcome as one line, and checks that there
@@ -201,7 +244,6 @@ func showRuns(calls []load.Line) error {
 }
 
 func tracing(ctx context.Context, d *demo) error {
-	d.env, d.logging = append(d.env, d.logging...), nil // the client's spans too
 	_, notes, err := runClient(ctx, d, "--name=bob", "--verbose")
 	if err != nil {
 		return err
@@ -215,11 +257,7 @@ func tracing(ctx context.Context, d *demo) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if d.jaeger == nil {
-		return d.loggedSpans(ctx, calls[0].Trace, notes)
-	}
-
-	spans, err := timeline.Await(ctx, d.jaeger.URL, calls[0].Trace, 4)
+	spans, err := timeline.Await(ctx, d.jaeger, calls[0].Trace, wholeTrace)
 	if err != nil {
 		return err
 	}
@@ -235,60 +273,12 @@ func tracing(ctx context.Context, d *demo) error {
 		parent = s.Operation
 		services[s.Service] = true
 	}
-	if len(spans) != 4 || len(services) != 2 {
-		return fmt.Errorf("%d spans of %d services, not 4 of 2", len(spans), len(services))
+	if len(spans) != wholeTrace || len(services) != 2 {
+		return fmt.Errorf("%d spans of %d services, not %d of 2", len(spans), len(services), wholeTrace)
 	}
-	fmt.Printf("   In the UI:  %s/trace/%s\n", d.jaeger.URL, calls[0].Trace)
-	fmt.Printf("   In the API: %s/api/traces/%s?prettyPrint=true\n", d.jaeger.URL, calls[0].Trace)
-	return nil
-}
-
-// loggedSpans wants the spans of a trace in the logs, two of the client and two
-// of the server that answered, each the parent of the next.
-func (d *demo) loggedSpans(ctx context.Context, id, notes string) error {
-	ofTrace := regexp.MustCompile(`Reporting span ` + id + `:([0-9a-f]+):([0-9a-f]+):`)
-	spans := ofTrace.FindAllStringSubmatch(notes, -1)
-	if len(spans) != 2 {
-		return fmt.Errorf("the client logged %d spans of trace %s, not 2", len(spans), id)
-	}
-	server, err := d.serversSpans(ctx, ofTrace)
-	if err != nil {
+	if err := d.link(ctx, "the call", calls[0], wholeTrace); err != nil {
 		return err
 	}
-	children := map[string]string{} // by parent
-	for _, s := range append(spans, server...) {
-		children[s[2]] = s[1]
-	}
-	parent := "0000000000000000"
-	for range 4 {
-		child, ok := children[parent]
-		if !ok {
-			return fmt.Errorf("no span of trace %s has the parent %s", id, parent)
-		}
-		parent = child
-	}
+	fmt.Printf("   In the API: %s/api/traces/%s?prettyPrint=true\n", d.jaeger, calls[0].Trace)
 	return nil
-}
-
-// serversSpans waits until a server has logged two spans, and shows them.
-func (d *demo) serversSpans(ctx context.Context, ofTrace *regexp.Regexp) ([][]string, error) {
-	for {
-		for _, p := range d.servers {
-			log, err := os.ReadFile(p.Log)
-			if err != nil {
-				return nil, err
-			}
-			if spans := ofTrace.FindAllStringSubmatch(string(log), -1); len(spans) == 2 {
-				for _, s := range spans {
-					fmt.Printf("   | %s: %s\n", p.Name, s[0])
-				}
-				return spans, nil
-			}
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("no server logged two matches of %v", ofTrace)
-		}
-	}
 }

@@ -127,6 +127,25 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestLinks wants the picture to be there.
+func TestEachPictureIsShownAndDescribed(t *testing.T) {
+	shown := map[string]bool{}
+	for path, d := range documents(t) {
+		for _, l := range d.Links {
+			if l.Image {
+				shown[filepath.Join(filepath.Dir(path), l.Destination)] = true
+				assert.GreaterOrEqual(t, len(strings.Fields(l.Alt)), 5, "%s:%d: what is to be seen in %s?", path, l.Line, l.Destination)
+			}
+		}
+	}
+	pictures, err := filepath.Glob("docs/pictures/*")
+	require.NoError(t, err)
+	require.NotEmpty(t, pictures)
+	for _, picture := range pictures {
+		assert.True(t, shown[picture], "no document shows %s", picture)
+	}
+}
+
 // option is what --help says of one.
 var option = regexp.MustCompile(`(?m)^   --(\w+)( value)?  .*?(?: \(default: "?(.*?)"?\))?(?: \[\$(\w+)\])?$`)
 

@@ -32,6 +32,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"join":      join,
 	"up":        up,
 	"down":      down,
+	"ended":     ended,
 	"await":     await,
 	"nodes":     nodes,
 	"exits":     exits,
@@ -53,6 +54,16 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"impostor":  impostor,
 	"liar":      liar,
 	"balance":   balance,
+
+	"prometheus": prometheus, // these are in prometheus_test.go
+	"query":      query,
+	"firing":     firing,
+	"serves":     serves,
+	"free":       free,
+
+	"shows":      shows, // these are in metrics_test.go
+	"documented": documented,
+	"sink":       sink,
 }
 
 type sessionKey struct{}
@@ -179,7 +190,7 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	for _, key := range []string{   // what scripts change
 		"CONSUL_HTTP_ADDR", "CONSUL_HTTP_SSL", "CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY",
 		"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "GORACE", "JAEGER_ADDRESS", "JAEGER_REPORTER_LOG_SPANS",
-		"HTTP_PROXY", "HTTPS_PROXY", "JAEGER_PORT", "JAEGER_AGENT_PORT", "CONSUL_PORT", "BASIS_PORT",
+		"BASIS_REFLECTION", "JAEGER_PROPAGATION", "HTTP_PROXY", "HTTPS_PROXY", "JAEGER_PORT", "JAEGER_AGENT_PORT", "CONSUL_PORT", "BASIS_PORT",
 	} {
 		env = append(env, key+"="+ts.Getenv(key))
 	}
@@ -211,6 +222,19 @@ func down(ts *testscript.TestScript, neg bool, args []string) {
 	if sig != syscall.SIGKILL {
 		checkStatus(ts, err, append(args, "0")[1], p.Tail())
 	}
+}
+
+// ended name [status] waits until a process ends by itself. Its exit status must be 0 or the
+// given one.
+func ended(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && (len(args) == 1 || len(args) == 2), "ended name [status]")
+	s := of(ts)
+	p := s.process(ts, args[0])
+	ctx, cancel := patient()
+	defer cancel()
+	err := p.Wait(ctx)
+	delete(s.processes, args[0])
+	checkStatus(ts, err, append(args, "0")[1], p.Tail())
 }
 
 // checkStatus wants err to be that of a process which exited with status, and else
@@ -246,11 +270,11 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(of(ts).process(ts, args[0]).WaitLog(ctx, re, n))
 }
 
-// signal -INT|-STOP name sends a signal to a process and does not wait. A stopped
+// signal -INT|-QUIT|-STOP|-TERM name sends a signal to a process and does not wait. A stopped
 // one neither answers nor refuses anything, and can only be killed after that.
 func signal(ts *testscript.TestScript, neg bool, args []string) {
-	signals := map[string]syscall.Signal{"-INT": syscall.SIGINT, "-STOP": syscall.SIGSTOP}
-	want(ts, !neg && len(args) == 2 && signals[args[0]] != 0, "signal -INT|-STOP name")
+	signals := map[string]syscall.Signal{"-INT": syscall.SIGINT, "-QUIT": syscall.SIGQUIT, "-STOP": syscall.SIGSTOP, "-TERM": term}
+	want(ts, !neg && len(args) == 2 && signals[args[0]] != 0, "signal -INT|-QUIT|-STOP|-TERM name")
 	ts.Check(syscall.Kill(of(ts).process(ts, args[1]).Pid(), signals[args[0]]))
 }
 

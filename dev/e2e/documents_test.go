@@ -157,7 +157,7 @@ type terminal struct {
 
 // follow does what a document says.
 func follow(t *testing.T, document *markdown.Document, dir, registry string) {
-	ports, err := backend.FreePorts(len(documentPorts) + len(consulPorts) + 1)
+	ports, err := backend.FreePorts(len(documentPorts) + len(consulPorts) + 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func follow(t *testing.T, document *markdown.Document, dir, registry string) {
 		"MAKELEVEL=", "MAKEFLAGS=", // of the make that runs the tests
 		"CONSUL_HTTP_ADDR="+local(0), "JAEGER_API=http://"+local(1),
 		"BASIS_JAEGER_QUERY="+local(1), "BASIS_JAEGER_SPANS="+local(2), "JAEGER_ADDRESS="+local(2),
-		"BASIS_JAEGER_QUERY_GRPC="+local(len(ports)-1),
+		"BASIS_JAEGER_QUERY_GRPC="+local(len(ports)-1), "BASIS_JAEGER_OTLP="+local(len(ports)-2),
 	)
 	defer func() {
 		for _, term := range r.terminals {

@@ -32,7 +32,7 @@ import (
 const patience = 60 * time.Second
 
 // required makes tools that are missing an error.
-var required = flag.Bool("required", false, "fail where Consul, Jaeger, grpcurl or ghz is missing, instead of leaving the scripts out")
+var required = flag.Bool("required", false, "fail where Consul, Jaeger, Prometheus or a gRPC client is missing, instead of leaving the scripts out")
 
 // The backends that scripts share.
 var (
@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) int {
 	paths := map[string]string{} // by name
-	for _, b := range []binaries.Binary{binaries.Consul, binaries.Jaeger, binaries.Grpcurl, binaries.Ghz} {
+	for _, b := range []binaries.Binary{binaries.Consul, binaries.Jaeger, binaries.Grpcurl, binaries.Ghz, binaries.HealthProbe, binaries.Prometheus, binaries.Promtool} {
 		path, err := b.Find()
 		if errors.Is(err, binaries.ErrMissing) && !*required {
 			fmt.Printf("end-to-end scripts left out (%v); \"make e2e\" builds what is missing and runs them\n", err)
@@ -122,10 +122,14 @@ func setUp(paths map[string]string) (stop func(), err error) {
 			}
 		}
 	}
-	// For scripts that measure memory, which the race detector multiplies.
-	if err := os.Symlink(filepath.Join(plain, "srv"), filepath.Join(race, "plainsrv")); err != nil {
-		stop()
-		return nil, err
+	for name, path := range map[string]string{
+		// For scripts that measure memory, which the race detector multiplies.
+		"plainsrv": filepath.Join(plain, "srv"),
+	} {
+		if err := os.Symlink(path, filepath.Join(race, name)); err != nil {
+			stop()
+			return nil, err
+		}
 	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -182,5 +186,6 @@ func setEnv(env *testscript.Env, bin string) {
 	env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 	env.Setenv("JAEGER_ADDRESS", jaeger.Addr)
 	env.Setenv("JAEGER_API", jaeger.URL)
+	env.Setenv("OTLP", jaeger.OTLP)
 	env.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
 }

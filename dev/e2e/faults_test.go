@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,11 +24,13 @@ import (
 const minCalls = 2000
 
 // traffic is how the client calls in the scripts in testdata/faults: 250 times a
-// second from eight callers, with the breaker out of the way.
+// second from eight callers, with the breaker out of the way. Server and client serve
+// metrics.
 var traffic = []string{
 	"BASIS_RATE_LIMIT=250", "BASIS_CONCURRENCY=8", "BASIS_REQUESTS=0", "BASIS_VERBOSE=true",
 	"BASIS_HYSTRIX_MAX_CONCURRENT=1000", "BASIS_HYSTRIX_ERROR_PERCENT=100",
 	"BASIS_HYSTRIX_VOLUME=1000000", "BASIS_HYSTRIX_TIMEOUT=10s",
+	"BASIS_METRICS_ADDRESS=127.0.0.1:0",
 }
 
 // faultCommands are what these scripts can say beyond all others.
@@ -188,7 +191,7 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 
 // failed [-after=duration] max ends the client, and wants max of its calls, or
 // max% of them, to have failed at most; or of those that ended so long after the
-// mark.
+// mark. Its metrics have to count the calls that it told of.
 func failed(ts *testscript.TestScript, neg bool, args []string) {
 	var after time.Duration
 	if len(args) == 2 {
@@ -200,12 +203,18 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "failed [-after=duration] max")
 	s := of(ts)
 	client := s.process(ts, "client")
+	before := slices.Clone(s.told(ts))
+	counted, countedFailed := metered(ts)
 	status := client.Stop(syscall.SIGINT)
 	all := s.told(ts)
 	if len(all) < minCalls {
 		ts.Fatalf("%d calls, fewer than %d", len(all), minCalls)
 	}
 	s.row.calls, s.row.failed = len(all), count(all, call.failed)
+	if counted < len(before) || counted > len(all) || countedFailed < count(before, call.failed) || countedFailed > s.row.failed {
+		ts.Fatalf("the metrics counted %d calls and %d failed ones; the client told of %d to %d and %d to %d",
+			counted, countedFailed, len(before), len(all), count(before, call.failed), s.row.failed)
+	}
 	checkStatus(ts, status, strconv.Itoa(min(s.row.failed, 1)), client.Tail())
 	if after > 0 {
 		all = slices.DeleteFunc(slices.Clone(all), func(c call) bool { return c.end().Before(s.mark.Add(after)) })
@@ -225,6 +234,27 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 		s.row.note("%d of %d failed after %v", n, len(all), after)
 	}
 }
+
+// metered returns how many calls the client's metrics have counted, and how many of them failed.
+func metered(ts *testscript.TestScript) (calls, failed int) {
+	serves(ts, false, []string{"client"})
+	ctx, cancel := patient()
+	defer cancel()
+	metrics, err := backend.Get(ctx, "http://"+ts.Getenv("METRICS")+"/metrics")
+	ts.Check(err)
+	for _, m := range callsTotal.FindAllSubmatch(metrics, -1) {
+		n, err := strconv.ParseFloat(string(m[2]), 64)
+		ts.Check(err)
+		calls += int(n)
+		if string(m[1]) != "success" {
+			failed += int(n)
+		}
+	}
+	return calls, failed
+}
+
+// callsTotal matches the samples of basis_calls_total.
+var callsTotal = regexp.MustCompile(`(?m)^basis_calls_total\{.*outcome="(\w+)".*\} (\S+)$`)
 
 // rate min wants so many calls in a second that began within one of the mark.
 func rate(ts *testscript.TestScript, neg bool, args []string) {

@@ -56,7 +56,7 @@ func recordTo(table *[]row, r row) {
 
 const reliabilityHead = `# Reliability
 
-What was measured when things broke, by ` + "`make reliability`" + `, which wrote this file. The scripts in [` + "`dev/e2e/testdata/faults`" + `](../dev/e2e/testdata/faults) break them, under a client that makes 250 calls a second from eight callers, with the breaker's limits raised so that it does not hide failures. The soak makes 500 a second from fifty.
+What was measured when things broke, by ` + "`make reliability`" + `, which wrote this file. The scripts in [` + "`dev/e2e/testdata/faults`" + `](../dev/e2e/testdata/faults) break them, under a client that makes 250 calls a second from eight callers, with the breaker's limits raised so that it does not hide failures. All programs serve [metrics](operations.md) meanwhile, and the client's have to count the calls of this table. The soak makes 500 a second from fifty.
 
 | | |
 |---|---|

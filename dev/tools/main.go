@@ -1,8 +1,9 @@
 // Command tools builds the Consul and Jaeger that the demo and the end-to-end
-// tests run on, and the tests' gRPC clients, from the modules in this directory:
-// "make tools".
+// tests run on, the tests' gRPC clients, and Prometheus with promtool, from the modules in
+// this directory: "make tools".
 //
-// With -path it prints the directory that it keeps them in.
+// With -path it prints the directory that it keeps them in. With -ui it only unpacks the pages of
+// Jaeger's UI, and prints their directory.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/gomicroexample/basis/dev/internal/binaries"
+	"github.com/gomicroexample/basis/dev/internal/jaegerui"
 )
 
 func main() {
@@ -22,6 +24,7 @@ func main() {
 
 func run() int {
 	path := flag.Bool("path", false, "print the directory of what was built")
+	onlyUI := flag.Bool("ui", false, "unpack the pages of Jaeger's UI and print their directory")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -34,7 +37,16 @@ func run() int {
 		fmt.Println(dir)
 		return 0
 	}
-	for _, b := range []binaries.Binary{binaries.Grpcurl, binaries.Ghz, binaries.Consul, binaries.Jaeger} {
+	ui, err := binaries.UI()
+	if err != nil {
+		return fail(err)
+	}
+	if *onlyUI {
+		fmt.Println(ui)
+		return 0
+	}
+	fmt.Printf("Jaeger's UI %s: %s\n", jaegerui.Version, ui)
+	for _, b := range []binaries.Binary{binaries.Grpcurl, binaries.Ghz, binaries.HealthProbe, binaries.Prometheus, binaries.Promtool, binaries.Consul, binaries.Jaeger} {
 		if _, err := b.Build(ctx, os.Stdout); err != nil {
 			return fail(err)
 		}

@@ -5,8 +5,11 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +24,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/gomicroexample/basis/client/load"
+	"github.com/gomicroexample/basis/dev/browser"
 	"github.com/gomicroexample/basis/dev/internal/project"
 	"github.com/gomicroexample/basis/dev/internal/timeline"
 )
@@ -38,6 +42,8 @@ const composeProject = "basis-e2e"
 
 var docker = flag.Bool("docker", false, "run the scripts, on the Docker engine that answers")
 
+var required = flag.Bool("required", false, "fail where Chromium is missing, instead of leaving the pages out")
+
 func TestMain(m *testing.M) {
 	_ = flag.Set("test.parallel", "1") // the scripts publish the same ports
 	flag.Parse()
@@ -46,7 +52,7 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	if !*docker {
-		t.Skip(`needs a Docker engine, ports 8500 and 16686, and some minutes: "make e2e-docker"`)
+		t.Skip(`needs a Docker engine, ports 8500, 9090 and 16686, and some minutes: "make e2e-docker"`)
 	}
 	root, err := project.Root()
 	if err != nil {
@@ -75,6 +81,13 @@ func TestScripts(t *testing.T) {
 			}
 			return nil
 		},
+		Condition: func(condition string) (bool, error) {
+			if condition == "chromium" {
+				_, err := browser.Find()
+				return err == nil || *required, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", condition)
+		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"finally": finally,
 			"urls":    urls,
@@ -83,6 +96,11 @@ func TestScripts(t *testing.T) {
 			"reaches": reaches,
 			"trace":   traced,
 			"stopped": stopped,
+			"health":  health,
+			"updates": updates,
+			"browse":  browse,
+			"lookup":  lookup,
+			"query":   query,
 		},
 	})
 }
@@ -225,6 +243,131 @@ func stopped(ts *testscript.TestScript, neg bool, args []string) {
 			err = fmt.Errorf("still running:\n%s", running)
 		}
 		return err
+	})
+}
+
+// health state n filter waits until docker ps, with that filter, lists n containers in that state
+// of health.
+func health(ts *testscript.TestScript, neg bool, args []string) {
+	until(ts, patience, func() error {
+		out, err := exec.Command("docker", "ps", "--filter", args[2], "--filter", "health="+args[0], "--format", "{{.Names}}: {{.Status}}").Output()
+		if n := strings.Count(string(out), "\n"); err == nil && strconv.Itoa(n) != args[1] {
+			err = fmt.Errorf("%d containers are %s, not %s:\n%s", n, args[0], args[1], out)
+		}
+		return err
+	})
+}
+
+// browse n looks at the pages of Jaeger and Consul in a browser. On Jaeger's search page it finds the
+// client's traces, opens the newest complete one, and prints its rows. The server's spans must begin
+// after the wait for the limiter. Consul must list n passing nodes of the service.
+func browse(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	inBrowser(ts, func(ctx context.Context, b *browser.Browser) {
+		found, err := b.Search(ctx, ts.Getenv("JAEGER"), "go.micro.client.basis")
+		ts.Check(err)
+		// Jaeger may not have all spans of the last call yet.
+		i := slices.IndexFunc(found, func(f browser.Found) bool { return f.Spans == 4 && f.Errors == 0 })
+		if i < 0 {
+			ts.Fatalf("no trace of four spans and no error: %+v", found)
+		}
+		trace, err := b.Open(ctx, found[i].ID)
+		ts.Check(err)
+		for _, r := range trace.Rows {
+			if waited := r.Start > 0.5; waited != (r.Service == "go.micro.srv.basis") {
+				ts.Fatalf("span %v begins at %.0f %% of the trace", r, 100*r.Start)
+			}
+		}
+		printRows(ts, trace)
+		_, err = b.Instances(ctx, ts.Getenv("CONSUL"), "go.micro.srv.basis", n)
+		ts.Check(err)
+	})
+}
+
+// lookup n looks up the trace of n spans whose ID is the last stdout in Jaeger's UI, and prints its
+// rows.
+func lookup(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	id := strings.TrimSpace(ts.ReadFile("stdout"))
+	inBrowser(ts, func(ctx context.Context, b *browser.Browser) {
+		_, err := timeline.Await(ctx, ts.Getenv("JAEGER"), id, n)
+		ts.Check(err)
+		trace, err := b.Lookup(ctx, ts.Getenv("JAEGER"), id)
+		ts.Check(err)
+		printRows(ts, trace)
+	})
+}
+
+// inBrowser calls look with a browser.
+func inBrowser(ts *testscript.TestScript, look func(context.Context, *browser.Browser)) {
+	b, err := browser.Start(1200, 800)
+	ts.Check(err)
+	defer b.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	look(ctx, b)
+}
+
+// printRows prints the service and the operation of each row in the page of a trace, and its mark.
+func printRows(ts *testscript.TestScript, trace browser.Trace) {
+	for _, r := range trace.Rows {
+		mark := ""
+		if r.Error {
+			mark = " error"
+		}
+		fmt.Fprintf(ts.Stdout(), "%s %s%s\n", r.Service, r.Operation, mark)
+	}
+}
+
+// updates service state waits until the last update of a service is in that state.
+func updates(ts *testscript.TestScript, neg bool, args []string) {
+	until(ts, patience, func() error {
+		out, err := exec.Command("docker", "service", "inspect", "--format", "{{.UpdateStatus.State}}", args[0]).Output()
+		if state := strings.TrimSpace(string(out)); err == nil && state != args[1] {
+			err = fmt.Errorf("the update is %s, not %s", state, args[1])
+		}
+		return err
+	})
+}
+
+// query expression sample... waits until Prometheus has exactly these samples for an expression,
+// each as {labels} value, and sorted.
+func query(ts *testscript.TestScript, neg bool, args []string) {
+	var answer struct {
+		Data struct {
+			Result []struct {
+				Metric map[string]string
+				Value  [2]any
+			}
+		}
+	}
+	until(ts, patience, func() error {
+		answer.Data.Result = nil
+		rsp, err := http.Get("http://127.0.0.1:9090/api/v1/query?query=" + url.QueryEscape(args[0]))
+		if err != nil {
+			return err
+		}
+		defer rsp.Body.Close()
+		if err := json.NewDecoder(rsp.Body).Decode(&answer); err != nil {
+			return fmt.Errorf("%s: %w", rsp.Status, err)
+		}
+		var samples []string
+		for _, r := range answer.Data.Result {
+			var labels []string
+			for name, value := range r.Metric {
+				if name != "__name__" {
+					labels = append(labels, fmt.Sprintf("%s=%q", name, value))
+				}
+			}
+			slices.Sort(labels)
+			samples = append(samples, fmt.Sprintf("{%s} %v", strings.Join(labels, ","), r.Value[1]))
+		}
+		if slices.Sort(samples); !slices.Equal(samples, args[1:]) {
+			return fmt.Errorf("%s is %v, not %v", args[0], samples, args[1:])
+		}
+		return nil
 	})
 }
 

@@ -68,6 +68,7 @@ func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts,
 	}
 	var err error
 	c.Process, err = Start("consul", filepath.Join(dir, "consul.log"), Environ(), path, append(args,
+		"-node", "consul", // the UI, and so the pictures of it, would show this machine's name
 		"-bind", "127.0.0.1", "-client", host,
 		"-server-port", strconv.Itoa(ports.Server),
 		"-serf-lan-port", strconv.Itoa(ports.SerfLAN),

@@ -1,13 +1,15 @@
 package backend
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/gomicroexample/basis/dev/internal/binaries"
+	"github.com/gomicroexample/basis/dev/internal/jaegerui"
 )
 
 //go:embed jaeger.yaml
@@ -17,6 +19,7 @@ var jaegerConfig []byte
 type Jaeger struct {
 	*Process
 	Addr string // host:port that takes spans over UDP
+	OTLP string // host:port that takes spans over gRPC
 	URL  string // of its UI and API
 }
 
@@ -26,40 +29,44 @@ type JaegerPorts struct {
 	UI    int // and HTTP API
 	Spans int // over UDP
 	GRPC  int // API, which nothing here calls
+	OTLP  int // spans over gRPC
 }
 
 // DefaultJaegerPorts are Jaeger's own.
-var DefaultJaegerPorts = JaegerPorts{UI: 16686, Spans: 6831, GRPC: 16685}
+var DefaultJaegerPorts = JaegerPorts{UI: 16686, Spans: 6831, GRPC: 16685, OTLP: 4317}
 
-// StartJaeger runs the Jaeger at path with its log in dir, and waits until its API
-// answers.
+// StartJaeger runs the Jaeger at path with its log in dir, and waits until its API and its UI
+// respond. The UI consists of the pages of binaries.UI, even if the Jaeger has pages of its own. A
+// page that would be blank in a browser is an error.
 func StartJaeger(ctx context.Context, path, dir string, ports JaegerPorts) (*Jaeger, error) {
-	if err := orFree(&ports.UI, &ports.Spans, &ports.GRPC); err != nil {
+	if err := orFree(&ports.UI, &ports.Spans, &ports.GRPC, &ports.OTLP); err != nil {
 		return nil, fmt.Errorf("ports for Jaeger: %w", err)
+	}
+	ui, err := binaries.UI()
+	if err != nil {
+		return nil, err
 	}
 	config := filepath.Join(dir, "jaeger.yaml")
 	if err := os.WriteFile(config, jaegerConfig, 0o644); err != nil {
 		return nil, err
 	}
-	j := &Jaeger{Addr: local(ports.Spans), URL: "http://" + local(ports.UI)}
-	var err error
+	j := &Jaeger{Addr: local(ports.Spans), OTLP: local(ports.OTLP), URL: "http://" + local(ports.UI)}
 	j.Process, err = Start("jaeger", filepath.Join(dir, "jaeger.log"), Environ(
 		"BASIS_JAEGER_SPANS="+j.Addr,
 		"BASIS_JAEGER_QUERY="+local(ports.UI),
 		"BASIS_JAEGER_QUERY_GRPC="+local(ports.GRPC),
+		"BASIS_JAEGER_OTLP="+j.OTLP,
+		"BASIS_JAEGER_UI="+ui,
 	), path, "--config", "file:"+config)
 	if err != nil {
 		return nil, err
 	}
-	if err := j.waitHTTP(ctx, j.URL+"/api/services"); err != nil {
+	if err = j.waitHTTP(ctx, j.URL+"/api/services"); err == nil {
+		err = jaegerui.Check(ctx, j.URL)
+	}
+	if err != nil {
 		_ = j.Stop(syscall.SIGKILL)
 		return nil, err
 	}
 	return j, nil
-}
-
-// HasUI reports whether this Jaeger shows more than a placeholder page.
-func (j *Jaeger) HasUI(ctx context.Context) bool {
-	body, err := Get(ctx, j.URL+"/")
-	return err == nil && !bytes.Contains(body, []byte("not the Jaeger UI"))
 }

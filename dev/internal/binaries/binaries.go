@@ -1,8 +1,10 @@
 // Package binaries finds the programs of others that the demo and the tests run, and
-// builds them from source where there are none: Consul, Jaeger, and two gRPC clients.
+// builds them from source where there are none: Consul, Jaeger, three gRPC clients, and
+// Prometheus with promtool.
 package binaries
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,15 +15,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gomicroexample/basis/dev/internal/jaegerui"
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
 // Binary is a program with a module of its own below dev/tools.
 type Binary struct {
-	Name     string   // of the program and of its folder
+	Name     string   // of the program
 	Version  string   // of the module that it is built from
 	Variable string   // names a binary to use instead
+	folder   string   // of its module, below dev/tools; empty: its name
 	pkg      string   // what to build
+	tags     string   // of the build
 	ldflags  string   // how
 	ask      string   // the argument that makes a binary tell its version
 	versions []string // what a binary of the same version may say then
@@ -49,8 +54,8 @@ var (
 	}
 )
 
-// Grpcurl and Ghz are gRPC clients that know nothing of go-micro: one makes a
-// single call, the other many.
+// Grpcurl, Ghz and HealthProbe are gRPC clients that know nothing of go-micro: one makes a
+// single call, one makes many, and one asks a server for its health.
 var (
 	Grpcurl = Binary{
 		Name: "grpcurl", Version: "1.9.4", Variable: "GRPCURL_BIN",
@@ -68,7 +73,36 @@ var (
 		versions: []string{"v0.121.0"},
 		minutes:  1,
 	}
+	HealthProbe = Binary{
+		Name: "grpc-health-probe", Version: "0.4.61", Variable: "GRPC_HEALTH_PROBE_BIN",
+		pkg:      "github.com/grpc-ecosystem/grpc-health-probe",
+		ldflags:  "-s -w -X main.versionTag=v0.4.61",
+		ask:      "--version",
+		versions: []string{"v0.4.61;"},
+		minutes:  1,
+	}
 )
+
+// Prometheus 3.13.5 and promtool are two programs of the module's v0.313.5. Of its ways to
+// discover targets, the binaries have those that need no cloud's library: files, HTTP and DNS.
+// Prometheus has the API but not the pages of its UI.
+var (
+	Prometheus = prometheusBinary("prometheus", "PROMETHEUS_BIN", 4)
+	Promtool   = prometheusBinary("promtool", "PROMTOOL_BIN", 1)
+)
+
+func prometheusBinary(name, variable string, minutes int) Binary {
+	return Binary{
+		Name: name, Version: "0.313.5", Variable: variable,
+		folder:   "prometheus",
+		pkg:      "github.com/prometheus/prometheus/cmd/" + name,
+		tags:     "remove_all_sd,enable_dns_sd",
+		ldflags:  "-s -w -X github.com/prometheus/common/version.Version=3.13.5",
+		ask:      "--version",
+		versions: []string{name + ", version 3.13.5 "},
+		minutes:  minutes,
+	}
+}
 
 // ErrMissing says that a binary is neither named, built nor installed.
 var ErrMissing = errors.New("not found")
@@ -120,6 +154,20 @@ func FindAll() (consul, jaeger string, err error) {
 	return consul, jaeger, err
 }
 
+// UI returns the path of a folder with the pages of Jaeger's UI. A Jaeger that Build built lacks
+// them. The folder is in Dir; UI unpacks each file that is missing there or differs.
+func UI() (string, error) {
+	dir, err := Dir()
+	if err != nil {
+		return "", err
+	}
+	ui, err := jaegerui.Unpack(dir)
+	if err != nil {
+		return "", fmt.Errorf("%w; make that folder writable, or set XDG_CACHE_HOME to another", err)
+	}
+	return ui, nil
+}
+
 // built is where Build puts the binary.
 func (b Binary) built() (string, error) {
 	dir, err := Dir()
@@ -138,6 +186,9 @@ func (b Binary) isVersion(path string) bool {
 	}
 	return false
 }
+
+// Folder returns the name of the folder below dev/tools with the module that b is built from.
+func (b Binary) Folder() string { return cmp.Or(b.folder, b.Name) }
 
 // Build builds b from source into Dir, unless Find finds it, and returns its path. It
 // logs its progress and the duration.
@@ -167,8 +218,8 @@ func (b Binary) Build(ctx context.Context, log io.Writer) (string, error) {
 	// not taken for a finished one.
 	unfinished := fmt.Sprintf("%s.%d", path, os.Getpid())
 	defer os.Remove(unfinished)
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", b.ldflags, "-o", unfinished, b.pkg)
-	build.Dir = filepath.Join(root, "dev", "tools", b.Name)
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", b.tags, "-ldflags", b.ldflags, "-o", unfinished, b.pkg)
+	build.Dir = filepath.Join(root, "dev", "tools", b.Folder())
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // runs in any container
 	build.Stdout, build.Stderr = log, log
 	if err := build.Run(); err != nil {

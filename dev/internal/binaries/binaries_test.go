@@ -64,8 +64,11 @@ func TestVersionsAreThoseOfTheModules(t *testing.T) {
 		{binaries.Jaeger, "github.com/jaegertracing/jaeger"},
 		{binaries.Grpcurl, "github.com/fullstorydev/grpcurl"},
 		{binaries.Ghz, "github.com/bojand/ghz"},
+		{binaries.HealthProbe, "github.com/grpc-ecosystem/grpc-health-probe"},
+		{binaries.Prometheus, "github.com/prometheus/prometheus"},
+		{binaries.Promtool, "github.com/prometheus/prometheus"},
 	} {
-		mod, err := os.ReadFile(filepath.Join("..", "..", "tools", test.binary.Name, "go.mod"))
+		mod, err := os.ReadFile(filepath.Join("..", "..", "tools", test.binary.Folder(), "go.mod"))
 		require.NoError(t, err)
 		require.Regexp(t, fmt.Sprintf(`(?m)^(require|\t)\s*%s v%s( // indirect)?$`, test.module, test.binary.Version), string(mod))
 	}

@@ -60,7 +60,9 @@ const NotRun = "not run:"
 type Link struct {
 	Line        int
 	Destination string
-	Code        []string // what is in backticks in its text
+	Code        []string // what is in backticks in the text of a link that is not an image
+	Image       bool
+	Alt         string // text of an image
 }
 
 // Table is the text of a table's cells, row by row, without the header.
@@ -93,7 +95,7 @@ func Read(path string) (*Document, error) {
 		case *ast.Link:
 			d.Links = append(d.Links, Link{Line: line(n), Destination: string(n.Destination), Code: code(n, source)})
 		case *ast.Image:
-			d.Links = append(d.Links, Link{Line: line(n), Destination: string(n.Destination)})
+			d.Links = append(d.Links, Link{Line: line(n), Destination: string(n.Destination), Image: true, Alt: plain(n, source)})
 		case *extast.Table:
 			d.Tables = append(d.Tables, table(n, source))
 		}

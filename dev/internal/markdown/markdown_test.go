@@ -42,7 +42,7 @@ func TestRead(t *testing.T) {
 	require.Equal(t, "hcl", d.Blocks[1].Language())
 	require.Equal(t, []markdown.Link{
 		{Line: 3, Destination: "../srv/main.go", Code: []string{"main.go"}},
-		{Line: 3, Destination: "a.png"},
+		{Line: 3, Destination: "a.png", Image: true, Alt: "a picture"},
 		{Line: 22, Destination: "#again-1"},
 	}, d.Links)
 	require.Equal(t, map[string]bool{"what-go-run-does-and-why": true, "again": true, "again-1": true}, d.Anchors)

@@ -1,0 +1,148 @@
+package browser
+
+import (
+	"context"
+	"fmt"
+	"path"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// Found is a trace in the list of Jaeger's search page.
+type Found struct {
+	ID       string   // of the trace
+	Title    string   // service and operation of the root span
+	Spans    int      // number of spans
+	Errors   int      // number of spans that are marked as failed
+	Services []string // each with its number of spans, as "go.micro.srv.basis (2)"
+}
+
+// readFound has the JavaScript value of []Found for the page.
+const readFound = `[...document.querySelectorAll(".ResultItem")].map(item => ({
+	ID: item.querySelector("a.ResultItemTitle--item").href.split("/trace/")[1],
+	Title: item.querySelector(".ResultItemTitle--title").firstChild.textContent,
+	Spans: parseInt([...item.querySelectorAll(".ant-tag")].find(tag => / Spans?$/.test(tag.textContent)).textContent),
+	Errors: parseInt([...item.querySelectorAll(".ant-tag")].find(tag => / Errors?$/.test(tag.textContent))?.textContent ?? "0"),
+	Services: [...item.querySelectorAll(".ResultItem--serviceTag")].map(tag => tag.textContent),
+}))`
+
+// Search opens the search page of the Jaeger at url, chooses service, and clicks on Find Traces. It
+// waits for a list of traces, and returns that list, the newest trace first.
+func (b *Browser) Search(ctx context.Context, url, service string) ([]Found, error) {
+	const input = `.SearchTracePage--find .ant-select input`
+	chosen := fmt.Sprintf(`document.querySelector(".SearchTracePage--find .ant-select-selection-item")?.title === %q`, service)
+	offered := fmt.Sprintf(`document.querySelector(".ant-select-item-option-active")?.title === %q`, service)
+	err := b.do(ctx, "choosing "+service+" on Jaeger's search page",
+		chromedp.Navigate(url+"/search"),
+		chromedp.Click(chromedp.CSS(input)),
+		chromedp.SendKeys(chromedp.CSS(input), service),
+		discard(until[bool](offered)),
+		chromedp.SendKeys(chromedp.CSS(input), kb.Enter),
+		discard(until[bool](chosen)),
+		chromedp.WaitEnabled(chromedp.CSS(".SearchForm--submit")),
+		chromedp.Click(chromedp.CSS(".SearchForm--submit")),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return run(ctx, b, "finding traces of "+service+" on Jaeger's search page",
+		until[[]Found](`document.querySelector(".ResultItem") && `+readFound))
+}
+
+// Trace is the content of a trace's page.
+type Trace struct {
+	Services int // number of services
+	Rows     []Row
+}
+
+// Row is a span in the page of a trace. Start and Width are fractions of the trace's duration.
+type Row struct {
+	Service   string
+	Operation string
+	Depth     int     // number of ancestors
+	Start     float64 // where the bar begins
+	Width     float64 // of the bar
+	Error     bool    // whether the row has the mark of a failed span
+}
+
+// readTrace has the JavaScript value of a Trace for the page, once all rows are there.
+const readTrace = `(() => {
+	const rows = [...document.querySelectorAll(".span-row")];
+	const header = name => parseInt([...document.querySelectorAll(".TracePageHeader--overviewItems .LabeledList--item")]
+		.find(item => item.textContent.startsWith(name))?.querySelector("strong").textContent);
+	if (!rows.length || rows.length !== header("Total Spans")) return null;
+	return {
+		Services: header("Services"),
+		Rows: rows.map(row => ({
+			Service: row.querySelector(".span-svc-name").textContent.trim(),
+			Operation: row.querySelector(".endpoint-name").textContent,
+			Depth: row.querySelectorAll(".SpanTreeOffset--indentGuide").length - 1,
+			Start: parseFloat(row.querySelector(".SpanBar--bar").style.left) / 100,
+			Width: parseFloat(row.querySelector(".SpanBar--bar").style.width) / 100,
+			Error: !!row.querySelector(".SpanBarRow--errorIcon"),
+		})),
+	};
+})()`
+
+// Open clicks on a trace in the list of the search page, and returns what the trace's page shows.
+func (b *Browser) Open(ctx context.Context, id string) (Trace, error) {
+	err := b.do(ctx, "opening trace "+id, chromedp.Click(chromedp.CSS(fmt.Sprintf(`a.ResultItemTitle--item[href$="/trace/%s"]`, id))))
+	if err != nil {
+		return Trace{}, err
+	}
+	return b.read(ctx, id)
+}
+
+// Lookup opens the trace of the Jaeger at url with an ID that it types into Lookup by Trace ID, and
+// returns what the trace's page shows.
+func (b *Browser) Lookup(ctx context.Context, url, id string) (Trace, error) {
+	const input = `input[placeholder^="Lookup by Trace ID"]`
+	err := b.do(ctx, "looking up trace "+id,
+		chromedp.Navigate(url+"/search"),
+		chromedp.SendKeys(chromedp.CSS(input), id+kb.Enter),
+	)
+	if err != nil {
+		return Trace{}, err
+	}
+	return b.read(ctx, id)
+}
+
+// Visit opens a link to a trace, and returns what the trace's page shows.
+func (b *Browser) Visit(ctx context.Context, link string) (Trace, error) {
+	if err := b.do(ctx, "opening "+link, chromedp.Navigate(link)); err != nil {
+		return Trace{}, err
+	}
+	return b.read(ctx, path.Base(link))
+}
+
+// read waits for the page of a trace, and returns what the page shows.
+func (b *Browser) read(ctx context.Context, id string) (Trace, error) {
+	return run(ctx, b, "reading trace "+id, until[Trace](fmt.Sprintf(`location.pathname.endsWith("/trace/%s") && %s`, id, readTrace)))
+}
+
+// readTags has the JavaScript value of the tags of the span that is unfolded, or null.
+const readTags = `(() => {
+	const tags = [...document.querySelectorAll(".detail-row .AccordianKeyValues--header")].find(part => part.textContent.startsWith("Tags:"));
+	return tags && Object.fromEntries([...tags.querySelectorAll("li")].map(tag => tag.textContent.split(/=(.*)/s)));
+})()`
+
+// Unfold clicks on the first row of a trace's page, and returns the tags that the page shows below it.
+func (b *Browser) Unfold(ctx context.Context) (map[string]string, error) {
+	if err := b.do(ctx, "unfolding the first span", chromedp.Click(chromedp.CSS(".span-row .span-name"))); err != nil {
+		return nil, err
+	}
+	return run(ctx, b, "reading the first span's tags", until[map[string]string](readTags))
+}
+
+// String returns a row's depth, service and operation.
+func (r Row) String() string { return fmt.Sprint(r.Depth, " ", r.Service, " ", r.Operation) }
+
+// HideProcess blanks the line of an unfolded span that has the machine's name and address.
+func (b *Browser) HideProcess(ctx context.Context) error {
+	return b.do(ctx, "hiding the process of the unfolded span", discard(until[bool](`(() => {
+	const process = [...document.querySelectorAll(".detail-row .AccordianKeyValues--header")].find(part => part.textContent.startsWith("Process:"));
+	if (process) process.style.visibility = "hidden";
+	return !!process;
+})()`)))
+}

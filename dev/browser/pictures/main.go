@@ -1,0 +1,197 @@
+// Command pictures takes the pictures in docs/pictures: "make pictures". It takes screenshots of
+// Consul and Jaeger while the pair runs on them, and draws the terminal of the demo. It needs
+// Chromium, and the Consul and Jaeger of "make tools".
+//
+// With -o it writes the pictures to another directory.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gomicroexample/basis/dev/browser"
+	"github.com/gomicroexample/basis/dev/internal/project"
+)
+
+const (
+	// maxSize is the size limit of a picture, in bytes: readers load all pictures of a document.
+	maxSize = 150_000
+	// patience is the time limit for all pictures together.
+	patience = 5 * time.Minute
+	// width and height are the size of the browser's page, in pixels.
+	width, height = 1200, 1200
+)
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	to := flag.String("o", "", "`directory` to write to; without it, docs/pictures")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	root, err := project.Root()
+	if err != nil {
+		return fail(err)
+	}
+	if *to == "" {
+		*to = filepath.Join(root, "docs", "pictures")
+	}
+	if err := os.MkdirAll(*to, 0o755); err != nil {
+		return fail(err)
+	}
+	if err := take(ctx, root, *to); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+func fail(err error) int {
+	fmt.Fprintf(os.Stderr, "pictures: %v\n", err)
+	return 1
+}
+
+// take writes all pictures into the directory to. The project is in the directory root.
+func take(ctx context.Context, root, to string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "basis-pictures-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := takePages(ctx, dir, to); err != nil {
+		return err
+	}
+	return takeDemo(ctx, root, dir, to)
+}
+
+// takePages takes the pictures of pages. It keeps programs and logs in dir.
+func takePages(ctx context.Context, dir, to string) error {
+	b, err := browser.Start(width, height)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = b.Close() }()
+	s, err := browser.NewStage(ctx, dir)
+	if err != nil {
+		return fmt.Errorf(`%w; see "make tools"`, err)
+	}
+	defer s.Close()
+	story, err := s.Tell(ctx)
+	if err != nil {
+		return err
+	}
+
+	search := func() error {
+		_, err := b.Search(ctx, s.Jaeger.URL, "go.micro.client.basis")
+		return err
+	}
+	open := func(trace string) func() error {
+		return func() error {
+			if err := search(); err != nil {
+				return err
+			}
+			_, err := b.Open(ctx, trace)
+			return err
+		}
+	}
+	for _, p := range []struct {
+		name   string
+		height int // of the part of the page that is not blank
+		show   []func() error
+	}{
+		{"jaeger-search.png", 1180, []func() error{search}},
+		{"jaeger-trace.png", 375, []func() error{open(story.Waited)}},
+		{"jaeger-failed-trace.png", 495, []func() error{
+			open(story.Failed),
+			func() error { _, err := b.Unfold(ctx); return err },
+			func() error { return b.HideProcess(ctx) },
+		}},
+		{"consul-service.png", 390, []func() error{
+			func() error {
+				_, err := b.Instances(ctx, "http://"+s.Consul.Addr, "go.micro.srv.basis", 2)
+				return err
+			},
+		}},
+	} {
+		for _, show := range p.show {
+			if err := show(); err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+		}
+		picture, err := b.Picture(ctx, p.height)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		if err := write(filepath.Join(to, p.name), picture); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeDemo runs the demo, and draws the last steps of its output.
+func takeDemo(ctx context.Context, root, dir, to string) error {
+	build := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "./demo")
+	build.Dir = filepath.Join(root, "dev")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("building the demo: %w", err)
+	}
+	demo := exec.CommandContext(ctx, filepath.Join(dir, "demo"))
+	demo.Stderr = os.Stderr
+	out, err := demo.Output()
+	if err != nil {
+		return fmt.Errorf("running the demo: %w; its output:\n%s", err, out)
+	}
+	text, err := excerpt(string(out))
+	if err != nil {
+		return err
+	}
+	return write(filepath.Join(to, "demo.svg"), draw(text))
+}
+
+// firstShown begins the first step in the picture: the limiter's.
+const firstShown = "== 3. "
+
+// address matches an IPv4 address.
+var address = regexp.MustCompile(`\b\d{1,3}(\.\d{1,3}){3}\b`)
+
+// excerpt returns the command and, below it, the demo's output from firstShown on. It replaces
+// addresses of this machine's network by the address in the documents' examples.
+func excerpt(out string) (string, error) {
+	i := strings.Index(out, firstShown)
+	if i < 0 {
+		return "", fmt.Errorf("the demo's output has no %q:\n%s", firstShown, out)
+	}
+	out = address.ReplaceAllStringFunc(out[i:], func(a string) string {
+		if strings.HasPrefix(a, "127.") {
+			return a
+		}
+		return "192.0.2.2"
+	})
+	return "$ make demo\n...\n\n" + out, nil
+}
+
+// write writes a picture to path. A picture larger than maxSize is an error.
+func write(path string, picture []byte) error {
+	if len(picture) > maxSize {
+		return fmt.Errorf("%s would have %d bytes, more than %d; let it show less", path, len(picture), maxSize)
+	}
+	if err := os.WriteFile(path, picture, 0o644); err != nil {
+		return err
+	}
+	fmt.Printf("%s: %d bytes\n", path, len(picture))
+	return nil
+}

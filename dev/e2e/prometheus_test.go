@@ -1,0 +1,260 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/gomicroexample/basis/dev/internal/backend"
+	"github.com/gomicroexample/basis/dev/internal/project"
+)
+
+// faster is how much faster time passes for the scripts' Prometheus. Its configuration and rules
+// are the shipped ones with a tenth of each duration: scrapes and evaluations are half a second
+// apart, rates are taken over 6 s, and an alert that fires after a minute fires after 6 s.
+const faster = 10
+
+// durations are those of a configuration and of rules: an interval, a range, and what an alert
+// waits for.
+var durations = regexp.MustCompile(`(_interval: |\[|for: )(\d+[ms])`)
+
+// quicken divides the durations in text by faster.
+func quicken(text string) (string, error) {
+	var err error
+	text = durations.ReplaceAllStringFunc(text, func(match string) string {
+		m := durations.FindStringSubmatch(match)
+		d, parseErr := time.ParseDuration(m[2])
+		if parseErr != nil {
+			err = parseErr
+		}
+		return fmt.Sprintf("%s%dms", m[1], (d / faster).Milliseconds())
+	})
+	return text, err
+}
+
+// prometheus job=address... starts a Prometheus that scrapes the given addresses, with the
+// shipped configuration and rules, and waits until it has reached each of them. It knows
+// nothing of one that ran before. Its process is "prometheus".
+func prometheus(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) > 0, "prometheus job=address...")
+	root, err := project.Root()
+	ts.Check(err)
+	var jobs strings.Builder
+	for _, arg := range args {
+		job, address, ok := strings.Cut(arg, "=")
+		want(ts, ok, "prometheus job=address...")
+		fmt.Fprintf(&jobs, "  - job_name: %s\n    static_configs: [{targets: [%q]}]\n", job, address)
+	}
+	// What finds the containers has no place here.
+	const targets = "scrape_configs:\n"
+	for _, name := range []string{"prometheus.yml", "rules.yml"} {
+		shipped, err := os.ReadFile(filepath.Join(root, "dev", "prometheus", name))
+		ts.Check(err)
+		text, err := quicken(string(shipped))
+		ts.Check(err)
+		if before, _, ok := strings.Cut(text, targets); ok {
+			text = before + targets + jobs.String()
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o644))
+	}
+	ts.Check(os.RemoveAll(ts.MkAbs("prometheus.data")))
+	ports, err := backend.FreePorts(1)
+	ts.Check(err)
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
+	s := of(ts)
+	s.processes["prometheus"], err = backend.Start("prometheus", ts.MkAbs("prometheus.log"), backend.Environ(), filepath.Join(s.bin, "prometheus"),
+		"--config.file="+ts.MkAbs("prometheus.yml"), "--storage.tsdb.path="+ts.MkAbs("prometheus.data"), "--web.listen-address="+addr)
+	ts.Check(err)
+	ts.Setenv("PROMETHEUS", "http://"+addr)
+	query(ts, false, []string{"sum(up)", strconv.Itoa(len(args))})
+}
+
+// ask puts a GET to the API of the script's Prometheus, and decodes what comes into data.
+func ask(ts *testscript.TestScript, path string, data any) error {
+	ctx, cancel := patient()
+	defer cancel()
+	body, err := backend.Get(ctx, ts.Getenv("PROMETHEUS")+"/api/v1/"+path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(body, &struct{ Data any }{data})
+}
+
+// query expression value waits until the only sample that Prometheus has for an expression has
+// that value.
+func query(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "query expression value")
+	var answer struct {
+		Result []struct{ Value [2]any }
+	}
+	until(ts, func() error {
+		answer.Result = nil
+		if err := ask(ts, "query?query="+url.QueryEscape(args[0]), &answer); err != nil {
+			return err
+		}
+		if len(answer.Result) != 1 || answer.Result[0].Value[1] != args[1] {
+			return fmt.Errorf("%s is %v, not %s", args[0], answer.Result, args[1])
+		}
+		return nil
+	})
+}
+
+// firing [alert...] waits until these alerts fire, and no others.
+func firing(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg, "firing [alert...]")
+	slices.Sort(args)
+	var answer struct {
+		Alerts []struct {
+			State       string
+			Labels      map[string]string
+			Annotations map[string]string
+		}
+	}
+	start := time.Now()
+	until(ts, func() error {
+		answer.Alerts = nil
+		if err := ask(ts, "alerts", &answer); err != nil {
+			return err
+		}
+		names := []string{}
+		for _, a := range answer.Alerts {
+			if a.State == "firing" {
+				names = append(names, a.Labels["alertname"])
+			}
+		}
+		slices.Sort(names)
+		if names = slices.Compact(names); !slices.Equal(names, args) {
+			return fmt.Errorf("%v fire, not %v", names, args)
+		}
+		return nil
+	})
+	for _, a := range answer.Alerts {
+		ts.Logf("%s %s: %s", a.State, a.Labels["alertname"], a.Annotations["summary"])
+	}
+	ts.Logf("after %v", time.Since(start).Round(time.Millisecond))
+}
+
+// until waits until a condition has no error.
+func until(ts *testscript.TestScript, condition func() error) {
+	ctx, cancel := patient()
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			ts.Fatalf("after %v: %v", patience, err)
+		}
+	}
+}
+
+// serves name puts the address of a process's metrics into $METRICS.
+func serves(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "serves name")
+	on := regexp.MustCompile(`Metrics on http://(\S+)/metrics`)
+	ctx, cancel := patient()
+	defer cancel()
+	p := of(ts).process(ts, args[0])
+	ts.Check(p.WaitLog(ctx, on, 1))
+	log, err := os.ReadFile(p.Log)
+	ts.Check(err)
+	all := on.FindAllSubmatch(log, -1)
+	ts.Setenv("METRICS", string(all[len(all)-1][1]))
+}
+
+// free variable... puts a free address of this host into each variable. It stays free while
+// nothing listens there: no connection gets its port.
+func free(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) > 0, "free variable...")
+	ports, err := backend.FreePorts(len(args))
+	ts.Check(err)
+	for i, variable := range args {
+		ts.Setenv(variable, net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[i])))
+	}
+}
+
+// sink address listens for spans at the address, and drops them.
+func sink(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "sink address")
+	c, err := net.ListenPacket("udp", args[0])
+	ts.Check(err)
+	ts.Defer(func() { c.Close() })
+	go func() {
+		b := make([]byte, 1<<16)
+		for {
+			if _, _, err := c.ReadFrom(b); err != nil {
+				return // closed
+			}
+		}
+	}()
+}
+
+// TestRules has promtool check what docker-compose.metrics.yml mounts, and run the rules' own
+// tests. Each rule has to be tested: without it, a test fails.
+func TestRules(t *testing.T) {
+	needTools(t)
+	t.Parallel()
+	root, err := project.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(root, "dev", "prometheus"))); err != nil {
+		t.Fatal(err)
+	}
+	promtool := func(args ...string) (string, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, filepath.Join(race, "promtool"), args...)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	for _, args := range [][]string{
+		{"check", "config", "prometheus.yml"},
+		{"check", "rules", "--lint=all", "--lint-fatal", "rules.yml"},
+		{"test", "rules", "rules_test.yml"},
+	} {
+		if out, err := promtool(args...); err != nil {
+			t.Errorf("promtool %v: %v\n%s", args, err, out)
+		}
+	}
+
+	path := filepath.Join(dir, "rules.yml")
+	rules, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`(?m)^      - (?:record|alert): (.+)$`).FindAllSubmatchIndex(rules, -1)
+	if len(names) == 0 {
+		t.Fatal("no rules")
+	}
+	for _, at := range names {
+		name := string(rules[at[2]:at[3]])
+		without := slices.Concat(rules[:at[2]], []byte("another"), rules[at[3]:])
+		if err := os.WriteFile(path, without, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := promtool("test", "rules", "rules_test.yml"); err == nil {
+			t.Errorf("the rules' tests pass without %s:\n%s", name, out)
+		}
+	}
+}
