@@ -50,6 +50,10 @@ var compared = []string{
 	"github.com/go-kit/kit",
 	"github.com/go-kratos/kratos/v2",
 	"go.opentelemetry.io/otel/sdk",
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc",
+	"github.com/zeromicro/go-zero",
+	"github.com/sony/gobreaker/v2",
+	"golang.org/x/time",
 	"google.golang.org/grpc",
 	"google.golang.org/protobuf",
 	"github.com/afex/hystrix-go",
@@ -90,11 +94,11 @@ func about(ctx context.Context, dir string) (facts, error) {
 		return f, fmt.Errorf("asking git for the commit: %w", err)
 	}
 	f.Commit = strings.TrimSpace(string(commit))
-	if f.Modules, err = modules(dir); err != nil {
+	if f.Modules, err = modules(filepath.Join(dir, equalDir)); err != nil {
 		return f, err
 	}
 	for _, program := range []string{"srv", "client"} {
-		binary, err := os.Stat(filepath.Join(dir, program))
+		binary, err := os.Stat(filepath.Join(dir, shippedDir, program))
 		if err != nil {
 			return f, err
 		}

@@ -8,14 +8,18 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/opentracing/opentracing-go"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/gomicroexample/basis/dev/internal/binaries"
 	"github.com/gomicroexample/basis/dev/internal/project"
+	"github.com/gomicroexample/basis/dev/modern"
 	"github.com/gomicroexample/basis/tracer"
 )
 
@@ -27,26 +31,81 @@ func TestBench(t *testing.T) {
 	if _, err := binaries.Consul.Find(); errors.Is(err, binaries.ErrMissing) && !*required {
 		t.Skipf("%v; \"make tools\" builds it", err)
 	}
-	moment := plan{Starts: 2, Rounds: 1, Warmup: time.Millisecond, Measure: 50 * time.Millisecond, OneShot: 1, Builds: 1}
+	moment := plan{Starts: 1, Rounds: 1, Warmup: time.Millisecond, Measure: 50 * time.Millisecond, OneShot: 2, Builds: 1}
 	doc, err := bench(t.Context(), moment)
 	require.NoError(t, err)
 	text := string(doc)
-	number := `\d+(\.\d+)? \(\d+\.\d+\) \| `
-	for _, name := range []string{"limit", "basis", "basis-bare", "article", "gokit", "kratos"} {
-		require.Regexp(t, `(?s)(\| .`+name+`. \| `+number+`.*){3}`, text)
+	ratio := `\d+\.\d+, \d+\.\d+ to \d+\.\d+`
+	number := `\d+(\.\d+)? \(` + ratio + `\) \| `
+	names := []string{"limit", "basis", "grpc-modern", "gokit", "kratos", "gozero", "article"}
+	for _, name := range names {
+		require.Regexp(t, `(?s)(\| .`+name+`. \| `+number+`.*){4}`, text)
+		require.Regexp(t, `(?m)^\| .`+name+`-shipped. \| (`+number+`){4}`, text)
+		require.Regexp(t, `(?m)^\| .`+name+`. \| [1-9]\d*\.\d \| [1-9]\d*\.\d \| 2 \|$`, text, "one call")
 	}
-	for _, name := range []string{`\+roundrobin`, `\+limiter`, `\+breaker`, `\+opentracing`, "limit-50", "basis-10", "basis-50"} {
+	for _, name := range []string{`\+roundrobin`, `\+limiter`, `\+breaker`, `\+opentracing`, "basis-metrics"} {
 		require.Regexp(t, `(?m)^\| .`+name+`. \| (`+number+`){4}`, text)
 	}
-	for _, name := range []string{"limit", `\+roundrobin`, "basis"} {
-		spread := `\d+\.\d+ \(\d+\.\d+ to \d+\.\d+\) \| `
-		require.Regexp(t, `(?m)^\| 16 \| 1000 \| .`+name+`. \| \d+\.\d+ \| \d+\.\d \| `+spread+spread[:len(spread)-1]+`$`, text)
+	for _, name := range names[:len(names)-1] {
+		for _, n := range []string{"1", "10", "50", "1000"} {
+			require.Regexp(t, `(?m)^\| `+n+` \| .`+name+`(-nodes-\d+)?. \| (`+number+`){4}`, text)
+		}
 	}
-	require.Regexp(t, `(?m)^\| .basis. \| [1-9]\d*\.\d \| [1-9]\d*\.\d \| (4\.00|3\.9\d) \|$`, text)
+	for _, name := range names[1 : len(names)-1] {
+		require.Regexp(t, `(?m)^\| .`+name+`. \| [1-9]\d*\.\d \| [1-9]\d*\.\d \| (4\.00|3\.9\d) \|$`, text)
+	}
 	require.Regexp(t, `(?m)^\| .limit. \| [1-9]\d*\.\d \| [1-9]\d*\.\d \| 0\.00 \|$`, text)
-	require.Regexp(t, `one call, start to exit \| median [1-9]`, text)
+	require.Regexp(t, `the pair makes `+ratio+` of the calls/s that it makes without a profile`, text)
 	require.NotContains(t, text, "NaN")
 	require.NotContains(t, text, "Inf")
+}
+
+// On equal terms all programs have the same environment and flags, and no profile; as shipped,
+// only the pair has one, and none has a setting of the collector.
+func TestTerms(t *testing.T) {
+	t.Setenv("GOGC", "7")
+	last := func(e entry) (gogc string) {
+		for _, v := range environ(e) {
+			if value, ok := strings.CutPrefix(v, "GOGC="); ok {
+				gogc = value
+			}
+		}
+		return gogc
+	}
+	for _, e := range contenders {
+		if !e.shipped {
+			require.Equal(t, "400", last(e), e.name)
+			require.Equal(t, filepath.Join("dir", "equal", e.program), e.path("dir", e.program), e.name)
+			continue
+		}
+		require.Empty(t, last(e), e.name)
+		dir := "equal"
+		if e.pair {
+			dir = "shipped"
+		}
+		require.Equal(t, filepath.Join("dir", dir, e.program), e.path("dir", e.program), e.name)
+	}
+}
+
+// The settings of gRPC that all contenders have are those of srv and of the pair's client.
+func TestTransportIsThePairs(t *testing.T) {
+	root, err := project.Root()
+	require.NoError(t, err)
+	in := func(file, pattern string) []string {
+		source, err := os.ReadFile(file)
+		require.NoError(t, err)
+		return slices.Sorted(slices.Values(regexp.MustCompile(pattern).FindAllString(string(source), -1)))
+	}
+	const transport = "contender/transport.go"
+	server := `\bgrpc\.(MaxHeaderListSize|MaxConcurrentStreams|StaticStreamWindowSize|ConnectionTimeout|KeepaliveParams|KeepaliveEnforcementPolicy|NumStreamWorkers|InitialWindowSize|StaticConnWindowSize)\(.*\),`
+	want := in(filepath.Join(root, "srv", "main.go"), server)
+	require.Len(t, want, 7)
+	require.Equal(t, want, in(transport, server))
+	require.NotEmpty(t, in(filepath.Join(root, "srv", "main.go"), `MaxMsgSize\(64 << 10\)`))
+	client := `grpc\.With(DefaultCallOptions|MaxHeaderListSize|Static\w+|Keepalive\w+)\(.*\),|const maxResponseBytes = .*`
+	want = in(filepath.Join(root, "client", "balancer", "conn.go"), client)
+	require.Len(t, want, 5)
+	require.Equal(t, want, in(transport, client))
 }
 
 // The wrappers that are measured one by one are those of the client's stack, in the same
@@ -70,7 +129,7 @@ func wrappersIn(t *testing.T, file string) []string {
 // A target holds or not by the median of what it was in each round, not by that
 // of the numbers.
 func TestTargets(t *testing.T) {
-	r := report{Plan: plan{Starts: 3, Rounds: 1}, Results: results{}, OneShot: []float64{61, 60, 62}}
+	r := report{Plan: plan{Starts: 3, Rounds: 1}, Results: results{}, OneShots: map[string][]float64{"client": {61, 60, 62}}}
 	for _, c := range contenders {
 		for _, callers := range c.callers {
 			r.Results[point{c.name, callers}] = []sample{
@@ -101,20 +160,24 @@ func TestTargets(t *testing.T) {
 		"CPU per call, to `gokit`: 1.00, 1.00 to 1.00: true",
 		"calls/s, to `kratos`: 1.00, 0.80 to 3.00: true",
 		"CPU per call, to `kratos`: 1.00, 1.00 to 1.00: true",
+		"calls/s, to `gozero`: 1.00, 0.80 to 3.00: true",
+		"CPU per call, to `gozero`: 1.00, 1.00 to 1.00: true",
+		"calls/s, to `grpc-modern`: 1.00, 0.80 to 3.00: true",
+		"CPU per call, to `grpc-modern`: 1.00, 1.00 to 1.00: true",
 		"calls/s, to `article`: 1.00, 0.80 to 3.00: false",
-		"calls/s with 50 instances, to 1: 1.00, 1.00 to 1.00: true",
-		"p50 with 1000 nodes, to `limit` over as many connections: 1.00, 1.00 to 1.00: true",
+		"calls/s with 1,000 nodes, to `limit` over as many connections: 1.00, 1.00 to 1.00: true",
+		"calls/s with metrics, to without: 1.00, 0.33 to 1.25: true",
 		"calls/s with 256 callers, to 64: 1.00, 1.00 to 1.00: true",
-		"one call, start to exit, in ms: 61.00, 60.00 to 62.00: false",
+		"one call of the pair's `client`, start to exit, in ms: 61.00, 60.00 to 62.00: false",
 	}, holds)
 }
 
 // Spans are counted as jaeger-client-go sends them: several to a datagram, and a
 // datagram when it is full or the tracer is closed.
 func TestReceiver(t *testing.T) {
-	r, err := newReceiver()
+	r, err := newReceiver(entry{})
 	require.NoError(t, err)
-	tr, closer, err := tracer.NewTracer("some.service", r.conn.LocalAddr().String())
+	tr, closer, err := tracer.NewTracer("some.service", r.address())
 	require.NoError(t, err)
 	const spans = 1000
 	for range spans {
@@ -122,6 +185,32 @@ func TestReceiver(t *testing.T) {
 	}
 	require.NoError(t, closer.Close())
 	require.Equal(t, spans, r.count())
+}
+
+// Spans are counted as OpenTelemetry's exporter sends them.
+func TestCollector(t *testing.T) {
+	r, err := newReceiver(entry{otlp: true})
+	require.NoError(t, err)
+	provider, flush, err := modern.NewTracing("some.service", r.address())
+	require.NoError(t, err)
+	const spans = 1000
+	for i := range spans {
+		_, span := provider.Tracer([]string{"one", "other"}[i%2]).Start(t.Context(), "call")
+		span.SetAttributes(attribute.String("req", `name:"John"`))
+		span.End()
+	}
+	require.NoError(t, flush())
+	require.Equal(t, spans, r.count())
+}
+
+func TestNoExport(t *testing.T) {
+	for _, message := range []string{"x", "\x0a", "\x0a\x05\x12", "\x08\x01"} {
+		_, err := countFields([]byte(message), 1, 2, 2)
+		require.Error(t, err, "%q", message)
+	}
+	n, err := countFields(nil, 1, 2, 2)
+	require.NoError(t, err)
+	require.Zero(t, n)
 }
 
 func TestNoSpans(t *testing.T) {

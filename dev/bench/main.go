@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
+	"slices"
 	"syscall"
 	"time"
 
@@ -28,13 +30,13 @@ type plan struct {
 	Builds  int           // of both programs
 }
 
-// These take about 15 minutes and about 3, on two processors. Many short rounds even
+// These take about 13 minutes and about 3, on two processors. Many short rounds even
 // out a machine whose speed changes within seconds, better than a few long ones, and
 // several starts even out that a program may run some percent faster, or slower, than
 // the same one started again.
 var (
-	full  = plan{Starts: 8, Rounds: 4, Warmup: 150 * time.Millisecond, Measure: 300 * time.Millisecond, OneShot: 13, Builds: 7}
-	quick = plan{Starts: 4, Rounds: 2, Warmup: 80 * time.Millisecond, Measure: 200 * time.Millisecond, OneShot: 5, Builds: 3}
+	full  = plan{Starts: 6, Rounds: 4, Warmup: 100 * time.Millisecond, Measure: 300 * time.Millisecond, OneShot: 5, Builds: 5}
+	quick = plan{Starts: 2, Rounds: 2, Warmup: 80 * time.Millisecond, Measure: 200 * time.Millisecond, OneShot: 3, Builds: 2}
 )
 
 // changes is what each change to the pair brought, as was measured when it was
@@ -49,7 +51,7 @@ func main() {
 
 func run() int {
 	isQuick := flag.Bool("quick", false, "about 3 minutes instead of 15")
-	nodes := flag.Bool("nodes", false, "measure and print the part about nodes alone")
+	only := flag.String("only", "", "measure the entries whose names match the `regexp` alone, and print a row for each")
 	out := flag.String("o", "", "`file` to write the document to, instead of stdout")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -62,11 +64,16 @@ func run() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	measure := bench
-	if *nodes {
-		measure = benchNodes
+	chosen, err := regexp.Compile("^(" + *only + ")$")
+	if err != nil {
+		return fail(fmt.Errorf("-only: %w", err))
 	}
-	doc, err := measure(ctx, p)
+	var doc []byte
+	if *only == "" {
+		doc, err = bench(ctx, p)
+	} else {
+		doc, err = benchOnly(ctx, p, chosen)
+	}
 	if err != nil {
 		return fail(err)
 	}
@@ -83,18 +90,33 @@ func run() int {
 
 // bench measures everything and returns the document.
 func bench(ctx context.Context, p plan) ([]byte, error) {
-	return document(ctx, p, contenders, "report")
+	return document(ctx, p, groups, "report")
 }
 
-// benchNodes measures the clients with up to 1,000 nodes, and returns the section of the
-// document about them.
-func benchNodes(ctx context.Context, p plan) ([]byte, error) {
+// benchOnly measures the entries whose names match, and returns a table of them.
+func benchOnly(ctx context.Context, p plan, names *regexp.Regexp) ([]byte, error) {
 	p.OneShot, p.Builds = 0, 0
-	return document(ctx, p, scaled(), "alone")
+	var chosen [][]entry
+	for _, group := range groups {
+		var entries []entry
+		for _, e := range group {
+			if names.MatchString(e.name) {
+				entries = append(entries, e)
+			}
+		}
+		if len(entries) > 0 {
+			chosen = append(chosen, entries)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("-only: no entry's name matches %v", names)
+	}
+	return document(ctx, p, chosen, "only")
 }
 
-// document measures entries and returns what a template makes of it.
-func document(ctx context.Context, p plan, entries []entry, template string) ([]byte, error) {
+// document measures entries, which run a group at a time, and returns what a template makes of
+// it.
+func document(ctx context.Context, p plan, groups [][]entry, template string) ([]byte, error) {
 	root, err := project.Root()
 	if err != nil {
 		return nil, err
@@ -108,14 +130,16 @@ func document(ctx context.Context, p plan, entries []entry, template string) ([]
 	if err := build(ctx, root, dir); err != nil {
 		return nil, err
 	}
-	r := report{Plan: p, Changes: changes, Results: results{}, Ends: map[string]ended{}}
+	r := report{Plan: p, Changes: changes, Results: results{}, Ends: map[string]ended{}, OneShots: map[string][]float64{}, measured: slices.Concat(groups...)}
 	if r.About, err = about(ctx, dir); err != nil {
 		return nil, err
 	}
 	for i := range p.Starts {
-		progress("start %d of %d", i+1, p.Starts)
-		if err := r.start(ctx, dir, entries); err != nil {
-			return nil, err
+		for _, entries := range groups {
+			progress("start %d of %d, %d entries", i+1, p.Starts, len(entries))
+			if err := r.start(ctx, dir, entries); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if p.Builds > 0 {
@@ -139,12 +163,11 @@ func (r *report) start(ctx context.Context, dir string, entries []entry) error {
 	if err := b.measure(ctx, r.Plan, r.Results); err != nil {
 		return err
 	}
-	if r.Plan.OneShot > 0 {
-		took, err := b.oneShot(ctx, r.Plan.OneShot)
-		if err != nil {
+	// Those of peers are in one group.
+	if r.Plan.OneShot > 0 && entries[0].name == peers[0].name {
+		if err := b.oneShots(ctx, r.Plan.OneShot, r.OneShots); err != nil {
 			return err
 		}
-		r.OneShot = append(r.OneShot, took...)
 	}
 	return b.end(r.Ends)
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -119,41 +121,65 @@ func (r *running) cpu() (float64, error) {
 	return sum, nil
 }
 
-// oneShot runs the pair's client n times, which makes one call, and returns from
-// start to exit in milliseconds.
-func (b *testbed) oneShot(ctx context.Context, n int) ([]float64, error) {
-	r, err := newReceiver()
+// oneShots runs, n times in turn, the pair's client as its users run it and the client of each
+// of peers, all of which make one call. It adds the milliseconds from start to exit to took, by
+// name; the pair's own is "client".
+func (b *testbed) oneShots(ctx context.Context, n int, took map[string][]float64) error {
+	r, err := newAgent()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer r.conn.Close()
-	jaeger := "--jaeger_address=" + r.conn.LocalAddr().String()
-	srv, err := backend.Start("srv", filepath.Join(b.logs, "srv.log"), backend.Environ(), filepath.Join(b.dir, "srv"),
+	jaeger := "--jaeger_address=" + r.address()
+	asShipped := entry{pair: true, shipped: true}
+	srv, err := backend.Start("srv", filepath.Join(b.logs, "srv.log"), environ(asShipped), asShipped.path(b.dir, "srv"),
 		"--registry_address="+b.consul.Addr, "--server_address=127.0.0.1:0", jaeger)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = srv.Stop(syscall.SIGTERM) }()
 	nodesCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if _, err := b.consul.Nodes(nodesCtx, serviceName, 1); err != nil {
-		return nil, err
+		return err
 	}
-	var took []float64
+	load, err := json.Marshal(contender.Load{Callers: 1})
+	if err != nil {
+		return err
+	}
 	for range n {
-		cmd := exec.CommandContext(ctx, filepath.Join(b.dir, "client"), "--registry_address="+b.consul.Addr, jaeger)
-		cmd.Env = backend.Environ()
+		cmd := exec.CommandContext(ctx, asShipped.path(b.dir, "client"), "--registry_address="+b.consul.Addr, jaeger)
+		cmd.Env = environ(asShipped)
 		start := time.Now()
 		out, err := cmd.Output()
-		took = append(took, time.Since(start).Seconds()*1000)
+		took["client"] = append(took["client"], time.Since(start).Seconds()*1000)
 		if err != nil {
-			return nil, fmt.Errorf("a client that makes one call: %w", err)
+			return fmt.Errorf("a client that makes one call: %w", err)
 		}
 		if got := string(out); got != "Hello John\n" {
-			return nil, fmt.Errorf("a client that makes one call printed %q", got)
+			return fmt.Errorf("a client that makes one call printed %q", got)
+		}
+		for _, e := range peers {
+			r := b.find(e.name)
+			cmd := exec.CommandContext(ctx, e.path(b.dir, e.program), r.args...)
+			cmd.Env, cmd.Stdin = environ(e), bytes.NewReader(load)
+			start := time.Now()
+			out, err := cmd.Output()
+			took[e.name] = append(took[e.name], time.Since(start).Seconds()*1000)
+			var result contender.Result
+			if err == nil {
+				err = json.Unmarshal(out, &result)
+			}
+			if err == nil && result.Failed > 0 {
+				err = errors.New(result.Err)
+			}
+			if err != nil {
+				return fmt.Errorf("a client of %s that makes one call: %w", e.name, err)
+			}
+			r.calls += result.Calls
 		}
 	}
-	return took, nil
+	return nil
 }
 
 // minSpans is the part of the spans that has to arrive. UDP may lose some.

@@ -22,79 +22,130 @@ func nodesOf(e entry) string { return service(e) + ".nodes" }
 // Linux has all of 127.0.0.0/8, so that one server is reached at each of them. A node is
 // as go-micro registers one, but for a check: nobody would renew it. They are gone with
 // the Consul.
-func (b *testbed) register(ctx context.Context, e entry) ([]string, error) {
+func (b *testbed) register(ctx context.Context, r *running) ([]string, error) {
 	client, err := api.NewClient(&api.Config{Address: b.consul.Addr})
 	if err != nil {
 		return nil, err
 	}
-	found, _, err := client.Health().Service(service(e), "", false, new(api.QueryOptions).WithContext(ctx))
+	port, tags, err := b.server(ctx, client, r)
 	if err != nil {
 		return nil, err
 	}
-	if len(found) != 1 {
-		return nil, fmt.Errorf("%s has %d nodes in Consul instead of one", service(e), len(found))
-	}
-	server := found[0].Service
 	var (
 		addresses    []string
 		registration errgroup.Group
 	)
 	registration.SetLimit(16)
-	for i := range e.nodes {
+	for i := range r.nodes {
 		host := net.IPv4(127, 0, byte(1+i/250), byte(1+i%250)).String()
-		addresses = append(addresses, net.JoinHostPort(host, strconv.Itoa(server.Port)))
+		addresses = append(addresses, net.JoinHostPort(host, strconv.Itoa(port)))
 		registration.Go(func() error {
 			_, err := client.Catalog().Register(&api.CatalogRegistration{
-				Node:    "nodes", // as Consul calls the machine that all of them run on
+				// As Consul calls a machine. The more services one has, the longer each
+				// registration takes.
+				Node:    fmt.Sprintf("%s-%d", nodesOf(r.entry), i/100),
 				Address: "127.0.0.1",
 				Service: &api.AgentService{
-					ID:      fmt.Sprintf("%s-%04d", nodesOf(e), i),
-					Service: nodesOf(e),
-					Tags:    server.Tags,
+					ID:      fmt.Sprintf("%s-%04d", nodesOf(r.entry), i),
+					Service: nodesOf(r.entry),
+					Tags:    tags,
 					Address: host,
-					Port:    server.Port,
+					Port:    port,
 				},
 			}, new(api.WriteOptions).WithContext(ctx))
 			return err
 		})
 	}
 	if err := registration.Wait(); err != nil {
-		return nil, fmt.Errorf("registering %d nodes: %w", e.nodes, err)
+		return nil, fmt.Errorf("registering %d nodes: %w", r.nodes, err)
 	}
 	return addresses, nil
 }
 
-// connect has the client call every node, four times over: callers at the same time mix
-// up the order a little. It returns an error unless the client then has a connection to
-// each of the addresses.
-func (r *running) connect(addresses []string) error {
-	const callers = 16
-	result, err := r.client.load(contender.Load{Callers: callers, Calls: 1 + 4*len(addresses)/callers})
-	if err != nil {
-		return err
+// server returns the port of a contender's server and, of srv, the tags that go-micro gives a
+// node.
+func (b *testbed) server(ctx context.Context, client *api.Client, r *running) (port int, tags []string, err error) {
+	if !r.pair {
+		_, text, err := net.SplitHostPort(r.address)
+		if err != nil {
+			return 0, nil, err
+		}
+		port, err = strconv.Atoi(text)
+		return port, nil, err
 	}
-	r.calls += result.Calls
+	found, _, err := client.Health().Service(service(r.entry), "", false, new(api.QueryOptions).WithContext(ctx))
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(found) != 1 {
+		return 0, nil, fmt.Errorf("%s has %d nodes in Consul instead of one", service(r.entry), len(found))
+	}
+	return found[0].Service.Port, found[0].Service.Tags, nil
+}
+
+// connect has the client make calls until it has a connection to each of the addresses. It
+// returns an error if it still has not after many times as many calls as there are addresses:
+// callers at the same time mix up the order, and not every client goes round.
+func (r *running) connect(addresses []string) error {
+	const callers, attempts = 16, 32
+	var missing string
+	for range attempts {
+		result, err := r.client.load(contender.Load{Callers: callers, Calls: 1 + len(addresses)/callers})
+		if err != nil {
+			return err
+		}
+		r.calls += result.Calls
+		if missing, err = r.unconnected(addresses); err != nil || missing == "" {
+			return err
+		}
+	}
+	return fmt.Errorf("no connection to the node %s of %d after %d calls", missing, len(addresses), r.calls)
+}
+
+// unconnected returns one of addresses that the client has no connection to, or "".
+func (r *running) unconnected(addresses []string) (string, error) {
+	proc, err := procfs.NewProc(r.client.cmd.Process.Pid)
+	if err != nil {
+		return "", err
+	}
+	sockets, err := own(proc)
+	if err != nil {
+		return "", err
+	}
+	for _, address := range addresses {
+		if !sockets[address] {
+			return address, nil
+		}
+	}
+	return "", nil
+}
+
+// own returns the remote addresses of the established connections of a process.
+func own(process procfs.Proc) (map[string]bool, error) {
+	targets, err := process.FileDescriptorTargets()
+	if err != nil {
+		return nil, err
+	}
+	inodes := map[string]bool{}
+	for _, t := range targets {
+		inodes[t] = true
+	}
 	proc, err := procfs.NewDefaultFS()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	//lint:ignore SA1019 netlink is faster, and a few thousand sockets are few
 	sockets, err := proc.NetTCP()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	connected := map[string]bool{}
 	for _, s := range sockets {
-		if s.St == established {
+		if s.St == established && inodes[fmt.Sprintf("socket:[%d]", s.Inode)] {
 			connected[net.JoinHostPort(s.RemAddr.String(), strconv.FormatUint(s.RemPort, 10))] = true
 		}
 	}
-	for _, address := range addresses {
-		if !connected[address] {
-			return fmt.Errorf("no connection to the node %s after %d calls to %d nodes", address, result.Calls, len(addresses))
-		}
-	}
-	return nil
+	return connected, nil
 }
 
 // established is the state of a TCP connection, in /proc/net/tcp.

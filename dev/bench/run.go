@@ -18,6 +18,7 @@ import (
 	"github.com/gomicroexample/basis/dev/bench/contender"
 	"github.com/gomicroexample/basis/dev/internal/backend"
 	"github.com/gomicroexample/basis/dev/internal/binaries"
+	"github.com/gomicroexample/basis/internal/gctuning"
 )
 
 // patience is how long a process may take to be ready, and a call to be answered.
@@ -37,7 +38,9 @@ type running struct {
 	entry
 	server   *backend.Process
 	client   *client
-	receiver *receiver
+	args     []string // of the client
+	address  string   // of the server, unless it is srv
+	receiver receiver
 	calls    int // made, warm-ups included
 }
 
@@ -87,52 +90,64 @@ func (b *testbed) start(ctx context.Context, e entry) (_ *running, err error) {
 			r.stop()
 		}
 	}()
-	if r.receiver, err = newReceiver(); err != nil {
+	if r.receiver, err = newReceiver(e); err != nil {
 		return nil, err
 	}
-	args := []string{"-registry=" + b.consul.Addr, "-service=" + service(e)}
+	args := []string{"-registry=" + b.consul.Addr, "-service=" + service(e), "-host=" + host(e), fmt.Sprintf("-shipped=%t", e.shipped)}
 	if e.spans > 0 {
-		args = append(args, "-spans="+r.receiver.conn.LocalAddr().String())
+		args = append(args, "-spans="+r.receiver.address())
 	}
 	log := filepath.Join(b.logs, e.name)
-	bin := filepath.Join(b.dir, e.program)
+	bin := e.path(b.dir, e.program)
 	if e.pair {
 		r.server, err = b.startPair(ctx, r, log+"-server.log")
-	} else if r.server, err = backend.Start(e.name, log+"-server.log", backend.Environ(), bin, slices.Concat([]string{"server"}, args, e.server)...); err == nil {
-		var address string
-		address, err = ready(ctx, r.server)
-		args = append(args, "-address="+address)
+	} else if r.server, err = backend.Start(e.name, log+"-server.log", environ(e), bin, slices.Concat([]string{"server"}, args, e.server)...); err == nil {
+		r.address, err = ready(ctx, r.server)
+		args = append(args, "-address="+r.address)
 	}
 	if err != nil {
 		return nil, err
 	}
 	var nodes []string // addresses
 	if e.nodes > 0 {
-		if nodes, err = b.register(ctx, e); err != nil {
+		if nodes, err = b.register(ctx, r); err != nil {
 			return nil, err
 		}
 		args = append(args, "-service="+nodesOf(e), "-address="+strings.Join(nodes, ",")) // the last -service counts
 	}
-	r.client, err = startClient(log+"-client.log", bin, slices.Concat([]string{"client"}, args, e.client)...)
+	r.args = slices.Concat([]string{"client"}, args, e.client)
+	r.client, err = startClient(environ(e), log+"-client.log", bin, r.args...)
 	if err == nil && e.nodes > 0 {
 		err = r.connect(nodes)
 	}
 	return r, err
 }
 
-// service is the name that the server of a contender registers under.
-func service(e entry) string { return "bench." + e.name }
+// host is the address that the server of a contender listens on.
+func host(e entry) string {
+	if e.nodes > 0 {
+		return "0.0.0.0" // all of 127.0.0.0/8
+	}
+	return "127.0.0.1"
+}
+
+// environ is the environment of both programs of a contender. On equal terms the collector runs
+// as rarely in all of them as in the pair. OpenTelemetry's queue holds as many spans as the
+// pair's, so that it loses none.
+func environ(e entry, env ...string) []string {
+	gogc := fmt.Sprint(gctuning.Percent)
+	if e.shipped {
+		gogc = "" // Go's default, and the pair's own
+	}
+	return backend.Environ(append(env, "GOGC="+gogc, "GOMEMLIMIT=", "OTEL_BSP_MAX_QUEUE_SIZE=10000")...)
+}
 
 // startPair starts srv, as a user does, and waits until it is registered.
 func (b *testbed) startPair(ctx context.Context, r *running, log string) (*backend.Process, error) {
-	env := "JAEGER_DISABLED=" + fmt.Sprint(r.spans == 0)
-	host := "127.0.0.1"
-	if r.nodes > 0 {
-		host = "0.0.0.0" // all of 127.0.0.0/8
-	}
-	p, err := backend.Start("srv", log, backend.Environ(env), filepath.Join(b.dir, "srv"),
-		"--server_name="+service(r.entry), "--server_address="+host+":0",
-		"--registry_address="+b.consul.Addr, "--jaeger_address="+r.receiver.conn.LocalAddr().String())
+	p, err := backend.Start("srv", log, environ(r.entry, "JAEGER_DISABLED="+fmt.Sprint(r.spans == 0)), r.path(b.dir, "srv"), append([]string{
+		"--server_name=" + service(r.entry), "--server_address=" + host(r.entry) + ":0",
+		"--registry_address=" + b.consul.Addr, "--jaeger_address=" + r.receiver.address(),
+	}, r.entry.server...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -165,14 +180,14 @@ type client struct {
 	log string // path of what it says on stderr
 }
 
-func startClient(log, path string, args ...string) (*client, error) {
+func startClient(env []string, log, path string, args ...string) (*client, error) {
 	f, err := os.Create(log)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() // the process has its own
 	cmd := exec.Command(path, args...)
-	cmd.Env = backend.Environ()
+	cmd.Env = env
 	cmd.Stderr = f
 	in, err := cmd.StdinPipe()
 	if err != nil {

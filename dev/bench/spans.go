@@ -11,9 +11,9 @@ import (
 	"github.com/uber/jaeger-client-go/thrift"
 )
 
-// receiver takes spans as a Jaeger agent does, over UDP as compact Thrift, and
+// agent takes spans as a Jaeger agent does, over UDP as compact Thrift, and
 // counts them.
-type receiver struct {
+type agent struct {
 	conn  *net.UDPConn
 	spans int
 	done  chan struct{} // closed when spans does not change any more
@@ -26,19 +26,35 @@ const maxDatagram = 64 << 10
 // less.
 const socketBuffer = 8 << 20
 
-func newReceiver() (*receiver, error) {
+// receiver takes the spans of one contender and counts them.
+type receiver interface {
+	address() string // host:port
+	count() int      // of spans from processes that have ended; closes the receiver
+}
+
+// newReceiver returns one for the spans of e.
+func newReceiver(e entry) (receiver, error) {
+	if e.otlp {
+		return newCollector()
+	}
+	return newAgent()
+}
+
+func newAgent() (*agent, error) {
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return nil, fmt.Errorf("listening for spans: %w", err)
 	}
 	_ = conn.SetReadBuffer(socketBuffer) // what is lost is missed in the end
-	r := &receiver{conn: conn, done: make(chan struct{})}
+	r := &agent{conn: conn, done: make(chan struct{})}
 	go r.receive()
 	return r, nil
 }
 
+func (r *agent) address() string { return r.conn.LocalAddr().String() }
+
 // receive counts spans until reading fails.
-func (r *receiver) receive() {
+func (r *agent) receive() {
 	defer close(r.done)
 	datagram := make([]byte, maxDatagram)
 	for {
@@ -59,7 +75,7 @@ const drain = 200 * time.Millisecond
 
 // count returns how many spans came from processes that have ended, and closes
 // the receiver.
-func (r *receiver) count() int {
+func (r *agent) count() int {
 	_ = r.conn.SetReadDeadline(time.Now().Add(drain)) // never fails on an open socket
 	<-r.done
 	r.conn.Close()

@@ -105,6 +105,7 @@ func setUp(paths map[string]string) (stop func(), err error) {
 		{filepath.Join(root, "dev"), race, []string{"-race", "./tools/certs", "./tools/timeline"}},
 		{root, plain, []string{"./srv", "./client"}},
 		{filepath.Join(root, "dev"), plain, []string{"./e2e/faulty"}},
+		{filepath.Join(root, "dev"), filepath.Join(race, "modern"), []string{"-race", "./modern/client", "./modern/server"}},
 	} {
 		build := exec.Command("go", append([]string{"build", "-o", b.bin + string(filepath.Separator)}, b.args...)...)
 		build.Dir = b.module
@@ -125,6 +126,9 @@ func setUp(paths map[string]string) (stop func(), err error) {
 	for name, path := range map[string]string{
 		// For scripts that measure memory, which the race detector multiplies.
 		"plainsrv": filepath.Join(plain, "srv"),
+		// These have the names of other programs.
+		"modernclient": filepath.Join(race, "modern", "client"),
+		"modernserver": filepath.Join(race, "modern", "server"),
 	} {
 		if err := os.Symlink(path, filepath.Join(race, name)); err != nil {
 			stop()

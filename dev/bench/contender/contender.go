@@ -20,8 +20,10 @@ import (
 type Env struct {
 	Registry string // host:port of Consul
 	Service  string // the name that the server registers under and that the client looks for
-	Spans    string // host:port that takes spans over UDP; empty: nothing is traced
-	Address  string // for a client that does not discover: host:port that its server passed to ready
+	Spans    string // host:port that takes spans, over UDP or OTLP/gRPC; empty: nothing is traced
+	Address  string // for a client that does not discover: host:ports of its server, separated by commas
+	Host     string // address that the server listens on
+	Shipped  bool   // leave what the pair sets too at the defaults; without it, all have the pair's settings
 }
 
 // Call makes one call of Hello and returns the answer.
@@ -36,8 +38,8 @@ func Hello(name string) string {
 
 // Contender is one of what is compared.
 type Contender struct {
-	// Serve listens on a free port of 127.0.0.1 and answers Hello until ctx is
-	// done. It calls ready with its host:port as soon as it can be called and, if
+	// Serve listens on a free port of env.Host and answers Hello until ctx is
+	// done. It is nil for a client of srv. It calls ready with its host:port as soon as it can be called and, if
 	// its clients discover, is registered.
 	Serve func(ctx context.Context, env Env, ready func(address string)) error
 	// Dial returns what makes calls, when it knows where the server is, or an
@@ -65,8 +67,10 @@ func run(c Contender) int {
 	var env Env
 	flag.StringVar(&env.Registry, "registry", "", "`host:port` of Consul")
 	flag.StringVar(&env.Service, "service", "", "the `name` that the server registers under and that the client looks for")
-	flag.StringVar(&env.Spans, "spans", "", "`host:port` that takes spans over UDP; without it, nothing is traced")
+	flag.StringVar(&env.Spans, "spans", "", "`host:port` that takes spans; without it, nothing is traced")
 	flag.StringVar(&env.Address, "address", "", "client that does not discover: `host:port` of its server")
+	flag.StringVar(&env.Host, "host", "127.0.0.1", "server: `address` to listen on")
+	flag.BoolVar(&env.Shipped, "shipped", false, "leave the settings at the library's defaults, instead of the pair's")
 	role := ""
 	if len(os.Args) > 1 {
 		role = os.Args[1]
@@ -77,7 +81,7 @@ func run(c Contender) int {
 	case flag.NArg() > 0:
 		fmt.Fprintf(os.Stderr, "unexpected argument %q\n", flag.Arg(0))
 		return 2
-	case role == "server":
+	case role == "server" && c.Serve != nil:
 		err = c.Serve(ctx, env, func(address string) { fmt.Printf("%s%s\n", Ready, address) })
 	case role == "client":
 		err = load(ctx, c, env)
@@ -114,3 +118,9 @@ func load(ctx context.Context, c Contender, env Env) (err error) {
 		}
 	}
 }
+
+// Closer is a function as an io.Closer.
+type Closer func() error
+
+// Close calls the function.
+func (c Closer) Close() error { return c() }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/afex/hystrix-go/hystrix"
@@ -32,7 +33,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/gomicroexample/basis/dev/bench/contender"
-	"github.com/gomicroexample/basis/dev/bench/contender/basisgrpc"
+	"github.com/gomicroexample/basis/dev/internal/basisgrpc"
 	"github.com/gomicroexample/basis/proto"
 )
 
@@ -51,11 +52,11 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 		return err
 	}
 	defer closer.Close()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, address, err := env.Listen()
 	if err != nil {
 		return err
 	}
-	s := grpc.NewServer(grpc.UnaryInterceptor(kitgrpc.Interceptor))
+	s := grpc.NewServer(append(env.ServerOptions(), grpc.UnaryInterceptor(kitgrpc.Interceptor))...)
 	basisgrpc.Register(s, binding(t))
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer()) // SERVING from the start
 	served := make(chan error, 1)
@@ -66,19 +67,26 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 	if err != nil {
 		return err
 	}
-	address := listener.Addr().(*net.TCPAddr)
+	host, portText, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		return err
+	}
 	registrar := consul.NewRegistrar(registry, &api.AgentServiceRegistration{
-		ID:      fmt.Sprintf("%s-%d", env.Service, address.Port),
+		ID:      fmt.Sprintf("%s-%d", env.Service, port),
 		Name:    env.Service,
-		Address: address.IP.String(),
-		Port:    address.Port,
+		Address: host,
+		Port:    port,
 		// sd/consul renews no TTL. So Consul asks, as often as the pair renews
 		// its own; passing, since it need not wait for the first answer.
-		Check: &api.AgentServiceCheck{GRPC: address.String(), Interval: "10s", Status: api.HealthPassing},
+		Check: &api.AgentServiceCheck{GRPC: address, Interval: "10s", Status: api.HealthPassing},
 	}, logger)
 	registrar.Register()
 	defer registrar.Deregister()
-	ready(address.String())
+	ready(address)
 	select {
 	case <-ctx.Done():
 		return nil
@@ -134,7 +142,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 
 	instancer := consul.NewInstancer(registry, logger, env.Service, nil, true)
 	endpointer := sd.NewEndpointer(instancer, func(instance string) (endpoint.Endpoint, io.Closer, error) {
-		conn, err := grpc.NewClient(instance, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient(instance, append(env.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -1,15 +1,13 @@
 // Command kratos is go-kratos wired as its template does it, with the middleware
 // that it has for what the pair does: recovery, tracing (OpenTelemetry), a rate
 // limiter on the server and a circuit breaker on the client, over gRPC. Nodes are
-// chosen by its default selector, a weighted round robin. It discovers nothing: see
-// static.
+// chosen by its default selector, a weighted round robin. They are in Consul: see discovery.
 package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
-	"net"
 	"time"
 
 	"github.com/go-kratos/aegis/ratelimit/bbr"
@@ -18,18 +16,14 @@ import (
 	"github.com/go-kratos/kratos/v2/middleware/ratelimit"
 	"github.com/go-kratos/kratos/v2/middleware/recovery"
 	"github.com/go-kratos/kratos/v2/middleware/tracing"
-	"github.com/go-kratos/kratos/v2/registry"
 	kratosgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
+	"github.com/hashicorp/consul/api"
 	"go.opentelemetry.io/otel/attribute"
-	//lint:ignore SA1019 the only exporter of OpenTelemetry's that sends over UDP
-	"go.opentelemetry.io/otel/exporters/jaeger"
-	"go.opentelemetry.io/otel/sdk/resource"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	semconv "go.opentelemetry.io/otel/semconv/v1.26.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/gomicroexample/basis/dev/bench/contender"
-	"github.com/gomicroexample/basis/dev/bench/contender/basisgrpc"
+	"github.com/gomicroexample/basis/dev/internal/basisgrpc"
+	"github.com/gomicroexample/basis/dev/modern"
 	"github.com/gomicroexample/basis/proto"
 )
 
@@ -40,14 +34,23 @@ func main() {
 	contender.Main(contender.Contender{Serve: serve, Dial: dial})
 }
 
-func serve(ctx context.Context, env contender.Env, ready func(string)) error {
-	provider, err := newProvider(env.Service, env.Spans)
+func serve(ctx context.Context, env contender.Env, ready func(string)) (err error) {
+	provider, flush, err := modern.NewTracing(env.Service, env.Spans)
 	if err != nil {
 		return err
 	}
-	defer closer{provider}.Close()
+	defer func() { err = errors.Join(err, flush()) }()
+	listener, address, err := env.Listen()
+	if err != nil {
+		return err
+	}
+	consul, err := api.NewClient(&api.Config{Address: env.Registry})
+	if err != nil {
+		return err
+	}
 	s := kratosgrpc.NewServer(
-		kratosgrpc.Address("127.0.0.1:0"),
+		kratosgrpc.Listener(listener),
+		kratosgrpc.Options(env.ServerOptions()...),
 		kratosgrpc.Timeout(timeout), // 1 s by default
 		kratosgrpc.Middleware(
 			recovery.Recovery(),
@@ -59,15 +62,18 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 		),
 	)
 	basisgrpc.Register(s, hello(provider.Tracer("basis")))
-	endpoint, err := s.Endpoint() // which listens
-	if err != nil {
-		return err
-	}
+	var deregister func() error
 	app := kratos.New(
 		kratos.Context(ctx),
 		kratos.Name(env.Service),
 		kratos.Server(s),
-		kratos.AfterStart(func(context.Context) error { ready(endpoint.Host); return nil }),
+		kratos.AfterStart(func(context.Context) (err error) {
+			if deregister, err = modern.Register(consul, env.Service, address); err == nil {
+				ready(address)
+			}
+			return err
+		}),
+		kratos.BeforeStop(func(context.Context) error { return deregister() }),
 	)
 	return app.Run()
 }
@@ -85,13 +91,23 @@ func hello(t trace.Tracer) basisgrpc.Server {
 }
 
 func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, error) {
-	provider, err := newProvider(env.Service+".client", env.Spans)
+	provider, flush, err := modern.NewTracing(env.Service+".client", env.Spans)
 	if err != nil {
 		return nil, nil, err
 	}
+	consul, err := api.NewClient(&api.Config{Address: env.Registry})
+	if err != nil {
+		return nil, nil, err
+	}
+	subset := kratosgrpc.WithSubset(0) // the others call all nodes, not 25 of them
+	if env.Shipped {
+		subset = kratosgrpc.WithSubset(25)
+	}
 	conn, err := kratosgrpc.DialInsecure(ctx,
 		kratosgrpc.WithEndpoint("discovery:///"+env.Service),
-		kratosgrpc.WithDiscovery(static(env.Address)),
+		kratosgrpc.WithDiscovery(discovery{consul}),
+		subset,
+		kratosgrpc.WithOptions(env.DialOptions()...),
 		kratosgrpc.WithTimeout(timeout), // 2 s by default
 		kratosgrpc.WithMiddleware(
 			recovery.Recovery(),
@@ -115,65 +131,5 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 		}
 		span.SetAttributes(attribute.String("resp", rsp.GetMsg()))
 		return rsp.GetMsg(), nil
-	}, closer{provider}, nil
+	}, contender.Closer(flush), nil
 }
-
-// static is a registry with one node, at that address. Kratos' own for Consul is
-// the module github.com/go-kratos/kratos/contrib/registry/consul/v2, which could
-// not be fetched.
-type static string
-
-func (s static) GetService(_ context.Context, name string) ([]*registry.ServiceInstance, error) {
-	return []*registry.ServiceInstance{{ID: string(s), Name: name, Endpoints: []string{"grpc://" + string(s)}}}, nil
-}
-
-func (s static) Watch(ctx context.Context, name string) (registry.Watcher, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	nodes, err := s.GetService(ctx, name)
-	first := make(chan []*registry.ServiceInstance, 1)
-	first <- nodes
-	return &watcher{ctx: ctx, cancel: cancel, first: first}, err
-}
-
-type watcher struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	first  chan []*registry.ServiceInstance
-}
-
-// Next returns the node the first time. After that there is nothing new.
-func (w *watcher) Next() ([]*registry.ServiceInstance, error) {
-	select {
-	case nodes := <-w.first:
-		return nodes, nil
-	case <-w.ctx.Done():
-		return nil, w.ctx.Err()
-	}
-}
-
-func (w *watcher) Stop() error {
-	w.cancel()
-	return nil
-}
-
-// newProvider has every span sampled, as is the default, and sent in batches over
-// UDP to spans, a host:port.
-func newProvider(service, spans string) (*sdktrace.TracerProvider, error) {
-	host, port, err := net.SplitHostPort(spans)
-	if err != nil {
-		return nil, fmt.Errorf("address for spans %q: %w", spans, err)
-	}
-	exporter, err := jaeger.New(jaeger.WithAgentEndpoint(jaeger.WithAgentHost(host), jaeger.WithAgentPort(port)))
-	if err != nil {
-		return nil, fmt.Errorf("exporter of spans to %s: %w", spans, err)
-	}
-	return sdktrace.NewTracerProvider(
-		sdktrace.WithBatcher(exporter),
-		sdktrace.WithResource(resource.NewSchemaless(semconv.ServiceName(service))),
-	), nil
-}
-
-// closer sends the last spans.
-type closer struct{ *sdktrace.TracerProvider }
-
-func (c closer) Close() error { return c.Shutdown(context.Background()) }

@@ -1,0 +1,163 @@
+// Command gozero is go-zero's zrpc wired as its documentation does it, from a configuration:
+// its balancer (p2c_ewma), its breaker on both sides, its load shedder on the server, its
+// tracing (OpenTelemetry, by OTLP/gRPC) and its timeouts. It has no limiter for clients. Its
+// nodes are in Consul, by the resolver of ../../../modern.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/zeromicro/go-zero/core/conf"
+	"github.com/zeromicro/go-zero/core/logx"
+	"github.com/zeromicro/go-zero/core/proc"
+	zerotrace "github.com/zeromicro/go-zero/core/trace"
+	"github.com/zeromicro/go-zero/zrpc"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"google.golang.org/grpc"
+
+	"github.com/gomicroexample/basis/dev/bench/contender"
+	"github.com/gomicroexample/basis/dev/internal/basisgrpc"
+	"github.com/gomicroexample/basis/dev/modern"
+	"github.com/gomicroexample/basis/proto"
+)
+
+// serverConfig has go-zero's defaults but for the timeout, which is the pair's, and for the
+// server for developers, which would open a port.
+const serverConfig = `
+Name: %s
+ListenOn: %s
+Timeout: 5000
+DevServer:
+  Enabled: false
+Telemetry:
+  Endpoint: %s
+  Batcher: otlpgrpc
+`
+
+const clientConfig = `
+Target: consul:///%s
+Timeout: 5000
+`
+
+func main() {
+	contender.Main(contender.Contender{Serve: serve, Dial: dial})
+}
+
+func serve(ctx context.Context, env contender.Env, ready func(string)) error {
+	free, address, err := env.Listen()
+	if err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	free.Close() // zrpc listens by itself
+	var c zrpc.RpcServerConf
+	text := fmt.Sprintf(serverConfig, env.Service, net.JoinHostPort(env.Host, port), env.Spans)
+	if err := conf.LoadFromYamlBytes([]byte(text), &c); err != nil {
+		return err
+	}
+	// The shedder rejects calls while the CPU is busier than 90% by default, which it is here;
+	// so its threshold is above 100%, where a configuration may not set it.
+	c.CpuThreshold = 1001
+	if !env.Shipped { // by default a line in the log for each call, besides Hello's own
+		c.Middlewares.StatConf.IgnoreContentMethods = []string{"/" + basisgrpc.Service + "/" + basisgrpc.Method}
+	}
+	s, err := zrpc.NewServer(c, func(s *grpc.Server) { basisgrpc.Register(s, hello) })
+	if err != nil {
+		return err
+	}
+	logx.SetWriter(logx.NewWriter(os.Stderr))
+	defer zerotrace.StopAgent()
+	s.AddOptions(env.ServerOptions()...)
+	served := make(chan struct{})
+	go func() { s.Start(); close(served) }()
+	if err := accepts(ctx, address); err != nil {
+		return err
+	}
+	consul, err := api.NewClient(&api.Config{Address: env.Registry})
+	if err != nil {
+		return err
+	}
+	deregister, err := modern.Register(consul, env.Service, address)
+	if err != nil {
+		return err
+	}
+	ready(address)
+	<-ctx.Done()
+	err = deregister()
+	proc.Shutdown() // drains the server at once; go-zero's own handler of the signal waits a second
+	<-served
+	return err
+}
+
+// accepts waits until a server listens at address.
+func accepts(ctx context.Context, address string) error {
+	for {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the server: %w", err)
+		}
+	}
+}
+
+// hello is the service, with a span of its own as the pair's handler has.
+func hello(ctx context.Context, req *proto.Request) (*proto.Response, error) {
+	_, span := otel.Tracer("basis").Start(ctx, "Hello")
+	defer span.End()
+	span.SetAttributes(attribute.String("req", req.GetName()))
+	rsp := &proto.Response{Msg: contender.Hello(req.GetName())}
+	span.SetAttributes(attribute.String("res", rsp.GetMsg()))
+	return rsp, nil
+}
+
+func dial(_ context.Context, env contender.Env) (contender.Call, io.Closer, error) {
+	var c zrpc.RpcClientConf
+	if err := conf.LoadFromYamlBytes([]byte(fmt.Sprintf(clientConfig, env.Service)), &c); err != nil {
+		return nil, nil, err
+	}
+	logx.SetWriter(logx.NewWriter(os.Stderr)) // stdout has the results
+	zerotrace.StartAgent(zerotrace.Config{Name: env.Service + ".client", Endpoint: env.Spans, Sampler: 1, Batcher: "otlpgrpc"})
+	consul, err := api.NewClient(&api.Config{Address: env.Registry})
+	if err != nil {
+		return nil, nil, err
+	}
+	options := []zrpc.ClientOption{zrpc.WithDialOption(grpc.WithResolvers(modern.Discovery{Consul: consul}))}
+	for _, o := range env.DialOptions() {
+		options = append(options, zrpc.WithDialOption(o))
+	}
+	client, err := zrpc.NewClient(c, options...)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, t := client.Conn(), otel.Tracer("basis")
+	return func(ctx context.Context, name string) (string, error) {
+			ctx, span := t.Start(ctx, "call")
+			defer span.End()
+			req := &proto.Request{Name: name}
+			span.SetAttributes(attribute.String("req", req.GetName()))
+			rsp, err := basisgrpc.Hello(ctx, conn, req)
+			if err != nil {
+				span.SetAttributes(attribute.String("err", err.Error()))
+				return "", err
+			}
+			span.SetAttributes(attribute.String("resp", rsp.GetMsg()))
+			return rsp.GetMsg(), nil
+		}, contender.Closer(func() error {
+			zerotrace.StopAgent()
+			return nil
+		}), nil
+}

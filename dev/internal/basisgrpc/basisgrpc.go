@@ -1,0 +1,57 @@
+// Package basisgrpc is what protoc-gen-go-grpc would generate from proto/basis.proto,
+// for programs that speak gRPC without go-micro.
+package basisgrpc
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	"github.com/gomicroexample/basis/proto"
+)
+
+// The service and its method, by their names in gRPC.
+const (
+	Service = "proto.Basis"
+	Method  = "Hello"
+)
+
+// Server answers calls of Hello.
+type Server func(ctx context.Context, req *proto.Request) (*proto.Response, error)
+
+// Register registers hello as Hello of Service.
+func Register(s grpc.ServiceRegistrar, hello Server) { RegisterAs(s, Service, hello) }
+
+// RegisterAs registers hello as Hello of the service with that name. go-micro's clients put the
+// name that a server has in the registry before "Basis".
+func RegisterAs(s grpc.ServiceRegistrar, service string, hello Server) {
+	s.RegisterService(&grpc.ServiceDesc{
+		ServiceName: service,
+		HandlerType: (*any)(nil),
+		Methods:     []grpc.MethodDesc{{MethodName: Method, Handler: handle}},
+	}, hello)
+}
+
+func handle(server any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+	hello := server.(Server)
+	req := new(proto.Request)
+	if err := decode(req); err != nil {
+		return nil, err
+	}
+	if intercept == nil {
+		return hello(ctx, req)
+	}
+	info := &grpc.UnaryServerInfo{Server: server, FullMethod: "/" + Service + "/" + Method}
+	return intercept(ctx, req, info, func(ctx context.Context, req any) (any, error) {
+		return hello(ctx, req.(*proto.Request))
+	})
+}
+
+// Hello calls Hello on a connection.
+func Hello(ctx context.Context, conn grpc.ClientConnInterface, req *proto.Request, opts ...grpc.CallOption) (*proto.Response, error) {
+	rsp := new(proto.Response)
+	if err := conn.Invoke(ctx, "/"+Service+"/"+Method, req, rsp, opts...); err != nil {
+		return nil, err
+	}
+	return rsp, nil
+}
