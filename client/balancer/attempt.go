@@ -72,7 +72,7 @@ func (b *Balancer) WrapCall(next client.CallFunc) client.CallFunc {
 		began := time.Now()
 		err = c.Invoke(outgoing(ctx), method(req), req.Body(), rsp)
 		if err != nil && ctx.Err() != nil && !c.readSince(began) {
-			g.probe(node.Address, c)
+			g.suspect(node.Address, c)
 		}
 		err = b.microError(ctx, req.Service(), node.Address, err)
 		g.note(c, failure.Of(err))

@@ -274,6 +274,40 @@ func TestAFrozenNodeCostsOneCallAndIsCalledAgainWhenItWakes(t *testing.T) {
 	}, time.Minute, 10*time.Millisecond, "a is not called again")
 }
 
+// A host or a network that is down takes many nodes at once.
+func TestNodesThatFreezeTogetherCostOneCall(t *testing.T) {
+	r := memory.NewRegistry()
+	var frozen []*node
+	for _, id := range []string{"a", "b", "c", "d"} {
+		frozen = append(frozen, start(t, r, id))
+	}
+	start(t, r, "e")
+	call := newClient(t, r, time.Second)
+	for range 10 {
+		_, err := call("John")
+		require.NoError(t, err)
+	}
+
+	for _, n := range frozen {
+		n.hang.Store(true)
+	}
+	failed := 0
+	for range 50 {
+		got, err := call("John")
+		if err != nil {
+			require.ErrorContains(t, err, "408")
+			failed++
+			for _, n := range frozen {
+				require.Eventually(t, func() bool { return n.connections.Load() == 2 }, time.Minute, time.Millisecond,
+					"the connection to %s is not replaced", n.id)
+			}
+			continue
+		}
+		require.Equal(t, "e", got)
+	}
+	require.Equal(t, 1, failed)
+}
+
 func TestANodeThatIsFrozenFromTheStartCostsNoCall(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b := start(t, r, "a"), start(t, r, "b")

@@ -28,6 +28,15 @@ const maxBackoff = 3 * time.Second
 // probeTimeout is how long a connection may stay silent once the balancer probes it.
 const probeTimeout = time.Second
 
+// silentTime is how long a connection must have been silent to be probed when another one
+// is. At many calls a second, no node that responds is silent for so long.
+const silentTime = 300 * time.Millisecond
+
+// dialTimeout is how long a TCP handshake may take. The kernel repeats a lost SYN after 1 s.
+// Without a timeout of its own, an attempt would last for as long as gRPC's back-off, and a
+// node that came back in the middle of one would wait for two of them.
+const dialTimeout = 1500 * time.Millisecond
+
 // maxResponseBytes bounds a response, and its metadata. The longest response of Hello has
 // 265 bytes. gRPC's own limits are 4 MB, and 16 MB for metadata.
 const maxResponseBytes = 8 << 10
@@ -146,13 +155,30 @@ func (g *group) connect(ctx context.Context, c *conn) error {
 	}
 }
 
+// suspect probes c, after a call to which its node sent nothing at all. Whatever keeps the
+// node from responding, such as a host or a link that is down, may keep other nodes too,
+// and finding out would cost a call for each. So suspect also probes all other connections
+// that have been silent for silentTime, but not more often than probes end.
+func (g *group) suspect(address string, c *conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.probe(address, c)
+	if time.Since(g.swept) < probeTimeout {
+		return
+	}
+	g.swept = time.Now()
+	for address, c := range g.conns {
+		if c.callable() && !c.untried && !c.readSince(g.swept.Add(-silentTime)) {
+			g.probe(address, c)
+		}
+	}
+}
+
 // probe finds out whether c still works, after a call without a response: the node may
 // be slow, or frozen, or out of reach. Until then the node counts as not connected. A
 // healthy node responds, if only to say that it has no health service. A connection that
-// stays silent is replaced; calls in flight on it go on.
+// stays silent is replaced; calls in flight on it go on. g.mu must be held.
 func (g *group) probe(address string, c *conn) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	if c.probed || c.retired {
 		return
 	}
@@ -211,7 +237,7 @@ func (g *group) dial(address string) (*conn, error) {
 	cc, err := grpc.NewClient("passthrough:///"+url.PathEscape(address), append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			nc, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+			nc, err := dialTCP(ctx, address)
 			if err != nil {
 				return nil, err
 			}
@@ -236,6 +262,11 @@ func (g *group) dial(address string) (*conn, error) {
 	c := &conn{ClientConn: cc, lastRead: lastRead}
 	go g.watch(c)
 	return c, nil
+}
+
+// dialTCP connects to address, within dialTimeout.
+func dialTCP(ctx context.Context, address string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
 }
 
 // timedConn is a network connection that records when it last received something.

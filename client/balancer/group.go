@@ -34,6 +34,7 @@ type group struct {
 	repeat    bool             // it is to be repeated
 	lookedUp  time.Time        // when the one before ended
 	closed    bool             // no connection is created any more
+	swept     time.Time        // when all silent connections were probed last
 }
 
 // snapshot is the nodes of a service as of a time. It is not changed.

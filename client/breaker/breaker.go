@@ -5,6 +5,7 @@ package breaker
 
 import (
 	"context"
+	"time"
 
 	"github.com/afex/hystrix-go/hystrix"
 	"github.com/micro/go-micro/client"
@@ -32,6 +33,10 @@ const Headroom = 1000
 //
 // Each service's endpoint has a circuit of its own, with hystrix's settings for
 // "service.endpoint". All clients of a process share the circuits.
+//
+// Hystrix measures its sleep window and its last 10 s with the wall clock. After the wall
+// clock was set back by an hour, an open circuit would stay open for an hour. So all
+// circuits start anew, closed, when the wall clock was set back by more than a second.
 func New(plugin client.Wrapper, maxConcurrent int) client.Wrapper {
 	return func(c client.Client) client.Client {
 		return &admission{Client: plugin(&filter{c}), slots: make(chan struct{}, maxConcurrent)}
@@ -50,6 +55,9 @@ func (a *admission) Call(ctx context.Context, req client.Request, rsp any, opts 
 		defer func() { <-a.slots }()
 	default:
 		return hystrix.ErrMaxConcurrency
+	}
+	if wallClock.steppedBack(time.Now()) {
+		hystrix.Flush()
 	}
 	callOpts := a.Options().CallOptions
 	for _, o := range opts {

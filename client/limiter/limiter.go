@@ -76,6 +76,11 @@ func (l *limiter) wait(ctx context.Context) error {
 	return l.ctx.Err()
 }
 
+// epoch is where the limiter's times start. uber's limiter compares wall clock times, and
+// after a wall clock was set back by an hour no call would have a turn for an hour. So the
+// limiter gets times that advance with the monotonic clock.
+var epoch = time.Now()
+
 // turns hands out turns. uber's limiter knows when each turn is, but tells only by
 // sleeping until then, on a clock that can be chosen. turns is that clock, and takes
 // the length of the sleep as the answer. So no caller sleeps with the mutex held.
@@ -96,7 +101,7 @@ func (t *turns) take(ctx context.Context) (time.Duration, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	t.now, t.wait = time.Now(), 0
+	t.now, t.wait = epoch.Add(time.Since(epoch)), 0
 	if deadline, ok := ctx.Deadline(); ok && t.last.Add(t.interval).After(deadline) {
 		return 0, fmt.Errorf("the turn of this call is after its deadline: %w", context.DeadlineExceeded)
 	}
