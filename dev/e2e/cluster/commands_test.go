@@ -1,0 +1,658 @@
+//go:build linux
+
+package cluster
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	psnet "github.com/shirou/gopsutil/v4/net"
+	"github.com/shirou/gopsutil/v4/process"
+
+	"github.com/gomicroexample/basis/client/load"
+	"github.com/gomicroexample/basis/dev/internal/backend"
+	"github.com/gomicroexample/basis/dev/internal/cluster"
+)
+
+const service = "go.micro.srv.basis"
+
+// traffic is how each client calls, but for how often: from four callers, with the timeout of
+// docs/production.md, and with the breaker out of the way.
+var traffic = []string{
+	"BASIS_CONCURRENCY=4", "BASIS_REQUESTS=0", "BASIS_VERBOSE=true", "BASIS_WAIT=1m",
+	"MICRO_CLIENT_REQUEST_TIMEOUT=1s", "BASIS_HYSTRIX_TIMEOUT=10s",
+	"BASIS_HYSTRIX_MAX_CONCURRENT=1000", "BASIS_HYSTRIX_ERROR_PERCENT=100", "BASIS_HYSTRIX_VOLUME=1000000",
+}
+
+// totalRate is how many calls all clients together make a second.
+const totalRate = 250
+
+// commands are what scripts can say beyond testscript's own.
+var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	"fault": fault,
+	"hosts": hosts,
+	"serve": serve,
+	"down":  down,
+	"call":  callers,
+	"nodes": nodes,
+
+	"mark":   mark,
+	"hold":   hold,
+	"within": within,
+
+	"leader":   leader,
+	"consul":   consulOn,
+	"poweroff": powerOff,
+	"cut":      cut,
+	"split":    split,
+	"heal":     heal,
+	"lose":     lose,
+	"clock":    clock,
+
+	"calls":       calls,
+	"called":      called,
+	"failed":      failed,
+	"rate":        rate,
+	"latency":     latency,
+	"slowdown":    slowdown,
+	"connections": connections,
+	"even":        even,
+	"memory":      memory,
+	"opened":      opened,
+	"recovers":    recovers,
+}
+
+type sessionKey struct{}
+
+// session is what one script has running.
+type session struct {
+	*cluster.Cluster
+	dir     string
+	servers map[string]*server // by name, such as srv-1/2
+	started map[string]int     // servers so far, by host
+	clients []*client
+	mark    time.Time // when something broke, or was whole again
+	before  time.Duration
+	row     row
+
+	program string    // of the clients, if not the usual one
+	stepsAt time.Time // when their clock steps back
+}
+
+// server is a process of srv.
+type server struct {
+	*backend.Process
+	address string // that clients call
+}
+
+// client is a process of client, and its calls.
+type client struct {
+	*backend.Process
+	host  *cluster.Host
+	read  int64 // bytes of the log
+	calls []call
+}
+
+type call struct{ load.Line }
+
+func (c call) failed() bool        { return c.Outcome != "ok" }
+func (c call) end() time.Time      { return c.Start.Add(c.Latency) }
+func (c call) took() time.Duration { return c.Latency - c.Waited }
+
+// sent is when the limiter let the call through.
+func (c call) sent() time.Time { return c.Start.Add(c.Waited) }
+
+func of(ts *testscript.TestScript) *session { return ts.Value(sessionKey{}).(*session) }
+
+func want(ts *testscript.TestScript, ok bool, usage string) {
+	if !ok {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+func patient() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}
+
+func duration(ts *testscript.TestScript, arg string) time.Duration {
+	d, err := time.ParseDuration(arg)
+	ts.Check(err)
+	return d
+}
+
+func number(ts *testscript.TestScript, arg string) int {
+	n, err := strconv.Atoi(arg)
+	ts.Check(err)
+	return n
+}
+
+// until waits until a condition returns nil.
+func until(ts *testscript.TestScript, limit time.Duration, condition func() error) {
+	deadline := time.Now().Add(limit)
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("after %v: %v", limit, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// host returns the host with that name.
+func (s *session) host(ts *testscript.TestScript, name string) *cluster.Host {
+	h := s.Host(name)
+	if h == nil {
+		ts.Fatalf("no host %q", name)
+	}
+	return h
+}
+
+// told returns all calls of a client so far.
+func (c *client) told(ts *testscript.TestScript) []call {
+	f, err := os.Open(c.Log)
+	ts.Check(err)
+	defer f.Close()
+	_, err = f.Seek(c.read, io.SeekStart)
+	ts.Check(err)
+	b, err := io.ReadAll(f)
+	ts.Check(err)
+	b = b[:bytes.LastIndexByte(b, '\n')+1]
+	c.read += int64(len(b))
+	lines, err := load.ParseLines(string(b))
+	ts.Check(err)
+	for _, l := range lines {
+		c.calls = append(c.calls, call{l})
+	}
+	return c.calls
+}
+
+// told returns all calls of all clients so far.
+func (s *session) told(ts *testscript.TestScript) []call {
+	var all []call
+	for _, c := range s.clients {
+		all = append(all, c.told(ts)...)
+	}
+	return all
+}
+
+// fault description allowed names what the script breaks, and what may come of it.
+func fault(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "fault description allowed")
+	of(ts).row = row{fault: args[0], allowed: args[1]}
+}
+
+// hosts servers clients starts a cluster with so many hosts for servers and for clients.
+func hosts(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "hosts servers clients")
+	s := of(ts)
+	s.servers, s.started = map[string]*server{}, map[string]int{}
+	ctx, cancel := patient()
+	defer cancel()
+	var err error
+	s.Cluster, err = start(ctx, s.dir, number(ts, args[0]), number(ts, args[1]))
+	ts.Check(err)
+}
+
+// serve host [n] starts n more servers on a host, one by default, and waits until each has
+// registered. Those on srv-1 are srv-1/1, srv-1/2 and so on. With -nowait it does not wait.
+func serve(ts *testscript.TestScript, neg bool, args []string) {
+	wait := true
+	if len(args) > 0 && args[0] == "-nowait" {
+		wait, args = false, args[1:]
+	}
+	want(ts, !neg && (len(args) == 1 || len(args) == 2), "serve [-nowait] host [n]")
+	s := of(ts)
+	h := s.host(ts, args[0])
+	var names []string
+	for range number(ts, append(args, "1")[1]) {
+		s.started[h.Name]++
+		name := fmt.Sprintf("%s/%d", h.Name, s.started[h.Name])
+		p, err := h.Start(fmt.Sprintf("srv-%d", s.started[h.Name]), s.Environ(h), filepath.Join(dir, "srv"))
+		ts.Check(err)
+		s.servers[name] = &server{Process: p}
+		names = append(names, name)
+	}
+	ctx, cancel := patient()
+	defer cancel()
+	listening := regexp.MustCompile(`Listening on \[::\]:(\d+)`)
+	for _, name := range names {
+		srv := s.servers[name]
+		ts.Check(srv.WaitLog(ctx, listening, 1))
+		log, err := os.ReadFile(srv.Log)
+		ts.Check(err)
+		srv.address = h.Addr + ":" + string(listening.FindSubmatch(log)[1])
+		if wait {
+			ts.Check(srv.WaitLog(ctx, regexp.MustCompile("Advertising"), 1))
+		}
+	}
+}
+
+// down [-KILL] name... tells servers to stop, one after another, and their exit status has to be 0; or
+// kills them.
+func down(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) > 0, "down [-KILL] name...")
+	s := of(ts)
+	kill := args[0] == "-KILL"
+	if kill {
+		args = args[1:]
+	}
+	for _, name := range args {
+		if kill {
+			_ = s.server(ts, name).Stop(syscall.SIGKILL)
+			continue
+		}
+		ts.Check(s.server(ts, name).Stop(syscall.SIGTERM))
+	}
+}
+
+func (s *session) server(ts *testscript.TestScript, name string) *server {
+	srv := s.servers[name]
+	if srv == nil {
+		ts.Fatalf("no server %q", name)
+	}
+	return srv
+}
+
+// call [variable=value...] starts a client on each host for clients. All together make 250 calls a
+// second.
+func callers(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg, "call [variable=value...]")
+	s := of(ts)
+	all := s.Hosts("client-")
+	env := append(slices.Clone(traffic), fmt.Sprintf("BASIS_RATE_LIMIT=%d", totalRate/len(all)))
+	env = append(env, args...)
+	if !s.stepsAt.IsZero() {
+		env = append(env, fmt.Sprintf("CLOCK_STEPS_BACK_AT=%d", s.stepsAt.Unix()))
+	}
+	for _, h := range all {
+		p, err := h.Start("client", s.Environ(h, env...), cmp.Or(s.program, filepath.Join(dir, "client")))
+		ts.Check(err)
+		s.clients = append(s.clients, &client{Process: p, host: h})
+	}
+}
+
+// nodes n waits until n nodes are healthy in Consul.
+func nodes(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "nodes n")
+	ctx, cancel := patient()
+	defer cancel()
+	_, err := of(ts).Nodes(ctx, service, number(ts, args[0]))
+	ts.Check(err)
+}
+
+// mark says that it is now that something breaks, or is whole again.
+func mark(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 0, "mark")
+	of(ts).mark = time.Now()
+}
+
+// hold duration lets a fault last for so long since the mark.
+func hold(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "hold duration")
+	time.Sleep(time.Until(of(ts).mark.Add(duration(ts, args[0]))))
+}
+
+// within duration what wants no more time to have passed since the mark, and notes it.
+func within(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "within duration what")
+	s := of(ts)
+	took := time.Since(s.mark)
+	if limit := duration(ts, args[0]); took > limit {
+		ts.Fatalf("%s after %v, not %v", args[1], took, limit)
+	}
+	s.row.note("%s after %v", args[1], took.Round(100*time.Millisecond))
+}
+
+// leader puts the host of Consul's leader into $LEADER, and the other two into $FOLLOWER and $OTHER.
+func leader(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 0, "leader")
+	s := of(ts)
+	ctx, cancel := patient()
+	defer cancel()
+	l, err := s.Leader(ctx)
+	ts.Check(err)
+	ts.Setenv("LEADER", l.Name)
+	rest := slices.DeleteFunc(s.Hosts("consul-"), func(h *cluster.Host) bool { return h == l })
+	ts.Setenv("FOLLOWER", rest[0].Name)
+	ts.Setenv("OTHER", rest[1].Name)
+}
+
+// consulOn, in scripts consul, kill|start|freeze|wake host...|all breaks the Consul processes on
+// these hosts, or mends them.
+func consulOn(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) >= 2, "consul kill|start|freeze|wake host...|all")
+	s := of(ts)
+	var on []*cluster.Host
+	for _, name := range args[1:] {
+		if name == "all" {
+			on = slices.DeleteFunc(s.Hosts(""), func(h *cluster.Host) bool { return s.Consul(h) == nil })
+			break
+		}
+		on = append(on, s.host(ts, name))
+	}
+	for _, h := range on {
+		var err error
+		switch p := s.Consul(h); args[0] {
+		case "kill":
+			_ = p.Stop(syscall.SIGKILL)
+		case "start":
+			err = s.StartConsul(h)
+		case "freeze":
+			err = syscall.Kill(p.Pid(), syscall.SIGSTOP)
+		case "wake":
+			err = syscall.Kill(p.Pid(), syscall.SIGCONT)
+		default:
+			err = fmt.Errorf("consul %s?", args[0])
+		}
+		ts.Check(err)
+	}
+}
+
+// powerOff, in scripts poweroff, host ends a host as a power failure does.
+func powerOff(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "poweroff host")
+	s := of(ts)
+	ts.Check(s.host(ts, args[0]).PowerOff())
+}
+
+// cut host loses all packets from and to a host.
+func cut(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "cut host")
+	s := of(ts)
+	ts.Check(s.host(ts, args[0]).Cut())
+}
+
+// split host... loses all packets between these hosts and the others.
+func split(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) > 0, "split host...")
+	s := of(ts)
+	var side []*cluster.Host
+	for _, name := range args {
+		side = append(side, s.host(ts, name))
+	}
+	ts.Check(s.Split(side...))
+}
+
+// heal makes the network whole.
+func heal(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 0, "heal")
+	ts.Check(of(ts).Heal())
+}
+
+// lose percent [host] loses so many percent of the packets of a host, or of all.
+func lose(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && (len(args) == 1 || len(args) == 2), "lose percent [host]")
+	s := of(ts)
+	if len(args) == 2 {
+		ts.Check(s.host(ts, args[1]).Lose(number(ts, args[0])))
+		return
+	}
+	ts.Check(s.Lose(number(ts, args[0])))
+}
+
+// calls n waits until each client has told of n more calls.
+func calls(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "calls n")
+	n := number(ts, args[0])
+	for _, c := range of(ts).clients {
+		before := len(c.told(ts))
+		until(ts, patience, func() error {
+			if made := len(c.told(ts)) - before; made < n {
+				return fmt.Errorf("%d calls of the client on %s, not %d; its log ends:\n%s", made, c.host.Name, n, c.Tail())
+			}
+			return nil
+		})
+	}
+}
+
+// called [-by=client] [-within=duration] server|host... waits until each client, or the one on that
+// host, has got an answer since the mark from each of these servers, or of those on these hosts. "!
+// called" wants that none of them was called since the mark by any client.
+func called(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	clients := s.clients
+	limit := patience
+	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
+		name, value, _ := strings.Cut(args[0], "=")
+		switch name {
+		case "-by":
+			clients = slices.DeleteFunc(slices.Clone(clients), func(c *client) bool { return c.host.Name != value })
+		case "-within":
+			limit = duration(ts, value)
+		}
+		args = args[1:]
+	}
+	want(ts, len(args) > 0 && len(clients) > 0, "called [-by=client] [-within=duration] server|host...")
+	targets := map[string]string{} // names by address
+	for _, arg := range args {
+		for name, srv := range s.servers {
+			if name == arg || strings.HasPrefix(name, arg+"/") {
+				targets[srv.address] = name
+			}
+		}
+	}
+	want(ts, len(targets) > 0, "called with servers that were started")
+	for _, c := range clients {
+		missing := func() error {
+			answered := map[string]bool{}
+			for _, k := range c.told(ts) {
+				if k.sent().After(s.mark) && (neg || !k.failed()) {
+					answered[k.Node] = true
+				}
+			}
+			for address, name := range targets {
+				if answered[address] == neg {
+					return fmt.Errorf("%s called %s (%s): %t", c.host.Name, name, address, neg)
+				}
+			}
+			return nil
+		}
+		if neg {
+			ts.Check(missing())
+			continue
+		}
+		until(ts, time.Until(s.mark.Add(limit)), missing)
+	}
+	if limit < patience && !neg {
+		s.row.note("called again after %v", time.Since(s.mark).Round(100*time.Millisecond))
+	}
+}
+
+// failed [-yet] [-after=duration] max wants max calls to have failed at most; or of those that ended
+// so long after the mark. Without -yet it ends the clients first.
+func failed(ts *testscript.TestScript, neg bool, args []string) {
+	var after time.Duration
+	yet := false
+	for len(args) > 1 {
+		if value, ok := strings.CutPrefix(args[0], "-after="); ok {
+			after = duration(ts, value)
+		}
+		yet = yet || args[0] == "-yet"
+		args = args[1:]
+	}
+	want(ts, !neg && len(args) == 1, "failed [-yet] [-after=duration] max")
+	s := of(ts)
+	for _, c := range s.clients {
+		if yet {
+			continue
+		}
+		err := c.Stop(syscall.SIGINT)
+		if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 1) {
+			ts.Fatalf("the client on %s: %v\n%s", c.host.Name, err, c.Tail())
+		}
+	}
+	all := s.told(ts)
+	s.row.calls, s.row.failed = len(all), len(slices.DeleteFunc(slices.Clone(all), func(c call) bool { return !c.failed() }))
+	if after > 0 {
+		all = slices.DeleteFunc(all, func(c call) bool { return c.end().Before(s.mark.Add(after)) })
+	}
+	var bad []call
+	for _, c := range all {
+		if c.failed() {
+			bad = append(bad, c)
+		}
+	}
+	for _, c := range bad {
+		ts.Logf("%v after the mark: %v", c.sent().Sub(s.mark).Round(time.Millisecond), c.Line)
+	}
+	if len(bad) > number(ts, args[0]) {
+		ts.Fatalf("%d of %d calls failed, more than %s", len(bad), len(all), args[0])
+	}
+	if after > 0 {
+		s.row.note("%d of %d failed after %v", len(bad), len(all), after)
+	}
+}
+
+// rate min duration wants so many answers in a second that began within so long of the mark.
+func rate(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 2, "rate min duration")
+	least, limit := number(ts, args[0]), duration(ts, args[1])
+	s := of(ts)
+	best := 0
+	for after := time.Duration(0); after <= limit; after += 100 * time.Millisecond {
+		from := s.mark.Add(after)
+		n := 0
+		for _, c := range s.told(ts) {
+			if !c.failed() && c.end().After(from) && !c.end().After(from.Add(time.Second)) {
+				n++
+			}
+		}
+		if best = max(best, n); best >= least {
+			s.row.note("%d in the second from %v after", n, after)
+			return
+		}
+	}
+	ts.Fatalf("at most %d answers in a second that began within %v of the mark, not %d", best, limit, least)
+}
+
+// quantile returns a quantile of how long the calls that were sent since the mark took.
+func (s *session) quantile(ts *testscript.TestScript, q float64) time.Duration {
+	var took []time.Duration
+	for _, c := range s.told(ts) {
+		if c.sent().After(s.mark) {
+			took = append(took, c.took())
+		}
+	}
+	if len(took) == 0 {
+		ts.Fatalf("no calls since the mark")
+	}
+	slices.Sort(took)
+	return took[int(q*float64(len(took)-1))]
+}
+
+// latency notes how long the calls since the mark took.
+func latency(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 0, "latency")
+	s := of(ts)
+	s.row.note("p50 %v, p99 %v, max %v", s.quantile(ts, 0.5), s.quantile(ts, 0.99), s.quantile(ts, 1))
+}
+
+// slowdown percent, said first before anything breaks, notes the median of how long calls took since
+// the mark; said again, it wants that to be so much higher at most, or by a millisecond.
+func slowdown(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "slowdown percent")
+	s := of(ts)
+	p50 := s.quantile(ts, 0.5)
+	if s.before == 0 {
+		s.before = p50
+		return
+	}
+	if limit := max(s.before*time.Duration(100+number(ts, args[0]))/100, s.before+time.Millisecond); p50 > limit {
+		ts.Fatalf("p50 %v, before %v", p50, s.before)
+	}
+	s.row.note("p50 %v, before %v", p50, s.before)
+}
+
+// connections max waits until no client has more connections than that to servers.
+func connections(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "connections max")
+	s := of(ts)
+	for _, c := range s.clients {
+		n := 0
+		until(ts, 20*time.Second, func() (err error) {
+			if n, err = toServers(c.Pid()); err == nil && n > number(ts, args[0]) {
+				err = fmt.Errorf("%d connections of the client on %s, not %s", n, c.host.Name, args[0])
+			}
+			return err
+		})
+		s.row.note("%d connections of %s", n, c.host.Name)
+	}
+}
+
+// toServers returns how many TCP connections a client has in any state, but those to Consul.
+func toServers(pid int) (int, error) {
+	all, err := psnet.ConnectionsPid("tcp", int32(pid))
+	n := 0
+	for _, c := range all {
+		if c.Raddr.Port != 0 && c.Raddr.Port != 8500 {
+			n++
+		}
+	}
+	return n, err
+}
+
+// even percent wants each server to have got the same share of each client's calls since the mark,
+// within so many percent.
+func even(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "even percent")
+	s := of(ts)
+	worst := 0.0
+	for _, c := range s.clients {
+		got := map[string]int{}
+		n := 0
+		for _, k := range c.told(ts) {
+			if k.sent().After(s.mark) {
+				got[k.Node]++
+				n++
+			}
+		}
+		share := float64(n) / float64(len(s.servers))
+		for _, srv := range s.servers {
+			// A round robin is not at its end just when it is looked at.
+			off := max(0, abs(float64(got[srv.address])-share)-1)
+			worst = max(worst, 100*off/share)
+		}
+		ts.Logf("%s: %d calls to %d servers", c.host.Name, n, len(got))
+	}
+	if worst > float64(number(ts, args[0])) {
+		ts.Fatalf("a server got %.1f%% more or less than its share of a client's calls, not %s%%", worst, args[0])
+	}
+	s.row.note("shares of servers within one call and %.1f%%", worst)
+}
+
+func abs(x float64) float64 { return max(x, -x) }
+
+// memory notes the memory and the connections of one client and one server.
+func memory(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "memory server")
+	s := of(ts)
+	for _, of := range []struct {
+		name string
+		pid  int
+	}{{"client", s.clients[0].Pid()}, {"srv", s.server(ts, args[0]).Pid()}} {
+		p, err := process.NewProcess(int32(of.pid))
+		ts.Check(err)
+		m, err := p.MemoryInfo()
+		ts.Check(err)
+		n, err := toServers(of.pid)
+		ts.Check(err)
+		s.row.note("%s %.1f MB, %d connections", of.name, float64(m.RSS)/1e6, n)
+	}
+}

@@ -1,0 +1,224 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gomicroexample/basis/dev/internal/backend"
+	"github.com/gomicroexample/basis/dev/internal/binaries"
+	"github.com/gomicroexample/basis/dev/internal/project"
+)
+
+// consulServers is the number of Consul servers: the fewest of which one may fail.
+const consulServers = 3
+
+// pollInterval is the pause between two looks at a condition.
+const pollInterval = 50 * time.Millisecond
+
+// Cluster is a Network with Consul and Jaeger, laid out as docs/production.md says. Its hosts are
+// consul-1 to consul-3 with a Consul server each, jaeger, and srv-N and client-N with a Consul
+// agent each.
+type Cluster struct {
+	*Network
+
+	consul, jaeger string // paths of the programs
+	agents         map[*Host]*backend.Process
+}
+
+// New creates a cluster's network, with so many hosts for servers and for clients. Data and logs
+// are in dir. Close ends the cluster.
+func New(dir, consul, jaeger string, servers, clients int) (*Cluster, error) {
+	var names []string
+	for _, kind := range []struct {
+		prefix string
+		n      int
+	}{{"consul-", consulServers}, {"srv-", servers}, {"client-", clients}} {
+		for i := range kind.n {
+			names = append(names, fmt.Sprintf("%s%d", kind.prefix, i+1))
+		}
+	}
+	network, err := NewNetwork(dir, append(names, "jaeger")...)
+	if err != nil {
+		return nil, err
+	}
+	return &Cluster{Network: network, consul: consul, jaeger: jaeger, agents: map[*Host]*backend.Process{}}, nil
+}
+
+// Start starts Consul and Jaeger, and waits until Consul has a leader and knows all agents, and
+// Jaeger answers.
+func (c *Cluster) Start(ctx context.Context) error {
+	jaeger := c.Host("jaeger")
+	root, err := project.Root()
+	if err != nil {
+		return err
+	}
+	ui, err := binaries.UI()
+	if err != nil {
+		return err
+	}
+	_, err = jaeger.Start("jaeger", backend.Environ(
+		"BASIS_JAEGER_SPANS="+net.JoinHostPort(jaeger.Addr, "6831"),
+		"BASIS_JAEGER_QUERY="+net.JoinHostPort(jaeger.Addr, "16686"),
+		"BASIS_JAEGER_UI="+ui,
+	), c.jaeger, "--config", "file:"+filepath.Join(root, "dev", "internal", "backend", "jaeger.yaml"))
+	if err != nil {
+		return err
+	}
+	members := 0
+	for _, h := range c.hosts {
+		if h == jaeger {
+			continue
+		}
+		if err := c.StartConsul(h); err != nil {
+			return err
+		}
+		members++
+	}
+	if err := until(ctx, fmt.Sprintf("%d Consul agents", members), func() error {
+		var nodes []struct{}
+		err := c.query(ctx, "/v1/catalog/nodes", &nodes)
+		if err == nil && len(nodes) != members {
+			err = fmt.Errorf("%d agents", len(nodes))
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	return until(ctx, "an answer from Jaeger", func() error {
+		_, err := backend.Get(ctx, c.JaegerUI()+"/api/services")
+		return err
+	})
+}
+
+// StartConsul starts a Consul server on a host consul-N, and a Consul agent on any other, with the
+// data that the host had before. It does not wait until Consul is ready.
+func (c *Cluster) StartConsul(h *Host) error {
+	args := []string{"agent", "-node=" + h.Name, "-bind=" + h.Addr, "-data-dir=" + filepath.Join(h.Dir, "consul"),
+		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-hcl=disable_update_check = true"}
+	for _, server := range c.Hosts("consul-") {
+		if server != h {
+			args = append(args, "-retry-join="+server.Addr)
+		}
+	}
+	args = append(args, "-retry-interval=1s")
+	if strings.HasPrefix(h.Name, "consul-") {
+		args = append(args, "-server", "-ui", fmt.Sprintf("-bootstrap-expect=%d", consulServers),
+			"-client=127.0.0.1 "+h.Addr, "-hcl=performance { raft_multiplier = 1 }")
+	}
+	p, err := h.Start("consul", backend.Environ(), c.consul, args...)
+	if err != nil {
+		return err
+	}
+	c.agents[h] = p
+	return nil
+}
+
+// Consul returns the Consul process that was started last on a host, or nil.
+func (c *Cluster) Consul(h *Host) *backend.Process { return c.agents[h] }
+
+// ConsulUI returns the URL of a Consul server's API and UI, for this machine.
+func (c *Cluster) ConsulUI(h *Host) string { return "http://" + net.JoinHostPort(h.Addr, "8500") }
+
+// JaegerUI returns the URL of Jaeger's API and UI, for this machine.
+func (c *Cluster) JaegerUI() string {
+	return "http://" + net.JoinHostPort(c.Host("jaeger").Addr, "16686")
+}
+
+// Environ returns the environment of the pair on a host: its registry is the host's own agent and,
+// while the agent is down, one of the Consul servers; each host has another one.
+func (c *Cluster) Environ(h *Host, env ...string) []string {
+	servers := c.Hosts("consul-")
+	second := servers[slices.Index(c.hosts, h)%len(servers)]
+	return backend.Environ(append([]string{
+		"MICRO_REGISTRY_ADDRESS=127.0.0.1:8500," + net.JoinHostPort(second.Addr, "8500"),
+		"JAEGER_ADDRESS=" + net.JoinHostPort(c.Host("jaeger").Addr, "6831"),
+	}, env...)...)
+}
+
+// Leader waits until Consul has a leader, and returns the leader's host.
+func (c *Cluster) Leader(ctx context.Context) (*Host, error) {
+	var leader *Host
+	err := until(ctx, "a leader of Consul", func() error {
+		var addr string
+		if err := c.query(ctx, "/v1/status/leader", &addr); err != nil {
+			return err
+		}
+		for _, h := range c.Hosts("consul-") {
+			if net.JoinHostPort(h.Addr, "8300") == addr {
+				leader = h
+				return nil
+			}
+		}
+		return fmt.Errorf("the leader is %q", addr)
+	})
+	return leader, err
+}
+
+// Nodes waits until n nodes of service are healthy, and returns their addresses, as host:port and
+// sorted.
+func (c *Cluster) Nodes(ctx context.Context, service string, n int) ([]string, error) {
+	var addresses []string
+	err := until(ctx, fmt.Sprintf("%d nodes of %s", n, service), func() error {
+		var entries []struct {
+			Service struct {
+				Address string
+				Port    int
+			}
+		}
+		if err := c.query(ctx, "/v1/health/service/"+service+"?passing", &entries); err != nil {
+			return err
+		}
+		addresses = nil
+		for _, e := range entries {
+			addresses = append(addresses, net.JoinHostPort(e.Service.Address, strconv.Itoa(e.Service.Port)))
+		}
+		slices.Sort(addresses)
+		// While a server moves from one agent to another, both may list it.
+		if addresses = slices.Compact(addresses); len(addresses) != n {
+			return fmt.Errorf("%d nodes: %v", len(addresses), addresses)
+		}
+		return nil
+	})
+	return addresses, err
+}
+
+// query decodes the response of the first Consul server that answers with 200.
+func (c *Cluster) query(ctx context.Context, path string, into any) error {
+	var err error
+	for _, h := range c.Hosts("consul-") {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		var body []byte
+		body, err = backend.Get(ctx, c.ConsulUI(h)+path)
+		cancel()
+		if err == nil {
+			return json.NewDecoder(bytes.NewReader(body)).Decode(into)
+		}
+	}
+	return err
+}
+
+// until waits until a condition returns nil. Its error says what was waited for, and what the
+// condition returned last.
+func until(ctx context.Context, what string, condition func() error) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		err := condition()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w; last: %w", what, ctx.Err(), err)
+		}
+	}
+}

@@ -1,0 +1,335 @@
+// Package cluster makes a cluster on one machine: hosts with addresses of their own, on which
+// real processes run, and a network between them that can be broken.
+//
+// A host is a Linux network namespace. All hosts are plugged into one switch, a bridge in a
+// namespace of its own, and so is this machine, which reaches all hosts and leads nowhere else.
+// It takes root, and the commands in Commands.
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/gomicroexample/basis/dev/internal/backend"
+)
+
+// Commands are the programs that a Network needs on PATH. Debian and Ubuntu have them in the
+// packages iproute2, iptables and util-linux.
+var Commands = []string{"ip", "iptables", "setpriv"}
+
+// The switches. Hosts on different ones do not reach each other. This machine is on the main one.
+const (
+	mainSwitch  = "main"
+	otherSwitch = "other"
+)
+
+// maxNetworks bounds the networks on this machine at one time.
+const maxNetworks = 200
+
+// lastHost is the number of this machine in each network.
+const lastHost = 254
+
+// errClosed is the error of a network that was closed.
+var errClosed = errors.New("the network is closed")
+
+// Network is a set of hosts and the switch between them.
+type Network struct {
+	name  string       // prefix of all namespaces, and the name of this machine's link
+	dir   string       // of the hosts' files
+	lease net.Listener // held while the network exists, so that its name has one owner
+	hosts []*Host
+
+	mu     sync.Mutex // held while namespaces or processes are created or deleted
+	closed bool
+}
+
+// Host is a host of a Network.
+type Host struct {
+	Name string // such as srv-1
+	Addr string // IPv4 address
+	Dir  string // of the files of the host's processes
+
+	network   *Network
+	processes []*backend.Process // that were started; Network.mu guards it
+}
+
+// Usable returns nil if this process can create a Network, and otherwise an error that says what
+// is missing.
+func Usable() error {
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces take root")
+	}
+	for _, command := range Commands {
+		if _, err := exec.LookPath(command); err != nil {
+			return fmt.Errorf("%w; install iproute2, iptables and util-linux", err)
+		}
+	}
+	return nil
+}
+
+// NewNetwork creates a network with hosts of these names, and a directory for each host in dir. A
+// name has at most 15 bytes, as those of network interfaces. Close deletes the network; what a
+// process leaves behind that ended without Close, the next call deletes.
+//
+// Addresses are in 10.213.0.0/16, a /24 for each network. A /24 that this machine has a route to
+// is not used.
+func NewNetwork(dir string, names ...string) (*Network, error) {
+	if err := Usable(); err != nil {
+		return nil, err
+	}
+	for id := range maxNetworks {
+		// An abstract socket has one owner, and is gone with its owner.
+		lease, err := net.Listen("unix", fmt.Sprintf("@basis-cluster-%d", id))
+		if err != nil {
+			continue
+		}
+		n := &Network{name: fmt.Sprintf("basis-%d", id), dir: dir, lease: lease}
+		n.clear()
+		subnet := fmt.Sprintf("10.213.%d.", id)
+		if routes, err := output("ip", "-4", "route", "show", "root", subnet+"0/24"); err != nil || routes != "" {
+			lease.Close()
+			continue
+		}
+		if err := n.create(subnet, names); err != nil {
+			n.Close()
+			return nil, fmt.Errorf("creating network %s: %w", n.name, err)
+		}
+		return n, nil
+	}
+	return nil, fmt.Errorf("there are %d networks on this machine already, or routes to all of 10.213.0.0/16; see \"ip netns\" and \"ip route\"", maxNetworks)
+}
+
+// create creates the namespaces and the links.
+func (n *Network) create(subnet string, names []string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	hub := n.namespace("switch")
+	last := fmt.Sprintf("%s%d", subnet, lastHost)
+	err := run(
+		[]string{"ip", "netns", "add", hub},
+		[]string{"ip", "-n", hub, "link", "add", mainSwitch, "up", "type", "bridge"},
+		[]string{"ip", "-n", hub, "link", "add", otherSwitch, "up", "type", "bridge"},
+		[]string{"ip", "link", "add", n.name, "type", "veth", "peer", "name", "uplink", "netns", hub},
+		[]string{"ip", "-n", hub, "link", "set", "uplink", "up", "master", mainSwitch},
+		[]string{"ip", "addr", "add", last + "/24", "dev", n.name},
+		[]string{"ip", "link", "set", n.name, "up"},
+	)
+	for i, name := range names {
+		if err != nil {
+			return err
+		}
+		h := &Host{Name: name, Addr: fmt.Sprintf("%s%d", subnet, i+1), Dir: filepath.Join(n.dir, name), network: n}
+		n.hosts = append(n.hosts, h)
+		err = errors.Join(os.MkdirAll(h.Dir, 0o755), run(
+			[]string{"ip", "netns", "add", h.Namespace()},
+			[]string{"ip", "link", "add", "eth0", "netns", h.Namespace(), "type", "veth", "peer", "name", name, "netns", hub},
+			[]string{"ip", "-n", hub, "link", "set", "dev", name, "up", "master", mainSwitch},
+			[]string{"ip", "-n", h.Namespace(), "link", "set", "lo", "up"},
+			[]string{"ip", "-n", h.Namespace(), "addr", "add", h.Addr + "/24", "dev", "eth0"},
+			[]string{"ip", "-n", h.Namespace(), "link", "set", "eth0", "up"},
+			// Programs find the address that others reach them at by this route.
+			[]string{"ip", "-n", h.Namespace(), "route", "add", "default", "via", last},
+		))
+	}
+	return err
+}
+
+// namespace returns the name of the network namespace for a host, or for the switch.
+func (n *Network) namespace(name string) string { return n.name + "-" + name }
+
+// Host returns the host with that name, or nil.
+func (n *Network) Host(name string) *Host {
+	for _, h := range n.hosts {
+		if h.Name == name {
+			return h
+		}
+	}
+	return nil
+}
+
+// Hosts returns all hosts whose names begin with prefix.
+func (n *Network) Hosts(prefix string) []*Host {
+	return slices.DeleteFunc(slices.Clone(n.hosts), func(h *Host) bool { return !strings.HasPrefix(h.Name, prefix) })
+}
+
+// Close kills all processes on the hosts and deletes the network. It may be called at any time,
+// and more than once.
+func (n *Network) Close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return
+	}
+	n.closed = true
+	for _, h := range n.hosts {
+		h.kill()
+	}
+	n.clear()
+	n.lease.Close()
+}
+
+// clear deletes all namespaces and the link of n, and kills what runs there.
+func (n *Network) clear() {
+	names, _ := os.ReadDir("/run/netns") // without it, there are none
+	for _, entry := range names {
+		if !strings.HasPrefix(entry.Name(), n.name+"-") {
+			continue
+		}
+		pids, _ := output("ip", "netns", "pids", entry.Name())
+		for _, field := range strings.Fields(pids) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		_ = run([]string{"ip", "netns", "del", entry.Name()})
+	}
+	if _, err := net.InterfaceByName(n.name); err == nil {
+		_ = run([]string{"ip", "link", "del", n.name})
+	}
+	// ip mounts the directory for the first namespace, and again when it needs to.
+	if names, err := os.ReadDir("/run/netns"); err == nil && len(names) == 0 {
+		_ = syscall.Unmount("/run/netns", 0)
+	}
+}
+
+// Split moves these hosts to another switch: they reach each other, and neither the other hosts
+// nor this machine. Packets to the other side are lost, and nothing refuses them.
+func (n *Network) Split(hosts ...*Host) error {
+	// One command moves all, since starting one for each takes a while on a busy machine.
+	var batch strings.Builder
+	for _, h := range hosts {
+		fmt.Fprintf(&batch, "link set dev %s master %s\n", h.Name, otherSwitch)
+	}
+	ip := exec.Command("ip", "-n", n.Switch(), "-batch", "-")
+	ip.Stdin = strings.NewReader(batch.String())
+	if out, err := ip.CombinedOutput(); err != nil {
+		return fmt.Errorf("moving hosts to another switch: %w: %s", err, out)
+	}
+	return nil
+}
+
+// Heal ends what Split, Cut and Lose began. It does not power a host on.
+func (n *Network) Heal() error {
+	for _, h := range n.hosts {
+		err := errors.Join(h.plug("master", mainSwitch), run(
+			[]string{"ip", "netns", "exec", h.Namespace(), "iptables", "-w", "-F", "INPUT"}))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Namespace returns the name of the host's network namespace, for "ip netns exec".
+func (h *Host) Namespace() string { return h.network.namespace(h.Name) }
+
+// Switch returns the name of the namespace with the switches, "main" and "other", and a link for
+// each host that has the host's name.
+func (n *Network) Switch() string { return n.namespace("switch") }
+
+// Start starts a program on the host; see backend.Start. Its log is NAME.log in h.Dir. The program
+// is killed with this process.
+func (h *Host) Start(name string, env []string, path string, args ...string) (*backend.Process, error) {
+	h.network.mu.Lock()
+	defer h.network.mu.Unlock()
+	if h.network.closed {
+		return nil, fmt.Errorf("starting %s on %s: %w", name, h.Name, errClosed)
+	}
+	// Both commands replace themselves, so that the process's ID is the program's.
+	args = append([]string{"netns", "exec", h.Namespace(), "setpriv", "--pdeathsig=KILL", path}, args...)
+	p, err := backend.Start(name, filepath.Join(h.Dir, name+".log"), env, "ip", args...)
+	if err != nil {
+		return nil, fmt.Errorf("on %s: %w", h.Name, err)
+	}
+	h.processes = append(h.processes, p)
+	return p, nil
+}
+
+// kill kills all processes on the host. Network.mu must be held.
+func (h *Host) kill() {
+	for _, p := range h.processes {
+		_ = syscall.Kill(p.Pid(), syscall.SIGKILL) // all, before the first is waited for
+	}
+	for _, p := range h.processes {
+		_ = p.Stop(syscall.SIGKILL)
+	}
+	h.processes = nil
+}
+
+// PowerOff ends the host as a power failure does: its packets stop first, so that no peer hears of
+// its connections' end, and all its processes are killed.
+func (h *Host) PowerOff() error {
+	h.network.mu.Lock()
+	defer h.network.mu.Unlock()
+	if err := run([]string{"ip", "-n", h.network.Switch(), "link", "set", "dev", h.Name, "down"}); err != nil {
+		return err
+	}
+	h.kill()
+	return nil
+}
+
+// Cut unplugs the host from the switch: all packets from it and to it are lost, nothing refuses
+// them, and the host's own link stays up.
+func (h *Host) Cut() error { return h.plug("nomaster") }
+
+func (h *Host) plug(where ...string) error {
+	return run(append([]string{"ip", "-n", h.network.Switch(), "link", "set", "dev", h.Name}, where...))
+}
+
+// Lose loses that many percent of the packets to the host and from it, at random.
+func (h *Host) Lose(percent int) error {
+	for _, other := range h.network.hosts {
+		match := []string{"-s", h.Addr}
+		if other == h {
+			match = []string{"-i", "eth0"}
+		}
+		if err := other.lose(percent, match...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Lose loses that many percent of the packets between any two hosts, at random.
+func (n *Network) Lose(percent int) error {
+	for _, h := range n.hosts {
+		if err := h.lose(percent, "-i", "eth0"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lose drops so many percent of the packets that the host receives and that match.
+func (h *Host) lose(percent int, match ...string) error {
+	args := append([]string{"ip", "netns", "exec", h.Namespace(), "iptables", "-w", "-A", "INPUT"}, match...)
+	return run(append(args, "-m", "statistic", "--mode", "random", "--probability", fmt.Sprintf("%.2f", float64(percent)/100), "-j", "DROP"))
+}
+
+// run runs commands one after another, until one fails.
+func run(commands ...[]string) error {
+	for _, c := range commands {
+		if _, err := output(c[0], c[1:]...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// output returns what a command prints.
+func output(command string, args ...string) (string, error) {
+	out, err := exec.Command(command, args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", command, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return strings.TrimSpace(string(out)), nil
+}
