@@ -204,7 +204,7 @@ func TestCollector(t *testing.T) {
 }
 
 func TestNoExport(t *testing.T) {
-	for _, message := range []string{"x", "\x0a", "\x0a\x05\x12", "\x08\x01"} {
+	for _, message := range []string{"x", "\xff", "\x0a", "\x0a\x05\x12", "\x08\x01"} {
 		_, err := countFields([]byte(message), 1, 2, 2)
 		require.Error(t, err, "%q", message)
 	}
