@@ -47,7 +47,7 @@ var steps = []step{
 	},
 	{
 		"Breaker: servers that are too slow, and then are not",
-		"calls that time out; the open circuit, which refuses at once (the 0.1 s are the limiter's); and answers again, after faster servers have come and a sleep window has passed.",
+		"calls that time out; the open circuit, which refuses at once (the 0.1 s are the limiter's); and answers again, after faster servers have come and a sleep window has passed. The client's metrics say when the circuit is open, half open for a trial call, and closed.",
 		breaker,
 	},
 	{
@@ -182,7 +182,11 @@ func limiter(ctx context.Context, d *demo) error {
 func breaker(ctx context.Context, d *demo) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	client, err := d.start("client", "--requests=0", "--rate_limit=10", "--hystrix_timeout=300ms", "--hystrix_sleep_window=1s", "--verbose")
+	client, err := d.start("client", "--requests=0", "--rate_limit=10", "--hystrix_timeout=300ms", "--hystrix_sleep_window=1s", "--metrics_address=127.0.0.1:0", "--verbose")
+	if err != nil {
+		return err
+	}
+	circuit, err := watchCircuit(ctx, client)
 	if err != nil {
 		return err
 	}
@@ -193,6 +197,9 @@ func breaker(ctx context.Context, d *demo) error {
 		return err
 	}
 	if err := client.WaitLog(ctx, regexp.MustCompile(`outcome="ok"`), 5); err != nil {
+		return err
+	}
+	if err := circuit.end(); err != nil {
 		return err
 	}
 	_ = client.Stop(syscall.SIGINT) // its status is 1, since calls failed

@@ -198,8 +198,8 @@ func follow(t *testing.T, document *markdown.Document, dir, registry string) {
 }
 
 // documentPorts are the ports that documents name: of Consul, Jaeger's UI and
-// spans, Consul with TLS, and a server.
-var documentPorts = []string{"8500", "16686", "6831", "8501", "8443"}
+// spans, Consul with TLS, a server, the metrics of both programs, and Prometheus.
+var documentPorts = []string{"8500", "16686", "6831", "8501", "8443", "9464", "9465", "9090"}
 
 // consulPorts are the flags for the ports of Consul that no document names.
 var consulPorts = []string{"server-port", "serf-lan-port", "serf-wan-port"}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/gomicroexample/basis/dev/internal/backend"
+)
+
+var (
+	metricsURL   = regexp.MustCompile(`Metrics on (\S+)`)
+	currentState = regexp.MustCompile(`(?m)^basis_circuit_state\{.*state="(\w+)"\} 1$`)
+)
+
+// lookInterval is the pause between two looks at the metrics. A trial call is in flight for
+// 300 ms.
+const lookInterval = 20 * time.Millisecond
+
+// circuit is what a client's metrics say of its circuit, over time.
+type circuit struct {
+	changes []change
+	stop    context.CancelFunc
+	stopped chan struct{}
+}
+
+// change is a state of a circuit, and when it began: after the first one.
+type change struct {
+	state string
+	after time.Duration
+}
+
+// watchCircuit looks at the metrics of a client until end is called.
+func watchCircuit(ctx context.Context, client *backend.Process) (*circuit, error) {
+	if err := client.WaitLog(ctx, metricsURL, 1); err != nil {
+		return nil, err
+	}
+	log, err := os.ReadFile(client.Log)
+	if err != nil {
+		return nil, err
+	}
+	url := string(metricsURL.FindSubmatch(log)[1])
+	ctx, stop := context.WithCancel(ctx)
+	c := &circuit{stop: stop, stopped: make(chan struct{})}
+	go func() {
+		defer close(c.stopped)
+		c.follow(ctx, url)
+	}()
+	return c, nil
+}
+
+func (c *circuit) follow(ctx context.Context, url string) {
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
+	var first time.Time
+	for {
+		// Before the first call there is no circuit.
+		metrics, err := backend.Get(ctx, url)
+		if m := currentState.FindSubmatch(metrics); err == nil && m != nil {
+			if first.IsZero() {
+				first = time.Now()
+			}
+			if n := len(c.changes); n == 0 || c.changes[n-1].state != string(m[1]) {
+				c.changes = append(c.changes, change{string(m[1]), time.Since(first)})
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// end ends the watch, prints the states of the circuit, and checks that it opened, was half
+// open, and closed.
+func (c *circuit) end() error {
+	c.stop()
+	<-c.stopped
+	var states, shown []string
+	for _, change := range c.changes {
+		states = append(states, change.state)
+		shown = append(shown, fmt.Sprintf("%s after %.1f s", change.state, change.after.Seconds()))
+	}
+	fmt.Printf("   Circuit, by the client's metrics: %s\n", strings.Join(shown, ", "))
+	if all := strings.Join(states, " "); !strings.Contains(all, "open half_open") || !strings.HasSuffix(all, "closed") {
+		return fmt.Errorf("the circuit was %s; want it to open, half open and close", all)
+	}
+	return nil
+}
