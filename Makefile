@@ -83,8 +83,9 @@ e2e: tools ## runs the end-to-end scripts alone
 e2e-docker: ## tries on a Docker engine what docker-compose.yml says
 	dev/tools/engine sh -c 'dev/tools/images -missing && $(BUILD_IMAGES) && cd dev/e2e/docker && go test -count=1 -timeout=10m -v -args -docker $(if $(REQUIRED),-required)'
 
-# Faults between hosts: dead hosts, cut links, Consul without a quorum. Takes root, on Linux, and
-# about 10 minutes; without root it says that it leaves them out. What a host is: dev/internal/cluster.
+# Faults between hosts: dead hosts, cut links, Consul without a quorum. Takes root, on Linux, and a
+# machine with nothing else to do; without root it says that it leaves them out. What a host is:
+# dev/internal/cluster.
 e2e-cluster: tools ## breaks a cluster of network namespaces under load
 	cd dev/e2e/cluster && go test -count=1 -timeout=30m . -args -cluster $(if $(REQUIRED),-required)
 
@@ -103,11 +104,9 @@ fuzz: ## makes up input for the server (FUZZ=5m for longer)
 soak: tools ## makes calls for ten minutes (SOAK=60s for fewer)
 	cd dev/e2e && go test -count=1 -timeout=0 -run=TestSoak -args -required -soak=$(SOAK)
 
-# Runs the faults in dev/e2e/testdata/faults, the soak and bad input and, as root, the faults in
-# dev/e2e/cluster. Takes about 25 minutes.
+# Runs the faults in dev/e2e/testdata/faults, the soak and bad input. Takes about 16 minutes.
 reliability: tools ## measures calls during faults, and writes docs/reliability.md
 	cd dev/e2e && go test -count=1 -timeout=0 -run='TestScripts/^(grpcurl|ghz|gzip|garbage|halfopen|deaf|flood)$$|TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../../docs/reliability.md
-	cd dev/e2e/cluster && go test -count=1 -timeout=30m . -args -cluster -reliability=$(abspath docs/reliability.md)
 
 # Takes at most 15 minutes, on a Linux machine that has nothing else to do and the Consul
 # of "make tools"; the first time also what building its contenders takes. "go -C dev/bench run .

@@ -194,7 +194,7 @@ func (c *Cluster) Nodes(ctx context.Context, service string, n int) ([]string, e
 func (c *Cluster) query(ctx context.Context, path string, into any) error {
 	var err error
 	for _, h := range c.Hosts("consul-") {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		var body []byte
 		body, err = backend.Get(ctx, c.ConsulUI(h)+path)
 		cancel()
