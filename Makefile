@@ -81,7 +81,7 @@ e2e: tools ## runs the end-to-end scripts alone
 
 # The engine is the one that is there or, as root, one of its own.
 e2e-docker: ## tries on a Docker engine what docker-compose.yml says
-	dev/tools/engine sh -c 'dev/tools/images -missing && $(BUILD_IMAGES) && cd dev/e2e/docker && go test -count=1 -timeout=10m -v -args -docker $(if $(REQUIRED),-required)'
+	dev/tools/engine sh -c 'dev/tools/images -missing && $(BUILD_IMAGES) && cd dev/e2e/docker && go test -count=1 -timeout=20m -v -args -docker $(if $(REQUIRED),-required)'
 
 # Faults between hosts: dead hosts, cut links, Consul without a quorum. Takes root, on Linux, and a
 # machine with nothing else to do; without root it says that it leaves them out. What a host is:
