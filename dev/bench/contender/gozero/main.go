@@ -19,13 +19,12 @@ import (
 	zerotrace "github.com/zeromicro/go-zero/core/trace"
 	"github.com/zeromicro/go-zero/zrpc"
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc"
 
 	"github.com/gomicroexample/basis/dev/bench/contender"
+	"github.com/gomicroexample/basis/dev/bench/contender/otelspans"
 	"github.com/gomicroexample/basis/dev/internal/basisgrpc"
 	"github.com/gomicroexample/basis/dev/modern"
-	"github.com/gomicroexample/basis/proto"
 )
 
 // serverConfig has go-zero's defaults but for the timeout, which is the pair's, and for the
@@ -71,7 +70,7 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 	if !env.Shipped { // by default a line in the log for each call, besides Hello's own
 		c.Middlewares.StatConf.IgnoreContentMethods = []string{"/" + basisgrpc.Service + "/" + basisgrpc.Method}
 	}
-	s, err := zrpc.NewServer(c, func(s *grpc.Server) { basisgrpc.Register(s, hello) })
+	s, err := zrpc.NewServer(c, func(s *grpc.Server) { basisgrpc.Register(s, otelspans.Hello(otel.Tracer("basis"))) })
 	if err != nil {
 		return err
 	}
@@ -114,16 +113,6 @@ func accepts(ctx context.Context, address string) error {
 	}
 }
 
-// hello is the service, with a span of its own as the pair's handler has.
-func hello(ctx context.Context, req *proto.Request) (*proto.Response, error) {
-	_, span := otel.Tracer("basis").Start(ctx, "Hello")
-	defer span.End()
-	span.SetAttributes(attribute.String("req", req.GetName()))
-	rsp := &proto.Response{Msg: contender.Hello(req.GetName())}
-	span.SetAttributes(attribute.String("res", rsp.GetMsg()))
-	return rsp, nil
-}
-
 func dial(_ context.Context, env contender.Env) (contender.Call, io.Closer, error) {
 	var c zrpc.RpcClientConf
 	if err := conf.LoadFromYamlBytes([]byte(fmt.Sprintf(clientConfig, env.Service)), &c); err != nil {
@@ -143,21 +132,8 @@ func dial(_ context.Context, env contender.Env) (contender.Call, io.Closer, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, t := client.Conn(), otel.Tracer("basis")
-	return func(ctx context.Context, name string) (string, error) {
-			ctx, span := t.Start(ctx, "call")
-			defer span.End()
-			req := &proto.Request{Name: name}
-			span.SetAttributes(attribute.String("req", req.GetName()))
-			rsp, err := basisgrpc.Hello(ctx, conn, req)
-			if err != nil {
-				span.SetAttributes(attribute.String("err", err.Error()))
-				return "", err
-			}
-			span.SetAttributes(attribute.String("resp", rsp.GetMsg()))
-			return rsp.GetMsg(), nil
-		}, contender.Closer(func() error {
-			zerotrace.StopAgent()
-			return nil
-		}), nil
+	return otelspans.Call(otel.Tracer("basis"), client.Conn()), contender.Closer(func() error {
+		zerotrace.StopAgent()
+		return nil
+	}), nil
 }

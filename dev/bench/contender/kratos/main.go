@@ -18,13 +18,11 @@ import (
 	"github.com/go-kratos/kratos/v2/middleware/tracing"
 	kratosgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	"github.com/hashicorp/consul/api"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/gomicroexample/basis/dev/bench/contender"
+	"github.com/gomicroexample/basis/dev/bench/contender/otelspans"
 	"github.com/gomicroexample/basis/dev/internal/basisgrpc"
 	"github.com/gomicroexample/basis/dev/modern"
-	"github.com/gomicroexample/basis/proto"
 )
 
 // timeout is for a call, the pair's by default.
@@ -61,7 +59,7 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) (err erro
 			ratelimit.Server(ratelimit.WithLimiter(bbr.NewLimiter(bbr.WithCPUThreshold(1001)))),
 		),
 	)
-	basisgrpc.Register(s, hello(provider.Tracer("basis")))
+	basisgrpc.Register(s, otelspans.Hello(provider.Tracer("basis")))
 	var deregister func() error
 	app := kratos.New(
 		kratos.Context(ctx),
@@ -76,18 +74,6 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) (err erro
 		kratos.BeforeStop(func(context.Context) error { return deregister() }),
 	)
 	return app.Run()
-}
-
-// hello is the service, with a span of its own as the pair's handler has.
-func hello(t trace.Tracer) basisgrpc.Server {
-	return func(ctx context.Context, req *proto.Request) (*proto.Response, error) {
-		_, span := t.Start(ctx, "Hello")
-		defer span.End()
-		span.SetAttributes(attribute.String("req", req.GetName()))
-		rsp := &proto.Response{Msg: contender.Hello(req.GetName())}
-		span.SetAttributes(attribute.String("res", rsp.GetMsg()))
-		return rsp, nil
-	}
 }
 
 func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, error) {
@@ -118,18 +104,5 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	if err != nil {
 		return nil, nil, err
 	}
-	t := provider.Tracer("basis")
-	return func(ctx context.Context, name string) (string, error) {
-		ctx, span := t.Start(ctx, "call")
-		defer span.End()
-		req := &proto.Request{Name: name}
-		span.SetAttributes(attribute.String("req", req.GetName()))
-		rsp, err := basisgrpc.Hello(ctx, conn, req)
-		if err != nil {
-			span.SetAttributes(attribute.String("err", err.Error()))
-			return "", err
-		}
-		span.SetAttributes(attribute.String("resp", rsp.GetMsg()))
-		return rsp.GetMsg(), nil
-	}, contender.Closer(flush), nil
+	return otelspans.Call(provider.Tracer("basis"), conn), contender.Closer(flush), nil
 }

@@ -1,0 +1,45 @@
+// Package otelspans has the two spans of a call that the pair makes by hand, with OpenTelemetry:
+// "call" in the client and "Hello" in the server. It is for contenders on frameworks that trace
+// with OpenTelemetry, which make the two spans between.
+package otelspans
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+
+	"github.com/gomicroexample/basis/dev/bench/contender"
+	"github.com/gomicroexample/basis/dev/internal/basisgrpc"
+	"github.com/gomicroexample/basis/proto"
+)
+
+// Hello returns the service, with a span of its own as the pair's handler has.
+func Hello(t trace.Tracer) basisgrpc.Server {
+	return func(ctx context.Context, req *proto.Request) (*proto.Response, error) {
+		_, span := t.Start(ctx, "Hello")
+		defer span.End()
+		span.SetAttributes(attribute.String("req", req.GetName()))
+		rsp := &proto.Response{Msg: contender.Hello(req.GetName())}
+		span.SetAttributes(attribute.String("res", rsp.GetMsg()))
+		return rsp, nil
+	}
+}
+
+// Call returns a call of Hello on conn, with a root span as the pair's client has.
+func Call(t trace.Tracer, conn grpc.ClientConnInterface) contender.Call {
+	return func(ctx context.Context, name string) (string, error) {
+		ctx, span := t.Start(ctx, "call")
+		defer span.End()
+		req := &proto.Request{Name: name}
+		span.SetAttributes(attribute.String("req", req.GetName()))
+		rsp, err := basisgrpc.Hello(ctx, conn, req)
+		if err != nil {
+			span.SetAttributes(attribute.String("err", err.Error()))
+			return "", err
+		}
+		span.SetAttributes(attribute.String("resp", rsp.GetMsg()))
+		return rsp.GetMsg(), nil
+	}
+}
