@@ -20,6 +20,7 @@ import (
 
 	"github.com/gomicroexample/basis/client/load"
 	"github.com/gomicroexample/basis/dev/internal/backend"
+	"github.com/gomicroexample/basis/dev/internal/measured"
 	"github.com/gomicroexample/basis/dev/internal/timeline"
 	"github.com/gomicroexample/basis/internal/mtls"
 )
@@ -76,7 +77,7 @@ type session struct {
 	joined    *backend.Consul // another agent of the same cluster, if any
 	processes map[string]*backend.Process
 
-	row row // what was measured
+	row measured.Row // what was measured
 
 	// Of scripts in testdata/faults.
 	mark   time.Time // when something broke, or was whole again

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gomicroexample/basis/client/load"
 	"github.com/gomicroexample/basis/dev/internal/backend"
+	"github.com/gomicroexample/basis/dev/internal/measured"
 )
 
 // minCalls is how many calls are made at least while something breaks.
@@ -141,7 +142,7 @@ func count(all []call, is func(call) bool) int {
 // it.
 func fault(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "fault description allowed")
-	of(ts).row = row{fault: args[0], allowed: args[1]}
+	of(ts).row = measured.Row{Fault: args[0], Allowed: args[1]}
 }
 
 // ownJaeger, in scripts jaeger, starts a Jaeger for this script alone, to be broken.
@@ -210,12 +211,12 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	if len(all) < minCalls {
 		ts.Fatalf("%d calls, fewer than %d", len(all), minCalls)
 	}
-	s.row.calls, s.row.failed = len(all), count(all, call.failed)
-	if counted < len(before) || counted > len(all) || countedFailed < count(before, call.failed) || countedFailed > s.row.failed {
+	s.row.Calls, s.row.Failed = len(all), count(all, call.failed)
+	if counted < len(before) || counted > len(all) || countedFailed < count(before, call.failed) || countedFailed > s.row.Failed {
 		ts.Fatalf("the metrics counted %d calls and %d failed ones; the client told of %d to %d and %d to %d",
-			counted, countedFailed, len(before), len(all), count(before, call.failed), s.row.failed)
+			counted, countedFailed, len(before), len(all), count(before, call.failed), s.row.Failed)
 	}
-	checkStatus(ts, status, strconv.Itoa(min(s.row.failed, 1)), client.Tail())
+	checkStatus(ts, status, strconv.Itoa(min(s.row.Failed, 1)), client.Tail())
 	if after > 0 {
 		all = slices.DeleteFunc(slices.Clone(all), func(c call) bool { return c.end().Before(s.mark.Add(after)) })
 	}
@@ -231,7 +232,7 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%d of %d calls failed, more than %s; the first with %s", n, len(all), args[0], all[i].Outcome)
 	}
 	if after > 0 {
-		s.row.note("%d of %d failed after %v", n, len(all), after)
+		s.row.Note("%d of %d failed after %v", n, len(all), after)
 	}
 }
 
@@ -273,7 +274,7 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 	if best < least {
 		ts.Fatalf("at most %d calls in a second that began within one of the mark, not %d", best, least)
 	}
-	s.row.note("%d in the second from %v after", best, at)
+	s.row.Note("%d in the second from %v after", best, at)
 }
 
 // slowdown percent wants nodes to take that much longer to answer since the mark
@@ -294,7 +295,7 @@ func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	if limit := max(before*time.Duration(100+percent)/100, before+time.Millisecond); after > limit {
 		ts.Fatalf("p50 of the best second %v, before %v", after, before)
 	}
-	s.row.note("p50 %v, before %v", median(since), median(s.before))
+	s.row.Note("p50 %v, before %v", median(since), median(s.before))
 }
 
 // soonest returns the median of the second in which that is the lowest.
@@ -337,7 +338,7 @@ func within(ts *testscript.TestScript, neg bool, args []string) {
 	if took > limit {
 		ts.Fatalf("%s after %v, not %v", args[1], took, limit)
 	}
-	s.row.note("%s after %v", args[1], took.Round(time.Millisecond))
+	s.row.Note("%s after %v", args[1], took.Round(time.Millisecond))
 }
 
 // received name... wants these servers to have received each of the client's
@@ -352,7 +353,7 @@ func received(ts *testscript.TestScript, neg bool, args []string) {
 	if n != made {
 		ts.Fatalf("the servers received %d calls, the client made %d", n, made)
 	}
-	of(ts).row.note("received once each")
+	of(ts).row.Note("received once each")
 }
 
 // underway min wants so many calls to have been under way at the mark.
@@ -365,7 +366,7 @@ func underway(ts *testscript.TestScript, neg bool, args []string) {
 	if n < least {
 		ts.Fatalf("%d calls under way, not %d", n, least)
 	}
-	s.row.note("%d under way", n)
+	s.row.Note("%d under way", n)
 }
 
 // slowest duration wants no call to have taken longer than that to fail, and those
@@ -386,7 +387,7 @@ func slowest(ts *testscript.TestScript, neg bool, args []string) {
 	if longest > limit || len(nodes) > 1 {
 		ts.Fatalf("calls failed after up to %v, not %v, at nodes %v", longest, limit, slices.Collect(maps.Keys(nodes)))
 	}
-	s.row.note("each within %v", longest.Round(time.Millisecond))
+	s.row.Note("each within %v", longest.Round(time.Millisecond))
 }
 
 // refused duration wants 99 of 100 of the last client's calls that the open
@@ -410,7 +411,7 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 	if p99 > limit {
 		ts.Fatalf("p99 of %d refusals %v, not %v", len(took), p99, limit)
 	}
-	of(ts).row.note("%d refused, p99 %v, max %v", len(took), p99, quantile(took, 1))
+	of(ts).row.Note("%d refused, p99 %v, max %v", len(took), p99, quantile(took, 1))
 }
 
 const circuitOpen = "hystrix: circuit open"
@@ -429,5 +430,5 @@ func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	if since[i].failed() {
 		ts.Fatalf("the first call that the circuit let through failed with %s", since[i].Outcome)
 	}
-	s.row.note("first call let through ok, %v after the servers were back", since[i].end().Sub(s.mark).Round(time.Millisecond))
+	s.row.Note("first call let through ok, %v after the servers were back", since[i].end().Sub(s.mark).Round(time.Millisecond))
 }

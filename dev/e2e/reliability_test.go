@@ -14,6 +14,7 @@ import (
 	"github.com/shirou/gopsutil/v4/cpu"
 
 	"github.com/gomicroexample/basis/dev/internal/binaries"
+	"github.com/gomicroexample/basis/dev/internal/measured"
 )
 
 // reliability is where what was measured is to be written, if at all.
@@ -21,33 +22,13 @@ var reliability = flag.String("reliability", "", "write what was measured to thi
 
 // What the tests that measure came to.
 var (
-	results []row      // of breaking things
-	inputs  []row      // of bad input
-	record  sync.Mutex // held to add to them
+	results []measured.Row // of breaking things
+	inputs  []measured.Row // of bad input
+	record  sync.Mutex     // held to add to them
 )
 
-// row is a line of a table.
-type row struct {
-	fault, allowed string
-	calls, failed  int // 0 calls: not what it is about
-	notes          []string
-}
-
-// note adds what else was measured.
-func (r *row) note(format string, args ...any) {
-	r.notes = append(r.notes, fmt.Sprintf(format, args...))
-}
-
-func (r row) String() string {
-	calls, failed := "", ""
-	if r.calls > 0 {
-		calls, failed = fmt.Sprint(r.calls), fmt.Sprint(r.failed)
-	}
-	return fmt.Sprintf("| %s | %s | %s | %s | %s |", r.fault, r.allowed, calls, failed, strings.Join(r.notes, "; "))
-}
-
 // recordTo adds r to the results or the inputs, and prints it.
-func recordTo(table *[]row, r row) {
+func recordTo(table *[]measured.Row, r measured.Row) {
 	record.Lock()
 	defer record.Unlock()
 	*table = append(*table, r)
@@ -56,7 +37,7 @@ func recordTo(table *[]row, r row) {
 
 const reliabilityHead = `# Reliability
 
-What was measured when things broke, by ` + "`make reliability`" + `, which wrote this file. The scripts in [` + "`dev/e2e/testdata/faults`" + `](../dev/e2e/testdata/faults) break them, under a client that makes 250 calls a second from eight callers, with the breaker's limits raised so that it does not hide failures. All programs serve [metrics](operations.md) meanwhile, and the client's have to count the calls of this table. The soak makes 500 a second from fifty.
+What was measured when things broke, by ` + "`make reliability`" + `, which wrote this file. The scripts in [` + "`dev/e2e/testdata/faults`" + `](../dev/e2e/testdata/faults) break them, under a client that makes 250 calls a second from eight callers, with the breaker's limits raised so that it does not hide failures. All programs serve [metrics](operations.md) meanwhile. A script fails if the client's metrics and the client's log differ in the number of calls. The soak makes 500 a second from fifty.
 
 | | |
 |---|---|
@@ -99,7 +80,7 @@ func writeReliability() error {
 		fmt.Fprintln(&b, r)
 	}
 	b.WriteString(inputsHead)
-	slices.SortFunc(inputs, func(a, b row) int { return strings.Compare(a.fault, b.fault) })
+	slices.SortFunc(inputs, func(a, b measured.Row) int { return strings.Compare(a.Fault, b.Fault) })
 	for _, r := range inputs {
 		fmt.Fprintln(&b, r)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gomicroexample/basis/dev/internal/backend"
+	"github.com/gomicroexample/basis/dev/internal/measured"
 )
 
 var soak = flag.Duration("soak", 0, "soak the pair for so long; 0: not at all")
@@ -104,10 +105,10 @@ func TestSoak(t *testing.T) {
 	require.Zero(t, failed, "calls failed: %s", regexp.MustCompile(`(?m)^client: call .*$`).FindAll(log, 10))
 	require.NoError(t, status)
 	require.Greater(t, float64(made), 0.9*soakRate*took.Seconds(), "calls made")
-	r := row{
-		fault:   fmt.Sprintf("soak: %v at %d calls a second, a server replaced every %v", *soak, soakRate, replaceEvery),
-		allowed: "0; memory and goroutines within 10%; connections bounded by the nodes",
-		calls:   made, failed: failed,
+	r := measured.Row{
+		Fault:   fmt.Sprintf("soak: %v at %d calls a second, a server replaced every %v", *soak, soakRate, replaceEvery),
+		Allowed: "0; memory and goroutines within 10%; connections bounded by the nodes",
+		Calls:   made, Failed: failed,
 	}
 	for _, p := range []struct {
 		process *backend.Process
@@ -121,7 +122,7 @@ func TestSoak(t *testing.T) {
 		log, err := os.ReadFile(p.process.Log)
 		require.NoError(t, err)
 		some, more := goroutines(t, log, *soak/10, *soak/5), goroutines(t, log, *soak*9/10, *soak)
-		r.note("%s %.1f MB, then %.1f, and %d goroutines, then %d", p.name, early/1e6, late/1e6, some, more)
+		r.Note("%s %.1f MB, then %.1f, and %d goroutines, then %d", p.name, early/1e6, late/1e6, some, more)
 		require.Less(t, late, maxGrowth*early, "%s: resident bytes", p.name)
 		require.LessOrEqual(t, float64(more), maxGrowth*float64(some), "%s: goroutines", p.name)
 	}
@@ -130,7 +131,7 @@ func TestSoak(t *testing.T) {
 		require.NoError(t, s.err)
 		require.LessOrEqual(t, s.connections, s.nodes, "connections of the client to nodes, after %v", s.at)
 	}
-	r.note("%d servers replaced; at most %d connections", replaced, most)
+	r.Note("%d servers replaced; at most %d connections", replaced, most)
 	recordTo(&results, r)
 }
 

@@ -40,11 +40,10 @@ type Options struct {
 	// Leftover says how long a node stays registered that could not be deregistered, and
 	// how to remove it; nil says nothing.
 	Leftover func(id string) string
-	// Observe is told of each attempt to register the node or to renew its registration:
-	// nil, or why it failed, as Explain has it. It is called on the goroutine that made the
-	// attempt, go-micro's or the one of a retry, for one attempt after the other, while
-	// the next one and Deregister wait. So it must neither block nor call the registry.
-	// It may be nil.
+	// Observe is called after each attempt to register the node or to renew its registration,
+	// with nil or with the error that Explain returned. The next attempt and Deregister wait
+	// until Observe returns, so Observe must neither block nor call the registry. It may be
+	// nil.
 	Observe func(error)
 	// Deregistered is called in Deregister, when the node is deregistered or could not be.
 	// The server accepts connections until it returns, and closes its listener then. It may

@@ -130,5 +130,5 @@ func recovers(ts *testscript.TestScript, neg bool, args []string) {
 			return fmt.Errorf("no answer; the log of the client on %s ends:\n%s", c.host.Name, c.Tail())
 		})
 	}
-	s.row.note("called again after %v", time.Since(began).Round(100*time.Millisecond))
+	s.row.Note("called again after %v", time.Since(began).Round(100*time.Millisecond))
 }

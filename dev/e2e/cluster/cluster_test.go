@@ -172,7 +172,7 @@ func TestFaults(t *testing.T) {
 				if t.Failed() {
 					return
 				}
-				if s == nil || s.row.calls == 0 {
+				if s == nil || s.row.Calls == 0 {
 					t.Errorf("the script ended before it said how many calls failed")
 					return
 				}

@@ -25,6 +25,7 @@ import (
 	"github.com/gomicroexample/basis/client/load"
 	"github.com/gomicroexample/basis/dev/internal/backend"
 	"github.com/gomicroexample/basis/dev/internal/cluster"
+	"github.com/gomicroexample/basis/dev/internal/measured"
 )
 
 const service = "go.micro.srv.basis"
@@ -84,7 +85,7 @@ type session struct {
 	clients []*client
 	mark    time.Time // when something broke, or was whole again
 	before  time.Duration
-	row     row
+	row     measured.Row
 
 	program string    // of the clients, if not the usual one
 	stepsAt time.Time // when their clock steps back
@@ -192,7 +193,7 @@ func (s *session) told(ts *testscript.TestScript) []call {
 // fault description allowed names what the script breaks, and what may come of it.
 func fault(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "fault description allowed")
-	of(ts).row = row{fault: args[0], allowed: args[1]}
+	of(ts).row = measured.Row{Fault: args[0], Allowed: args[1]}
 }
 
 // hosts servers clients starts a cluster with so many hosts for servers and for clients.
@@ -314,7 +315,7 @@ func within(ts *testscript.TestScript, neg bool, args []string) {
 	if limit := duration(ts, args[0]); took > limit {
 		ts.Fatalf("%s after %v, not %v", args[1], took, limit)
 	}
-	s.row.note("%s after %v", args[1], took.Round(100*time.Millisecond))
+	s.row.Note("%s after %v", args[1], took.Round(100*time.Millisecond))
 }
 
 // leader puts the host of Consul's leader into $LEADER, and the other two into $FOLLOWER and $OTHER.
@@ -404,7 +405,7 @@ func lose(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(s.Lose(number(ts, args[0])))
 }
 
-// calls n waits until each client has told of n more calls.
+// calls n waits until the log of each client has n more calls.
 func calls(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "calls n")
 	n := number(ts, args[0])
@@ -469,7 +470,7 @@ func called(ts *testscript.TestScript, neg bool, args []string) {
 		until(ts, time.Until(s.mark.Add(limit)), missing)
 	}
 	if limit < patience && !neg {
-		s.row.note("called again after %v", time.Since(s.mark).Round(100*time.Millisecond))
+		s.row.Note("called again after %v", time.Since(s.mark).Round(100*time.Millisecond))
 	}
 }
 
@@ -497,7 +498,7 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	all := s.told(ts)
-	s.row.calls, s.row.failed = len(all), len(slices.DeleteFunc(slices.Clone(all), func(c call) bool { return !c.failed() }))
+	s.row.Calls, s.row.Failed = len(all), len(slices.DeleteFunc(slices.Clone(all), func(c call) bool { return !c.failed() }))
 	if after > 0 {
 		all = slices.DeleteFunc(all, func(c call) bool { return c.end().Before(s.mark.Add(after)) })
 	}
@@ -514,7 +515,7 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%d of %d calls failed, more than %s", len(bad), len(all), args[0])
 	}
 	if after > 0 {
-		s.row.note("%d of %d failed after %v", len(bad), len(all), after)
+		s.row.Note("%d of %d failed after %v", len(bad), len(all), after)
 	}
 }
 
@@ -533,7 +534,7 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 			}
 		}
 		if best = max(best, n); best >= least {
-			s.row.note("%d in the second from %v after", n, after)
+			s.row.Note("%d in the second from %v after", n, after)
 			return
 		}
 	}
@@ -559,7 +560,7 @@ func (s *session) quantile(ts *testscript.TestScript, q float64) time.Duration {
 func latency(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "latency")
 	s := of(ts)
-	s.row.note("p50 %v, p99 %v, max %v", s.quantile(ts, 0.5), s.quantile(ts, 0.99), s.quantile(ts, 1))
+	s.row.Note("p50 %v, p99 %v, max %v", s.quantile(ts, 0.5), s.quantile(ts, 0.99), s.quantile(ts, 1))
 }
 
 // slowdown percent, said first before anything breaks, notes the median of how long calls took since
@@ -587,7 +588,7 @@ func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	if limit := max(s.before*time.Duration(100+number(ts, args[0]))/100, s.before+time.Millisecond); p50 > limit {
 		ts.Fatalf("p50 of the best second %v, before %v", p50, s.before)
 	}
-	s.row.note("p50 of the best second %v, before %v", p50, s.before)
+	s.row.Note("p50 of the best second %v, before %v", p50, s.before)
 }
 
 // connections max waits until no client has more connections than that to servers.
@@ -602,7 +603,7 @@ func connections(ts *testscript.TestScript, neg bool, args []string) {
 			}
 			return err
 		})
-		s.row.note("%d connections of %s", n, c.host.Name)
+		s.row.Note("%d connections of %s", n, c.host.Name)
 	}
 }
 

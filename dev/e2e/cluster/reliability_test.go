@@ -9,40 +9,22 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/gomicroexample/basis/dev/internal/measured"
 )
-
-// row is a line of the table.
-type row struct {
-	fault, allowed string
-	calls, failed  int // 0 calls: not what it is about
-	notes          []string
-}
-
-// note adds what else was measured.
-func (r *row) note(format string, args ...any) {
-	r.notes = append(r.notes, fmt.Sprintf(format, args...))
-}
-
-func (r row) String() string {
-	calls, failed := "", ""
-	if r.calls > 0 {
-		calls, failed = fmt.Sprint(r.calls), fmt.Sprint(r.failed)
-	}
-	return fmt.Sprintf("| %s | %s | %s | %s | %s |", r.fault, r.allowed, calls, failed, strings.Join(r.notes, "; "))
-}
 
 // rows has what was measured, by script.
 var rows struct {
 	sync.Mutex
-	of map[string]row
+	of map[string]measured.Row
 }
 
 // recordRow adds a row, and prints it.
-func recordRow(script string, r row) {
+func recordRow(script string, r measured.Row) {
 	rows.Lock()
 	defer rows.Unlock()
 	if rows.of == nil {
-		rows.of = map[string]row{}
+		rows.of = map[string]measured.Row{}
 	}
 	rows.of[script] = r
 	fmt.Println(r)

@@ -205,8 +205,8 @@ func (c *Cluster) query(ctx context.Context, path string, into any) error {
 	return err
 }
 
-// until waits until a condition returns nil. Its error says what was waited for, and what the
-// condition returned last.
+// until waits until a condition returns nil. If ctx ends first, the error of until names what was
+// waited for, and has the condition's last error.
 func until(ctx context.Context, what string, condition func() error) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
