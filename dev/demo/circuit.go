@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gomicroexample/basis/dev/internal/backend"
@@ -16,15 +17,16 @@ var (
 	currentState = regexp.MustCompile(`(?m)^basis_circuit_state\{.*state="(\w+)"\} 1$`)
 )
 
-// lookInterval is the pause between two looks at the metrics. A trial call is in flight for
-// 300 ms.
+// lookInterval is the pause between two looks at the metrics. A trial call of a slow server
+// is in flight for 300 ms.
 const lookInterval = 20 * time.Millisecond
 
 // circuit is what a client's metrics say of its circuit, over time.
 type circuit struct {
-	changes []change
-	stop    context.CancelFunc
-	stopped chan struct{}
+	changes  []change
+	halfOpen chan struct{} // closed when the circuit has been seen half open
+	stop     context.CancelFunc
+	stopped  chan struct{}
 }
 
 // change is a state of a circuit, and when it began: after the first one.
@@ -44,7 +46,7 @@ func watchCircuit(ctx context.Context, client *backend.Process) (*circuit, error
 	}
 	url := string(metricsURL.FindSubmatch(log)[1])
 	ctx, stop := context.WithCancel(ctx)
-	c := &circuit{stop: stop, stopped: make(chan struct{})}
+	c := &circuit{halfOpen: make(chan struct{}), stop: stop, stopped: make(chan struct{})}
 	go func() {
 		defer close(c.stopped)
 		c.follow(ctx, url)
@@ -56,6 +58,7 @@ func (c *circuit) follow(ctx context.Context, url string) {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	var first time.Time
+	var seen sync.Once
 	for {
 		// Before the first call there is no circuit.
 		metrics, err := backend.Get(ctx, url)
@@ -66,12 +69,25 @@ func (c *circuit) follow(ctx context.Context, url string) {
 			if n := len(c.changes); n == 0 || c.changes[n-1].state != string(m[1]) {
 				c.changes = append(c.changes, change{string(m[1]), time.Since(first)})
 			}
+			if string(m[1]) == "half_open" {
+				seen.Do(func() { close(c.halfOpen) })
+			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// waitHalfOpen returns when the circuit has been half open.
+func (c *circuit) waitHalfOpen(ctx context.Context) error {
+	select {
+	case <-c.halfOpen:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the circuit to be half open: %w", ctx.Err())
 	}
 }
 

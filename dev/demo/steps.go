@@ -47,7 +47,7 @@ var steps = []step{
 	},
 	{
 		"Breaker: servers that are too slow, and then are not",
-		"calls that time out; the open circuit, which refuses at once (the 0.1 s are the limiter's); and answers again, after faster servers have come and a sleep window has passed. The client's metrics say when the circuit is open, half open for a trial call, and closed.",
+		"calls that time out; the open circuit, which refuses at once (the 0.1 s are the limiter's); and answers again, when faster servers have come and a sleep window has passed. The client's metrics say when the circuit is open, half open for a trial call, and closed.",
 		breaker,
 	},
 	{
@@ -191,6 +191,10 @@ func breaker(ctx context.Context, d *demo) error {
 		return err
 	}
 	if err := client.WaitLog(ctx, regexp.MustCompile(`outcome="hystrix: circuit open"`), 3); err != nil {
+		return err
+	}
+	// A trial call of a fast server would end before anybody looks.
+	if err := circuit.waitHalfOpen(ctx); err != nil {
 		return err
 	}
 	if err := d.serve(ctx); err != nil {
