@@ -22,6 +22,9 @@ var circuits = &collector{
 	circuits: map[string]*circuit{},
 }
 
+// events are what a circuit makes of calls, in the order of circuit.Update.
+var events = [...]string{"success", "failure", "timeout", "short_circuit", "rejected", "canceled", "deadline_exceeded"}
+
 // collector has the circuits that hystrix has made since its registration.
 type collector struct {
 	register   sync.Once
@@ -75,9 +78,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 
 // newCircuit is called by hystrix when it makes a circuit.
 func (c *collector) newCircuit(name string) metricCollector.MetricCollector {
-	one := &circuit{name: name, events: map[string]prometheus.Counter{}}
-	for _, event := range []string{"success", "failure", "timeout", "short_circuit", "rejected", "canceled", "deadline_exceeded"} {
-		one.events[event] = c.events.WithLabelValues(name, event)
+	one := &circuit{name: name}
+	for i, event := range events {
+		one.counts[i] = c.events.WithLabelValues(name, event)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -101,7 +104,7 @@ func (c *collector) begin(name string) (end func()) {
 // circuit counts the calls of one circuit of hystrix.
 type circuit struct {
 	name   string
-	events map[string]prometheus.Counter
+	counts [len(events)]prometheus.Counter
 	open   atomic.Bool  // as far as the last event or the last look tell
 	trials atomic.Int64 // calls in flight that were let through while the circuit was open
 }
@@ -113,13 +116,11 @@ func (c *circuit) Update(r metricCollector.MetricResult) {
 	} else if r.Successes > 0 {
 		c.open.Store(false)
 	}
-	for event, n := range map[string]float64{
-		"success": r.Successes, "failure": r.Failures, "timeout": r.Timeouts,
-		"short_circuit": r.ShortCircuits, "rejected": r.Rejects,
-		"canceled": r.ContextCanceled, "deadline_exceeded": r.ContextDeadlineExceeded,
+	for i, n := range [...]float64{
+		r.Successes, r.Failures, r.Timeouts, r.ShortCircuits, r.Rejects, r.ContextCanceled, r.ContextDeadlineExceeded,
 	} {
 		if n > 0 {
-			c.events[event].Add(n)
+			c.counts[i].Add(n)
 		}
 	}
 }

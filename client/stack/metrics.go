@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	microclient "github.com/micro/go-micro/client"
 	"github.com/prometheus/client_golang/prometheus"
 	ggrpc "google.golang.org/grpc"
@@ -13,11 +12,8 @@ import (
 	"github.com/gomicroexample/basis/client/balancer"
 	"github.com/gomicroexample/basis/client/breaker"
 	"github.com/gomicroexample/basis/client/failure"
+	"github.com/gomicroexample/basis/internal/grpcmetrics"
 )
-
-// buckets are the upper bounds of histograms, in seconds. A call within a data center takes
-// less than a millisecond; hystrix_timeout is 1.2 s by default.
-var buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10}
 
 // metrics measures what passes the stack. A nil *metrics measures nothing.
 type metrics struct {
@@ -25,7 +21,7 @@ type metrics struct {
 	calls      *prometheus.CounterVec
 	durations  *prometheus.HistogramVec
 	waits      prometheus.Histogram
-	attempts   *grpcprom.ClientMetrics
+	attempts   *grpcmetrics.Calls
 
 	methods sync.Map // of *methodMetrics by method
 }
@@ -53,14 +49,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "basis_call_duration_seconds",
 			Help:    "How long calls took, each with all its waits and attempts.",
-			Buckets: buckets,
+			Buckets: grpcmetrics.Buckets,
 		}, []string{"service", "endpoint"}),
 		waits: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "basis_limiter_wait_seconds",
 			Help:    "How long calls waited for the limiter.",
-			Buckets: buckets,
+			Buckets: grpcmetrics.Buckets,
 		}),
-		attempts: grpcprom.NewClientMetrics(grpcprom.WithClientHandlingTimeHistogram(grpcprom.WithHistogramBuckets(buckets))),
+		attempts: grpcmetrics.NewClient(),
 	}
 	r.MustRegister(m.calls, m.durations, m.waits, m.attempts, breaker.Collector())
 	return m
@@ -78,7 +74,7 @@ func (m *metrics) dialOptions() []ggrpc.DialOption {
 	if m == nil {
 		return nil
 	}
-	return []ggrpc.DialOption{ggrpc.WithChainUnaryInterceptor(m.attempts.UnaryClientInterceptor())}
+	return []ggrpc.DialOption{ggrpc.WithChainUnaryInterceptor(m.attempts.UnaryClientInterceptor)}
 }
 
 // observeWait measures a wait for the limiter.

@@ -1,0 +1,180 @@
+// Package grpcmetrics counts and times gRPC calls for Prometheus. Its metrics have the names,
+// the labels and the values of go-grpc-middleware's Prometheus provider, so that dashboards
+// made for those work.
+//
+// The provider looks each metric up by its labels, ten times for a call on both sides. That
+// took 5% of the pair's calls per second. Here the metrics of a method are looked up once.
+package grpcmetrics
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Buckets are the upper bounds of histograms, in seconds. A call within a data center takes
+// less than a millisecond; by default, the client's breaker gives up after 1.2 s and the whole
+// call after 5 s.
+var Buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10}
+
+// Calls has the metrics of the calls that a client makes or a server answers:
+// grpc_client_started_total, grpc_server_started_total and so on. It is a
+// prometheus.Collector and safe for concurrent use.
+type Calls struct {
+	started, received, sent, handled *prometheus.CounterVec
+	durations                        *prometheus.HistogramVec
+
+	methods sync.Map // of *methodMetrics by Method
+}
+
+// methodMetrics are those of the calls of one method.
+type methodMetrics struct {
+	started, received, sent prometheus.Counter
+	handled                 [codes.Unauthenticated + 1]prometheus.Counter // by code
+	duration                prometheus.Observer
+}
+
+// Method is a method as the labels name it. Each one takes memory for as long as Calls lives,
+// so callers of a server must not choose its values.
+type Method struct {
+	FullName                     string // as in /proto.Basis/Hello
+	ClientStreams, ServerStreams bool
+}
+
+// NewClient returns the metrics of a client's calls.
+func NewClient() *Calls { return newCalls("grpc_client_", "by the client") }
+
+// NewServer returns the metrics of a server's calls.
+func NewServer() *Calls { return newCalls("grpc_server_", "by the server") }
+
+func newCalls(prefix, by string) *Calls {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help + " " + by + "."},
+			append([]string{"grpc_type", "grpc_service", "grpc_method"}, labels...))
+	}
+	return &Calls{
+		started:  counter("started_total", "gRPC calls started"),
+		received: counter("msg_received_total", "Messages of gRPC calls received"),
+		sent:     counter("msg_sent_total", "Messages of gRPC calls sent"),
+		handled:  counter("handled_total", "gRPC calls ended, by code,", "grpc_code"),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: prefix + "handling_seconds", Help: "How long gRPC calls took " + by + ".", Buckets: Buckets,
+		}, []string{"grpc_type", "grpc_service", "grpc_method"}),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *Calls) Describe(ch chan<- *prometheus.Desc) {
+	for _, one := range c.all() {
+		one.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Calls) Collect(ch chan<- prometheus.Metric) {
+	for _, one := range c.all() {
+		one.Collect(ch)
+	}
+}
+
+func (c *Calls) all() []prometheus.Collector {
+	return []prometheus.Collector{c.started, c.received, c.sent, c.handled, c.durations}
+}
+
+// of returns the metrics of a method. There is a counter for each code from the first call on:
+// Prometheus takes the value that a counter begins with for no increase.
+func (c *Calls) of(m Method) *methodMetrics {
+	if found, ok := c.methods.Load(m); ok {
+		return found.(*methodMetrics)
+	}
+	service, method, _ := strings.Cut(strings.TrimPrefix(m.FullName, "/"), "/")
+	labels := []string{m.kind(), service, method}
+	made := &methodMetrics{
+		started:  c.started.WithLabelValues(labels...),
+		received: c.received.WithLabelValues(labels...),
+		sent:     c.sent.WithLabelValues(labels...),
+		duration: c.durations.WithLabelValues(labels...),
+	}
+	for code := range made.handled {
+		made.handled[code] = c.handled.WithLabelValues(append(labels, codes.Code(code).String())...)
+	}
+	c.methods.Store(m, made) // another goroutine may have stored the same metrics
+	return made
+}
+
+// kind is the value of the label grpc_type.
+func (m Method) kind() string {
+	switch {
+	case m.ClientStreams && m.ServerStreams:
+		return "bidi_stream"
+	case m.ClientStreams:
+		return "client_stream"
+	case m.ServerStreams:
+		return "server_stream"
+	}
+	return "unary"
+}
+
+// ended counts a call that has returned err.
+func (m *methodMetrics) ended(start time.Time, err error) {
+	s, ok := status.FromError(err)
+	if !ok {
+		s = status.FromContextError(err) // Unknown, if it is none
+	}
+	code := s.Code()
+	if int(code) >= len(m.handled) {
+		code = codes.Unknown // gRPC has no such code
+	}
+	m.handled[code].Inc()
+	m.duration.Observe(time.Since(start).Seconds())
+}
+
+// UnaryClientInterceptor measures the unary calls of a client.
+func (c *Calls) UnaryClientInterceptor(ctx context.Context, fullMethod string, req, rsp any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	start, m := time.Now(), c.of(Method{FullName: fullMethod})
+	m.started.Inc()
+	m.sent.Inc()
+	err := invoke(ctx, fullMethod, req, rsp, conn, opts...)
+	if err == nil {
+		m.received.Inc()
+	}
+	m.ended(start, err)
+	return err
+}
+
+// Serve measures a call of a method that handle serves.
+func (c *Calls) Serve(called Method, stream grpc.ServerStream, handle func(grpc.ServerStream) error) error {
+	start, m := time.Now(), c.of(called)
+	m.started.Inc()
+	err := handle(&countedStream{stream, m})
+	m.ended(start, err)
+	return err
+}
+
+// countedStream counts the messages of a call.
+type countedStream struct {
+	grpc.ServerStream
+	metrics *methodMetrics
+}
+
+func (s *countedStream) SendMsg(message any) error {
+	err := s.ServerStream.SendMsg(message)
+	if err == nil {
+		s.metrics.sent.Inc()
+	}
+	return err
+}
+
+func (s *countedStream) RecvMsg(message any) error {
+	err := s.ServerStream.RecvMsg(message)
+	if err == nil {
+		s.metrics.received.Inc()
+	}
+	return err
+}
