@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 
 	jaeger "github.com/uber/jaeger-client-go"
 	"github.com/uber/jaeger-client-go/thrift"
-	"github.com/uber/jaeger-client-go/thrift-gen/agent"
 	j "github.com/uber/jaeger-client-go/thrift-gen/jaeger"
 	"github.com/uber/jaeger-client-go/utils"
 )
@@ -39,30 +39,24 @@ var errLarge = errors.New("is larger than a packet that fits the path")
 
 // sender is a transport for UDP, as jaeger-client-go has one. Its limit applies to packets
 // with several spans: sender logs a larger span and sends the span in a packet of its own.
-// The library's transport drops such a span. sender is not safe for concurrent use.
+// The library's transport drops such a span, and serializes each of the others twice, the
+// first time only to measure it. sender is not safe for concurrent use.
 type sender struct {
 	conn    *connection
 	maxSize int // of a packet with several spans
 	logger  *logger
 
-	process     *j.Process // repeated in each packet; nil until the first span
-	processSize int
-	spans       []*j.Span // to be sent, with a total size of spansSize
-	spansSize   int
+	process []byte // serialized, repeated in each packet; nil until the first span
+	spans   []byte // serialized, one behind the other, to be sent
+	count   int    // of spans
 
-	buffer   *thrift.TMemoryBuffer // to measure in, and the packet
-	protocol thrift.TProtocol
-	agent    *agent.AgentClient // writes to buffer
+	part, packet *memory // to serialize the process and each span in, and each packet
 
 	batches, tooLarge, unsent int64 // counts that each packet has
 }
 
 func newSender(addr string, maxSize int, l *logger) *sender {
-	buffer, protocols := thrift.NewTMemoryBufferLen(maxSize), thrift.NewTCompactProtocolFactoryConf(nil)
-	return &sender{
-		conn: connect(addr, l), maxSize: maxSize, logger: l,
-		buffer: buffer, protocol: protocols.GetProtocol(buffer), agent: agent.NewAgentClientFactory(buffer, protocols),
-	}
+	return &sender{conn: connect(addr, l), maxSize: maxSize, logger: l, part: newMemory(), packet: newMemory()}
 }
 
 // Append adds a span to the next packet. If the packet is full, it is sent first; Append then
@@ -72,45 +66,35 @@ func (s *sender) Append(span *jaeger.Span) (int, error) {
 		return 1, errResolving
 	}
 	if s.process == nil {
-		s.process = jaeger.BuildJaegerProcessThrift(span)
-		s.processSize = s.sizeOf(s.process)
+		s.process = slices.Clone(s.part.serialize(jaeger.BuildJaegerProcessThrift(span).Write))
 	}
-	built := jaeger.BuildJaegerThrift(span)
-	size := s.sizeOf(built)
-	switch packet := batchOverhead + s.processSize + size; {
+	serialized := s.part.serialize(jaeger.BuildJaegerThrift(span).Write)
+	switch packet := batchOverhead + len(s.process) + len(serialized); {
 	case packet > utils.UDPPacketMaxLength:
 		s.tooLarge++
 		return 1, fmt.Errorf("it takes a packet of %d bytes; UDP carries %d", packet, utils.UDPPacketMaxLength)
 	case packet > s.maxSize:
 		s.logger.Error(fmt.Sprintf("span %q %v: %d bytes, of which the process's tags take %d, to %d; see JAEGER_TAGS and JAEGER_REPORTER_MAX_PACKET_SIZE",
-			span.OperationName(), errLarge, packet, s.processSize, s.maxSize))
+			span.OperationName(), errLarge, packet, len(s.process), s.maxSize))
 	}
 	flushed, err := 0, error(nil)
-	if batchOverhead+s.processSize+s.spansSize+size > s.maxSize {
+	if batchOverhead+len(s.process)+len(s.spans)+len(serialized) > s.maxSize {
 		flushed, err = s.Flush()
 	}
-	s.spans = append(s.spans, built)
-	s.spansSize += size
+	s.spans = append(s.spans, serialized...)
+	s.count++
 	return flushed, err
 }
 
 // Flush sends the spans that Append has kept. It returns how many there were.
 func (s *sender) Flush() (int, error) {
-	n := len(s.spans)
+	n := s.count
 	if n == 0 {
 		return 0, nil
 	}
 	s.batches++
-	s.buffer.Reset()
-	err := s.agent.EmitBatch(context.Background(), &j.Batch{
-		Process: s.process, Spans: s.spans, SeqNo: &s.batches,
-		Stats: &j.ClientStats{TooLargeDroppedSpans: s.tooLarge, FailedToEmitSpans: s.unsent},
-	})
-	if err == nil {
-		err = s.conn.write(s.buffer.Bytes())
-	}
-	clear(s.spans)
-	s.spans, s.spansSize = s.spans[:0], 0
+	err := s.conn.write(s.packet.serialize(s.writeBatch))
+	s.spans, s.count = s.spans[:0], 0
 	if err != nil {
 		s.unsent += int64(n)
 	}
@@ -120,9 +104,43 @@ func (s *sender) Flush() (int, error) {
 // Close closes the connection.
 func (s *sender) Close() error { return s.conn.close() }
 
-// sizeOf returns how many bytes t takes in a packet.
-func (s *sender) sizeOf(t thrift.TStruct) int {
-	s.buffer.Reset()
-	_ = t.Write(context.Background(), s.protocol) // to memory, which never fails
-	return s.buffer.Len()
+// writeBatch writes what the EmitBatch of jaeger-client-go's agent.AgentClient does: a call of
+// emitBatch with a jaeger.Batch. A struct in compact Thrift has the same bytes wherever it is.
+func (s *sender) writeBatch(ctx context.Context, p thrift.TProtocol) error {
+	p.WriteMessageBegin(ctx, "emitBatch", thrift.CALL, int32(s.batches))
+	p.WriteStructBegin(ctx, "emitBatch_args")
+	p.WriteFieldBegin(ctx, "batch", thrift.STRUCT, 1)
+	p.WriteStructBegin(ctx, "Batch")
+	p.WriteFieldBegin(ctx, "process", thrift.STRUCT, 1)
+	p.Transport().Write(s.process)
+	p.WriteFieldBegin(ctx, "spans", thrift.LIST, 2)
+	p.WriteListBegin(ctx, thrift.STRUCT, s.count)
+	p.Transport().Write(s.spans)
+	p.WriteFieldBegin(ctx, "seqNo", thrift.I64, 3)
+	p.WriteI64(ctx, s.batches)
+	p.WriteFieldBegin(ctx, "stats", thrift.STRUCT, 4)
+	stats := j.ClientStats{TooLargeDroppedSpans: s.tooLarge, FailedToEmitSpans: s.unsent}
+	stats.Write(ctx, p)
+	p.WriteFieldStop(ctx)
+	p.WriteStructEnd(ctx)
+	p.WriteFieldStop(ctx)
+	return p.WriteStructEnd(ctx)
+}
+
+// memory is where compact Thrift is written to.
+type memory struct {
+	buffer   *thrift.TMemoryBuffer
+	protocol thrift.TProtocol
+}
+
+func newMemory() *memory {
+	buffer := thrift.NewTMemoryBuffer()
+	return &memory{buffer, thrift.NewTCompactProtocolConf(buffer, nil)}
+}
+
+// serialize returns what write writes. The next call overwrites it.
+func (m *memory) serialize(write func(context.Context, thrift.TProtocol) error) []byte {
+	m.buffer.Reset()
+	_ = write(context.Background(), m.protocol) // to memory, which never fails
+	return m.buffer.Bytes()
 }

@@ -13,7 +13,7 @@ import (
 // receive returns the next packet.
 func receive(t *testing.T, conn net.PacketConn) string {
 	t.Helper()
-	packet := make([]byte, 100)
+	packet := make([]byte, 1<<16)
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 	n, _, err := conn.ReadFrom(packet)
 	require.NoError(t, err)
