@@ -26,7 +26,7 @@ FUZZ := 30s
 # How long "make soak" takes.
 SOAK := 10m
 
-.PHONY: help demo up down logs swarm-up swarm-down images test e2e e2e-docker e2e-cluster cluster fuzz soak reliability bench bench-quick pgo pictures tools tools-path tools-ui certs proto lint
+.PHONY: help demo up down logs swarm-up swarm-down images test e2e e2e-docker e2e-cluster cluster fuzz soak reliability bench bench-quick pictures tools tools-path tools-ui certs proto lint
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,13 +116,6 @@ bench: ## measures the pair beside its peers, and writes docs/benchmarks.md
 
 bench-quick: ## prints a shorter measurement, in about 3 minutes
 	@go -C dev/bench run . -quick
-
-# Profiles the pair under load and writes the default.pgo beside each main.go, which
-# go build uses: after larger changes to them, and with a new Go. Takes half a minute
-# and what two builds take, on a machine that has nothing else to do, and needs the
-# Consul of "make tools".
-pgo: ## writes the profile that both programs are built with
-	@go -C dev run ./tools/pgo
 
 # Takes a minute after the builds, and needs Chromium (Debian: chromium). Look at the pictures
 # before you commit them: no test compares them.

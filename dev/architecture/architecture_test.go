@@ -38,11 +38,10 @@ type goPackage struct {
 	Module                             *struct{ Path string }
 }
 
-// list returns the packages that go list reports in the pair's module. With a profile, packages would be
-// listed once more for each program.
+// list returns the packages that go list reports in the pair's module.
 func list(t *testing.T, args ...string) []goPackage {
 	t.Helper()
-	out := command(t, append([]string{"list", "-pgo=off", "-json=ImportPath,Imports,TestImports,XTestImports,Deps,Module"}, args...)...)
+	out := command(t, append([]string{"list", "-json=ImportPath,Imports,TestImports,XTestImports,Deps,Module"}, args...)...)
 	var all []goPackage
 	for in := json.NewDecoder(strings.NewReader(out)); ; {
 		var p goPackage

@@ -94,11 +94,11 @@ func about(ctx context.Context, dir string) (facts, error) {
 		return f, fmt.Errorf("asking git for the commit: %w", err)
 	}
 	f.Commit = strings.TrimSpace(string(commit))
-	if f.Modules, err = modules(filepath.Join(dir, equalDir)); err != nil {
+	if f.Modules, err = modules(dir); err != nil {
 		return f, err
 	}
 	for _, program := range []string{"srv", "client"} {
-		binary, err := os.Stat(filepath.Join(dir, shippedDir, program))
+		binary, err := os.Stat(filepath.Join(dir, program))
 		if err != nil {
 			return f, err
 		}

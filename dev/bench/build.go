@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,47 +23,19 @@ func goBuild(ctx context.Context, dir, out string, args ...string) error {
 	return nil
 }
 
-// Where build puts what it builds, below its directory.
-const (
-	equalDir   = "equal"   // all programs, with the same flags and without a profile
-	shippedDir = "shipped" // srv, client and the contender that stands for the pair, as the pair's users build them
-)
-
 // buildFlags are the Dockerfile's.
 var buildFlags = []string{"-trimpath", "-ldflags=-s -w"}
 
-// build builds the pair and the contenders into equalDir and shippedDir, below dir. Only the
-// pair's projects have a profile; it is for the pair as shipped.
+// build builds the pair and the contenders into dir.
 func build(ctx context.Context, root, dir string) error {
-	bench := filepath.Join(root, "dev", "bench")
-	equal, shipped := filepath.Join(dir, equalDir), filepath.Join(dir, shippedDir)
-	noProfile := append(slices.Clone(buildFlags), "-pgo=off")
 	var contenders []string
 	for _, program := range programs() {
 		contenders = append(contenders, "./contender/"+program)
 	}
-	if err := goBuild(ctx, root, equal, append(noProfile, "./srv", "./client")...); err != nil {
+	if err := goBuild(ctx, root, dir, append(slices.Clone(buildFlags), "./srv", "./client")...); err != nil {
 		return err
 	}
-	if err := goBuild(ctx, bench, equal, append(noProfile, contenders...)...); err != nil {
-		return err
-	}
-	if err := goBuild(ctx, root, shipped, append(slices.Clone(buildFlags), "./srv", "./client")...); err != nil { // with the default.pgo beside each main.go
-		return err
-	}
-	profile := filepath.Join(root, "client", "default.pgo")
-	if _, err := os.Stat(profile); errors.Is(err, fs.ErrNotExist) {
-		profile = "off"
-	}
-	return goBuild(ctx, bench, shipped, append(slices.Clone(buildFlags), "-pgo="+profile, "./contender/basis")...)
-}
-
-// path returns the path of a program of e, which is built in dir.
-func (e entry) path(dir, program string) string {
-	if e.shipped && e.pair {
-		return filepath.Join(dir, shippedDir, program)
-	}
-	return filepath.Join(dir, equalDir, program)
+	return goBuild(ctx, filepath.Join(root, "dev", "bench"), dir, append(slices.Clone(buildFlags), contenders...)...)
 }
 
 // timeBuilds builds both programs n times, each time with another change to one

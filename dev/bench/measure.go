@@ -131,8 +131,8 @@ func (b *testbed) oneShots(ctx context.Context, n int, took map[string][]float64
 	}
 	defer r.conn.Close()
 	jaeger := "--jaeger_address=" + r.address()
-	asShipped := entry{pair: true, shipped: true}
-	srv, err := backend.Start("srv", filepath.Join(b.logs, "srv.log"), environ(asShipped), asShipped.path(b.dir, "srv"),
+	asShipped := entry{shipped: true}
+	srv, err := backend.Start("srv", filepath.Join(b.logs, "srv.log"), environ(asShipped), filepath.Join(b.dir, "srv"),
 		"--registry_address="+b.consul.Addr, "--server_address=127.0.0.1:0", jaeger)
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func (b *testbed) oneShots(ctx context.Context, n int, took map[string][]float64
 		return err
 	}
 	for range n {
-		cmd := exec.CommandContext(ctx, asShipped.path(b.dir, "client"), "--registry_address="+b.consul.Addr, jaeger)
+		cmd := exec.CommandContext(ctx, filepath.Join(b.dir, "client"), "--registry_address="+b.consul.Addr, jaeger)
 		cmd.Env = environ(asShipped)
 		start := time.Now()
 		out, err := cmd.Output()
@@ -161,7 +161,7 @@ func (b *testbed) oneShots(ctx context.Context, n int, took map[string][]float64
 		}
 		for _, e := range peers {
 			r := b.find(e.name)
-			cmd := exec.CommandContext(ctx, e.path(b.dir, e.program), r.args...)
+			cmd := exec.CommandContext(ctx, filepath.Join(b.dir, e.program), r.args...)
 			cmd.Env, cmd.Stdin = environ(e), bytes.NewReader(load)
 			start := time.Now()
 			out, err := cmd.Output()

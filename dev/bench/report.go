@@ -112,10 +112,6 @@ func (r report) Shipped() []row {
 	return rows
 }
 
-// Profile returns the row of the pair with its profile, beside the pair without one: both have
-// the same setting of the collector.
-func (r report) Profile() row { return r.row(point{shippedName("basis"), 16}, point{"basis", 16}) }
-
 // Costs returns the rows of each wrapper alone and of all of them, beside the
 // pair without any.
 func (r report) Costs() []row {

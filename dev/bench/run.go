@@ -98,7 +98,7 @@ func (b *testbed) start(ctx context.Context, e entry) (_ *running, err error) {
 		args = append(args, "-spans="+r.receiver.address())
 	}
 	log := filepath.Join(b.logs, e.name)
-	bin := e.path(b.dir, e.program)
+	bin := filepath.Join(b.dir, e.program)
 	if e.pair {
 		r.server, err = b.startPair(ctx, r, log+"-server.log")
 	} else if r.server, err = backend.Start(e.name, log+"-server.log", environ(e), bin, slices.Concat([]string{"server"}, args, e.server)...); err == nil {
@@ -144,7 +144,7 @@ func environ(e entry, env ...string) []string {
 
 // startPair starts srv, as a user does, and waits until it is registered.
 func (b *testbed) startPair(ctx context.Context, r *running, log string) (*backend.Process, error) {
-	p, err := backend.Start("srv", log, environ(r.entry, "JAEGER_DISABLED="+fmt.Sprint(r.spans == 0)), r.path(b.dir, "srv"), append([]string{
+	p, err := backend.Start("srv", log, environ(r.entry, "JAEGER_DISABLED="+fmt.Sprint(r.spans == 0)), filepath.Join(b.dir, "srv"), append([]string{
 		"--server_name=" + service(r.entry), "--server_address=" + host(r.entry) + ":0",
 		"--registry_address=" + b.consul.Addr, "--jaeger_address=" + r.receiver.address(),
 	}, r.entry.server...)...)

@@ -69,7 +69,7 @@ func keep(ctx context.Context, servers, clients, each int, rate float64) error {
 	if err != nil {
 		return err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-pgo=off", "-o", dir+string(filepath.Separator), "./srv", "./client")
+	build := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "./srv", "./client")
 	build.Dir = root
 	build.Stdout, build.Stderr = os.Stdout, os.Stderr
 	if err := build.Run(); err != nil {

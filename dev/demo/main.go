@@ -102,9 +102,7 @@ func (d *demo) show(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// With their profiles, Go would compile all packages anew for each of the two programs. The first
-	// build would take twice as long, and the demo does not need the speed.
-	build := exec.CommandContext(ctx, "go", "build", "-pgo=off", "-o", d.dir+string(filepath.Separator), "./srv", "./client")
+	build := exec.CommandContext(ctx, "go", "build", "-o", d.dir+string(filepath.Separator), "./srv", "./client")
 	build.Dir = root
 	build.Stdout, build.Stderr = os.Stdout, os.Stderr
 	if err := build.Run(); err != nil {

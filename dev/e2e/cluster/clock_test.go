@@ -72,7 +72,7 @@ func buildStepping(root string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "steppingclient")
-	build := exec.Command("go", "build", "-pgo=off", "-overlay", file, "-o", path, "./client")
+	build := exec.Command("go", "build", "-overlay", file, "-o", path, "./client")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building a client whose clock steps: %w: %s", err, out)

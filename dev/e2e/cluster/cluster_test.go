@@ -105,7 +105,7 @@ func setUp() (err error) {
 	if err != nil {
 		return err
 	}
-	build := exec.Command("go", "build", "-pgo=off", "-o", made+string(filepath.Separator), "./srv", "./client")
+	build := exec.Command("go", "build", "-o", made+string(filepath.Separator), "./srv", "./client")
 	build.Dir = root
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
