@@ -151,19 +151,7 @@ func firing(ts *testscript.TestScript, neg bool, args []string) {
 func until(ts *testscript.TestScript, condition func() error) {
 	ctx, cancel := patient()
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := condition()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			ts.Fatalf("after %v: %v", patience, err)
-		}
-	}
+	ts.Check(backend.Until(ctx, 50*time.Millisecond, condition))
 }
 
 // serves name puts the address of a process's metrics into $METRICS.

@@ -140,17 +140,9 @@ func number(ts *testscript.TestScript, arg string) int {
 
 // until waits until a condition returns nil.
 func until(ts *testscript.TestScript, limit time.Duration, condition func() error) {
-	deadline := time.Now().Add(limit)
-	for {
-		err := condition()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("after %v: %v", limit, err)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	ts.Check(backend.Until(ctx, 50*time.Millisecond, condition))
 }
 
 // host returns the host with that name.

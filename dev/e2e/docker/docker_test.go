@@ -25,6 +25,7 @@ import (
 
 	"github.com/gomicroexample/basis/client/load"
 	"github.com/gomicroexample/basis/dev/browser"
+	"github.com/gomicroexample/basis/dev/internal/backend"
 	"github.com/gomicroexample/basis/dev/internal/project"
 	"github.com/gomicroexample/basis/dev/internal/timeline"
 )
@@ -373,15 +374,7 @@ func query(ts *testscript.TestScript, neg bool, args []string) {
 
 // until waits for a condition to have no error.
 func until(ts *testscript.TestScript, patience time.Duration, condition func() error) {
-	deadline := time.Now().Add(patience)
-	for {
-		err := condition()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("after %v: %v", patience, err)
-		}
-		time.Sleep(pollInterval)
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	ts.Check(backend.Until(ctx, pollInterval, condition))
 }

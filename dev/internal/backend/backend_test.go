@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"net"
 	"path/filepath"
 	"regexp"
@@ -92,4 +93,21 @@ func TestEnviron(t *testing.T) {
 	require.NotContains(t, env, "MICRO_REGISTRY=mdns")
 	require.Contains(t, env, "OTHER=kept")
 	require.Contains(t, env, "MICRO_REGISTRY_ADDRESS=127.0.0.1:1")
+}
+
+func TestUntil(t *testing.T) {
+	looks := 0
+	require.NoError(t, Until(t.Context(), time.Millisecond, func() error {
+		if looks++; looks < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	}))
+	require.Equal(t, 3, looks)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	never := errors.New("never")
+	err := Until(ctx, time.Millisecond, func() error { cancel(); return never })
+	require.ErrorIs(t, err, never)
+	require.ErrorIs(t, err, context.Canceled)
 }

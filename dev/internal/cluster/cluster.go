@@ -205,20 +205,10 @@ func (c *Cluster) query(ctx context.Context, path string, into any) error {
 	return err
 }
 
-// until waits until a condition returns nil. If ctx ends first, the error of until names what was
-// waited for, and has the condition's last error.
+// until waits until a condition returns nil. The error of until names what was waited for.
 func until(ctx context.Context, what string, condition func() error) error {
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		err := condition()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w; last: %w", what, ctx.Err(), err)
-		}
+	if err := backend.Until(ctx, pollInterval, condition); err != nil {
+		return fmt.Errorf("waiting for %s: %w", what, err)
 	}
+	return nil
 }
