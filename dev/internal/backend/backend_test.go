@@ -22,7 +22,9 @@ func TestProcess(t *testing.T) {
 	p, err := Start("sh", log, Environ("WORD=hello"), "/bin/sh", "-c", `trap 'echo bye; exit 3' TERM; echo $WORD; while :; do sleep 0.01; done`)
 	require.NoError(t, err)
 	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("hello"), 1))
+	require.False(t, p.Ended())
 	require.EqualError(t, p.Stop(syscall.SIGTERM), "exit status 3")
+	require.True(t, p.Ended())
 	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("bye"), 1), "what it said last is found after its end")
 
 	err = p.WaitLog(ctx, regexp.MustCompile("more"), 1)

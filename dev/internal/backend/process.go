@@ -93,6 +93,16 @@ func (p *Process) Stop(sig syscall.Signal) error {
 	}
 }
 
+// Ended tells whether the process has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // WaitLog waits until n matches of re are in the log.
 func (p *Process) WaitLog(ctx context.Context, re *regexp.Regexp, n int) error {
 	return p.until(ctx, fmt.Sprintf("%d matches of %v in its log", n, re), func() bool {
