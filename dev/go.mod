@@ -9,7 +9,6 @@ replace github.com/gomicroexample/basis => ../
 
 require (
 	github.com/gomicroexample/basis v0.0.0-00010101000000-000000000000
-	github.com/google/pprof v0.0.0-20261016150608-1facf8f91b50
 	// Newer ones want a newer Go than the go line above.
 	github.com/hashicorp/consul/api v1.34.4
 	// Newer ones want a newer Go than the go line above.
