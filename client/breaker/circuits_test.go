@@ -9,6 +9,7 @@ import (
 	"runtime/pprof"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,13 +64,15 @@ func TestStatesOfACircuit(t *testing.T) {
 	circuit := t.Name() + ".Basis.Hello"
 	cfg := touchy
 	cfg.SleepWindow = 100
+	cfg.RequestVolumeThreshold = 2 // see counted
 	var (
+		refused atomic.Int64
 		mu      sync.Mutex
 		failing = true
 		pause   = make(chan struct{})
 	)
 	close(pause)
-	call := protected(t, cfg, func(context.Context) error {
+	protected := protected(t, cfg, func(context.Context) error {
 		mu.Lock()
 		wait, fail := pause, failing
 		mu.Unlock()
@@ -79,6 +82,22 @@ func TestStatesOfACircuit(t *testing.T) {
 		}
 		return nil
 	})
+	call := func() error {
+		err := protected()
+		if err == hystrix.ErrCircuitOpen {
+			refused.Add(1)
+		}
+		return err
+	}
+	// counted waits until hystrix has counted the refused calls, except perhaps the last one. A
+	// refused call counts as a failure, and those that hystrix counts after the circuit has closed
+	// open it again.
+	before := samples(t, "basis_circuit_events_total", circuit)["short_circuit"]
+	counted := func() {
+		require.Eventually(t, func() bool {
+			return samples(t, "basis_circuit_events_total", circuit)["short_circuit"]-before == float64(refused.Load())
+		}, 10*time.Second, time.Millisecond)
+	}
 	set := func(fail bool, wait chan struct{}) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -92,7 +111,9 @@ func TestStatesOfACircuit(t *testing.T) {
 		wait, ended := make(chan struct{}), make(chan error, 1)
 		set(fail, wait)
 		go func() {
-			for {
+			every := time.NewTicker(time.Millisecond)
+			defer every.Stop()
+			for range every.C {
 				if err := call(); err != hystrix.ErrCircuitOpen {
 					ended <- err
 					return
@@ -100,6 +121,7 @@ func TestStatesOfACircuit(t *testing.T) {
 			}
 		}()
 		becomes(t, circuit, "half_open")
+		counted()
 		close(wait)
 		if err := <-ended; fail {
 			require.Error(t, err)
@@ -147,8 +169,10 @@ func TestCountsSurviveTheEndOfAnOpenCircuit(t *testing.T) {
 	mu.Lock()
 	err = nil
 	mu.Unlock()
-	require.Eventually(t, func() bool { return call() == nil }, 10*time.Second, time.Millisecond)
-	becomes(t, circuit, "closed")
+	// A refused call that hystrix counts late may open the circuit again.
+	require.Eventually(t, func() bool {
+		return call() == nil && samples(t, "basis_circuit_state", circuit)["closed"] == 1
+	}, 10*time.Second, time.Millisecond)
 	require.Positive(t, samples(t, "basis_circuit_events_total", circuit)["failure"])
 }
 
