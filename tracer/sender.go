@@ -39,8 +39,8 @@ var errLarge = errors.New("is larger than a packet that fits the path")
 
 // sender is a transport for UDP, as jaeger-client-go has one. Its limit applies to packets
 // with several spans: sender logs a larger span and sends the span in a packet of its own.
-// The library's transport drops such a span, and serializes each of the others twice, the
-// first time only to measure it. sender is not safe for concurrent use.
+// The library's transport drops such a span. It serializes every other span twice, the first time
+// only to measure the span. sender is not safe for concurrent use.
 type sender struct {
 	conn    *connection
 	maxSize int // of a packet with several spans
@@ -104,8 +104,9 @@ func (s *sender) Flush() (int, error) {
 // Close closes the connection.
 func (s *sender) Close() error { return s.conn.close() }
 
-// writeBatch writes what the EmitBatch of jaeger-client-go's agent.AgentClient does: a call of
-// emitBatch with a jaeger.Batch. A struct in compact Thrift has the same bytes wherever it is.
+// writeBatch writes the same bytes as EmitBatch of jaeger-client-go's agent.AgentClient: a call of
+// emitBatch with a jaeger.Batch. Compact Thrift encodes a struct the same way at every place, so
+// writeBatch copies the serialized process and spans.
 func (s *sender) writeBatch(ctx context.Context, p thrift.TProtocol) error {
 	p.WriteMessageBegin(ctx, "emitBatch", thrift.CALL, int32(s.batches))
 	p.WriteStructBegin(ctx, "emitBatch_args")

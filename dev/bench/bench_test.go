@@ -59,8 +59,8 @@ func TestBench(t *testing.T) {
 	require.NotContains(t, text, "Inf")
 }
 
-// On equal terms all programs have the same setting of the collector; as shipped, none has one in
-// its environment.
+// On equal terms, every program has the same GOGC. As shipped, no program has a GOGC in its
+// environment.
 func TestTerms(t *testing.T) {
 	t.Setenv("GOGC", "7")
 	last := func(e entry) (gogc string) {

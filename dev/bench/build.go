@@ -32,10 +32,10 @@ func build(ctx context.Context, root, dir string) error {
 	for _, program := range programs() {
 		contenders = append(contenders, "./contender/"+program)
 	}
-	if err := goBuild(ctx, root, dir, append(slices.Clone(buildFlags), "./srv", "./client")...); err != nil {
+	if err := goBuild(ctx, root, dir, slices.Concat(buildFlags, []string{"./srv", "./client"})...); err != nil {
 		return err
 	}
-	return goBuild(ctx, filepath.Join(root, "dev", "bench"), dir, append(slices.Clone(buildFlags), contenders...)...)
+	return goBuild(ctx, filepath.Join(root, "dev", "bench"), dir, slices.Concat(buildFlags, contenders)...)
 }
 
 // timeBuilds builds both programs n times, each time with another change to one

@@ -24,7 +24,7 @@ const lookInterval = 20 * time.Millisecond
 // circuit is what a client's metrics say of its circuit, over time.
 type circuit struct {
 	changes  []change
-	halfOpen chan struct{} // closed when the circuit has been seen half open
+	halfOpen chan struct{} // closed when a look found the circuit half open
 	stop     context.CancelFunc
 	stopped  chan struct{}
 }
@@ -81,7 +81,7 @@ func (c *circuit) follow(ctx context.Context, url string) {
 	}
 }
 
-// waitHalfOpen returns when the circuit has been half open.
+// waitHalfOpen waits until a look at the metrics has found the circuit half open.
 func (c *circuit) waitHalfOpen(ctx context.Context) error {
 	select {
 	case <-c.halfOpen:

@@ -193,7 +193,7 @@ func breaker(ctx context.Context, d *demo) error {
 	if err := client.WaitLog(ctx, regexp.MustCompile(`outcome="hystrix: circuit open"`), 3); err != nil {
 		return err
 	}
-	// A trial call of a fast server would end before anybody looks.
+	// Start faster servers only now: a trial call that they answer may end between two looks.
 	if err := circuit.waitHalfOpen(ctx); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"math"
 	"os"
@@ -177,17 +178,12 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	s := of(ts)
 	n += len(s.told(ts))
-	ctx, cancel := patient()
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for len(s.told(ts)) < n {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			ts.Fatalf("%d calls, not %d", len(s.load.calls), n)
+	until(ts, func() error {
+		if told := len(s.told(ts)); told < n {
+			return fmt.Errorf("%d calls, not %d", told, n)
 		}
-	}
+		return nil
+	})
 }
 
 // failed [-after=duration] max ends the client, and wants max of its calls, or
@@ -204,11 +200,8 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "failed [-after=duration] max")
 	s := of(ts)
 	client := s.process(ts, "client")
-	before := slices.Clone(s.told(ts))
-	running := !client.Ended() // an earlier "failed" may have ended it
-	var counted, countedFailed int
-	if running {
-		counted, countedFailed = metered(ts)
+	if !client.Ended() { // an earlier "failed" may have ended the client
+		endMetered(ts)
 	}
 	status := client.Stop(syscall.SIGINT)
 	all := s.told(ts)
@@ -216,10 +209,6 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%d calls, fewer than %d", len(all), minCalls)
 	}
 	s.row.Calls, s.row.Failed = len(all), count(all, call.failed)
-	if running && (counted < len(before) || counted > len(all) || countedFailed < count(before, call.failed) || countedFailed > s.row.Failed) {
-		ts.Fatalf("the metrics counted %d calls and %d failed ones; the client told of %d to %d and %d to %d",
-			counted, countedFailed, len(before), len(all), count(before, call.failed), s.row.Failed)
-	}
 	checkStatus(ts, status, strconv.Itoa(min(s.row.Failed, 1)), client.Tail())
 	if after > 0 {
 		all = slices.DeleteFunc(slices.Clone(all), func(c call) bool { return c.end().Before(s.mark.Add(after)) })
@@ -237,6 +226,20 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if after > 0 {
 		s.row.Note("%d of %d failed after %v", n, len(all), after)
+	}
+}
+
+// endMetered ends the client. Its metrics have to count the calls that it told of: at least those
+// before the metrics were read, and at most those until its end.
+func endMetered(ts *testscript.TestScript) {
+	s := of(ts)
+	before := slices.Clone(s.told(ts))
+	counted, countedFailed := metered(ts)
+	_ = s.process(ts, "client").Stop(syscall.SIGINT) // "failed" checks its status
+	all := s.told(ts)
+	if counted < len(before) || counted > len(all) || countedFailed < count(before, call.failed) || countedFailed > count(all, call.failed) {
+		ts.Fatalf("the metrics counted %d calls and %d failed ones; the client told of %d to %d and %d to %d",
+			counted, countedFailed, len(before), len(all), count(before, call.failed), count(all, call.failed))
 	}
 }
 

@@ -151,7 +151,9 @@ func firing(ts *testscript.TestScript, neg bool, args []string) {
 func until(ts *testscript.TestScript, condition func() error) {
 	ctx, cancel := patient()
 	defer cancel()
-	ts.Check(backend.Until(ctx, 50*time.Millisecond, condition))
+	if err := backend.Until(ctx, 50*time.Millisecond, condition); err != nil {
+		ts.Fatalf("after %v: %v", patience, err)
+	}
 }
 
 // serves name puts the address of a process's metrics into $METRICS.

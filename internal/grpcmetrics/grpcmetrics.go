@@ -1,13 +1,15 @@
 // Package grpcmetrics counts and times gRPC calls for Prometheus. Its metrics have the names,
-// the labels and the values of go-grpc-middleware's Prometheus provider, so that dashboards
-// made for those work.
+// labels and values of the metrics of go-grpc-middleware's Prometheus provider, so dashboards for
+// the provider work.
 //
-// The provider looks each metric up by its labels, ten times for a call on both sides. That
-// took 5% of the pair's calls per second. Here the metrics of a method are looked up once.
+// The provider looks up each metric by its labels during each call: five metrics in the client, and
+// five in the server. The lookups took 5% of the pair's calls per second. Package grpcmetrics looks
+// up the metrics of a method once.
 package grpcmetrics
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,8 +21,8 @@ import (
 )
 
 // Buckets are the upper bounds of histograms, in seconds. A call within a data center takes
-// less than a millisecond; by default, the client's breaker gives up after 1.2 s and the whole
-// call after 5 s.
+// less than a millisecond. By default, the client's breaker times out after 1.2 s, and the call
+// with all its retries after 5 s.
 var Buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10}
 
 // Calls has the metrics of the calls that a client makes or a server answers:
@@ -40,8 +42,9 @@ type methodMetrics struct {
 	duration                prometheus.Observer
 }
 
-// Method is a method as the labels name it. Each one takes memory for as long as Calls lives,
-// so callers of a server must not choose its values.
+// Method identifies a method in the labels. Calls keeps the metrics of every Method that it has
+// seen. A server must not make a Method of a name that its callers choose: they would fill its
+// memory.
 type Method struct {
 	FullName                     string // as in /proto.Basis/Hello
 	ClientStreams, ServerStreams bool
@@ -54,9 +57,9 @@ func NewClient() *Calls { return newCalls("grpc_client_", "by the client") }
 func NewServer() *Calls { return newCalls("grpc_server_", "by the server") }
 
 func newCalls(prefix, by string) *Calls {
-	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help + " " + by + "."},
-			append([]string{"grpc_type", "grpc_service", "grpc_method"}, labels...))
+	labels := []string{"grpc_type", "grpc_service", "grpc_method"}
+	counter := func(name, help string, more ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help + " " + by + "."}, slices.Concat(labels, more))
 	}
 	return &Calls{
 		started:  counter("started_total", "gRPC calls started"),
@@ -65,7 +68,7 @@ func newCalls(prefix, by string) *Calls {
 		handled:  counter("handled_total", "gRPC calls ended, by code,", "grpc_code"),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: prefix + "handling_seconds", Help: "How long gRPC calls took " + by + ".", Buckets: Buckets,
-		}, []string{"grpc_type", "grpc_service", "grpc_method"}),
+		}, labels),
 	}
 }
 
@@ -87,8 +90,8 @@ func (c *Calls) all() []prometheus.Collector {
 	return []prometheus.Collector{c.started, c.received, c.sent, c.handled, c.durations}
 }
 
-// of returns the metrics of a method. There is a counter for each code from the first call on:
-// Prometheus takes the value that a counter begins with for no increase.
+// of returns the metrics of a method. It creates a counter for every code at once: Prometheus
+// does not count the first value of a new counter as an increase.
 func (c *Calls) of(m Method) *methodMetrics {
 	if found, ok := c.methods.Load(m); ok {
 		return found.(*methodMetrics)
@@ -121,7 +124,7 @@ func (m Method) kind() string {
 	return "unary"
 }
 
-// ended counts a call that has returned err.
+// ended records a call that began at start and returned err.
 func (m *methodMetrics) ended(start time.Time, err error) {
 	s, ok := status.FromError(err)
 	if !ok {
@@ -148,7 +151,8 @@ func (c *Calls) UnaryClientInterceptor(ctx context.Context, fullMethod string, r
 	return err
 }
 
-// Serve measures a call of a method that handle serves.
+// Serve passes the stream of a call to handle, and returns the error that handle returns. It
+// measures the call as one of the method called.
 func (c *Calls) Serve(called Method, stream grpc.ServerStream, handle func(grpc.ServerStream) error) error {
 	start, m := time.Now(), c.of(called)
 	m.started.Inc()
@@ -157,7 +161,7 @@ func (c *Calls) Serve(called Method, stream grpc.ServerStream, handle func(grpc.
 	return err
 }
 
-// countedStream counts the messages of a call.
+// countedStream counts the messages that are sent and received without an error.
 type countedStream struct {
 	grpc.ServerStream
 	metrics *methodMetrics

@@ -17,9 +17,8 @@ import (
 // names, and each label value takes memory for as long as the process runs.
 var unknown = grpcmetrics.Method{FullName: "/unknown/unknown"}
 
-// NewInterceptor returns a stream interceptor that counts and times calls. The metrics are
-// grpc_server_handled_total and the others of grpcmetrics, registered with r. With a nil r, the
-// interceptor only passes calls on.
+// NewInterceptor returns a stream interceptor that counts and times calls. It registers the metrics
+// of grpcmetrics.NewServer with r. If r is nil, the interceptor measures nothing.
 //
 // services are the full names of the server's services, as their .proto files have them. The
 // generated code of each has to be linked. go-micro finds its handlers by the last part of a

@@ -66,7 +66,7 @@ func TestWithoutARegistererCallsPass(t *testing.T) {
 	call(t, NewInterceptor(nil, services...), "/proto.Basis/Hello", io.ErrUnexpectedEOF)
 }
 
-// handled returns how many calls have ended, of those that grpc_server_handled_total counts, by
+// handled returns the values of grpc_server_handled_total that are not 0. The keys are
 // "type service/method code".
 func handled(t *testing.T, r prometheus.Gatherer) map[string]float64 {
 	t.Helper()

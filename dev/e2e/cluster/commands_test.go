@@ -142,7 +142,9 @@ func number(ts *testscript.TestScript, arg string) int {
 func until(ts *testscript.TestScript, limit time.Duration, condition func() error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	ts.Check(backend.Until(ctx, 50*time.Millisecond, condition))
+	if err := backend.Until(ctx, 50*time.Millisecond, condition); err != nil {
+		ts.Fatalf("after %v: %v", limit, err)
+	}
 }
 
 // host returns the host with that name.

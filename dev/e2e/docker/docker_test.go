@@ -376,5 +376,7 @@ func query(ts *testscript.TestScript, neg bool, args []string) {
 func until(ts *testscript.TestScript, patience time.Duration, condition func() error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	ts.Check(backend.Until(ctx, pollInterval, condition))
+	if err := backend.Until(ctx, pollInterval, condition); err != nil {
+		ts.Fatalf("after %v: %v", patience, err)
+	}
 }

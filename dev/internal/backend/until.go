@@ -2,24 +2,28 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
 // Until calls condition at once and then at each interval, until condition returns nil. If ctx
-// ends first, the error of Until wraps the condition's last error and that of ctx.
+// ends first, Until returns the last error that condition returned before ctx ended.
 func Until(ctx context.Context, interval time.Duration, condition func() error) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	var last error
 	for {
 		err := condition()
 		if err == nil {
 			return nil
 		}
+		// A condition that ctx interrupts fails for that reason alone.
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%w (%w)", err, ctx.Err())
+			return last
 		}
 	}
 }

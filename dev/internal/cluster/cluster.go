@@ -205,10 +205,10 @@ func (c *Cluster) query(ctx context.Context, path string, into any) error {
 	return err
 }
 
-// until waits until a condition returns nil. The error of until names what was waited for.
+// until waits until condition returns nil. what names the condition in the error of until.
 func until(ctx context.Context, what string, condition func() error) error {
 	if err := backend.Until(ctx, pollInterval, condition); err != nil {
-		return fmt.Errorf("waiting for %s: %w", what, err)
+		return fmt.Errorf("waiting for %s: %w; last: %w", what, ctx.Err(), err)
 	}
 	return nil
 }

@@ -32,30 +32,21 @@ type Span struct {
 // Jaeger whose API is at that URL, and returns them as Parse does. Its error says
 // what was there last.
 func Await(ctx context.Context, api, id string, n int) ([]Span, error) {
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	var last error
-	for {
+	var spans []Span
+	err := backend.Until(ctx, pollInterval, func() error {
 		body, err := backend.Get(ctx, api+"/api/traces/"+url.PathEscape(id))
-		var spans []Span
-		if err == nil {
-			spans, err = Parse(body)
+		if err != nil {
+			return err
 		}
-		if err == nil && len(spans) < n {
+		if spans, err = Parse(body); err == nil && len(spans) < n {
 			err = fmt.Errorf("it has %d spans", len(spans))
 		}
-		if err == nil {
-			return spans, nil
-		}
-		if last == nil || ctx.Err() == nil { // not that there was no time to ask
-			last = err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("no trace %s at %s with %d or more spans in time: %w", id, api, n, last)
-		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("no trace %s at %s with %d or more spans in time: %w", id, api, n, err)
 	}
+	return spans, nil
 }
 
 // Last returns the ID of the newest trace that service took part in, of those that
