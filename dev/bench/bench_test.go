@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/pprof/profile"
 	"github.com/opentracing/opentracing-go"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
@@ -31,7 +32,7 @@ func TestBench(t *testing.T) {
 	if _, err := binaries.Consul.Find(); errors.Is(err, binaries.ErrMissing) && !*required {
 		t.Skipf("%v; \"make tools\" builds it", err)
 	}
-	moment := plan{Starts: 1, Rounds: 1, Warmup: time.Millisecond, Measure: 50 * time.Millisecond, OneShot: 2, Builds: 1}
+	moment := plan{Starts: 1, Rounds: 1, Warmup: time.Millisecond, Measure: 50 * time.Millisecond, Profile: time.Second, Profiles: 1, OneShot: 2, Builds: 1}
 	doc, err := bench(t.Context(), moment)
 	require.NoError(t, err)
 	text := string(doc)
@@ -55,8 +56,31 @@ func TestBench(t *testing.T) {
 		require.Regexp(t, `(?m)^\| .`+name+`. \| [1-9]\d*\.\d \| [1-9]\d*\.\d \| (4\.00|3\.9\d) \|$`, text)
 	}
 	require.Regexp(t, `(?m)^\| .limit. \| [1-9]\d*\.\d \| [1-9]\d*\.\d \| 0\.00 \|$`, text)
+	for _, component := range []string{"gRPC and the network", "together"} {
+		require.Regexp(t, `(?m)^\| `+component+` \|( [1-9]\d*\.\d \|){6} \d+\.\d \|$`, text, "article has no gRPC")
+	}
 	require.NotContains(t, text, "NaN")
 	require.NotContains(t, text, "Inf")
+}
+
+func TestComponents(t *testing.T) {
+	const parse = "google.golang.org/protobuf/proto.Unmarshal"
+	for want, stack := range map[string][]string{ // the innermost function first
+		"protobuf":             {"runtime.mallocgc", "reflect.New", parse, "google.golang.org/grpc.(*Server).processRPC"},
+		"gRPC and the network": {"syscall.Write", "google.golang.org/grpc/internal/transport.(*loopyWriter).run"},
+		"choice of a node":     {"google.golang.org/grpc/balancer/base.(*picker).Pick", "google.golang.org/grpc.(*ClientConn).Invoke"},
+		"framework":            {"maps.Clone", "github.com/micro/go-micro/metadata.Copy", "github.com/gomicroexample/basis/tracer.X"},
+		"tracing":              {parse, "google.golang.org/grpc.(*ClientConn).Invoke", "go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc.(*client).UploadTraces"},
+		garbage:                {"runtime.scanobject", "runtime.gcAssistAlloc", "runtime.mallocgc", parse},
+		stacks:                 {"runtime.memmove", "runtime.copystack", "runtime.newstack", parse},
+		scheduler:              {"runtime.futex", "runtime.schedule", "runtime.mcall"},
+	} {
+		s := &profile.Sample{}
+		for _, name := range stack {
+			s.Location = append(s.Location, &profile.Location{Line: []profile.Line{{Function: &profile.Function{Name: name}}}})
+		}
+		require.Equal(t, want, componentOf(s), stack)
+	}
 }
 
 // On equal terms, every program has the same GOGC. As shipped, no program has a GOGC in its

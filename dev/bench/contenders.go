@@ -10,16 +10,17 @@ import (
 type entry struct {
 	name    string
 	what    string
-	program string   // its folder in contender/
-	pair    bool     // its server is srv
-	client  []string // arguments of its client
-	server  []string // arguments of its server
-	spans   int      // that each call sends; 0 if nothing is traced
-	otlp    bool     // the spans go over OTLP/gRPC instead of UDP
-	loses   bool     // it may send fewer: the article's tracer has a queue of 100, and drops what is too much
-	callers []int    // how many make calls at once, in turn
-	nodes   int      // that its client is to find, all of them the one server; 0: the server alone
-	shipped bool     // as its users build it, instead of on equal terms
+	program string    // its folder in contender/
+	pair    bool      // its server is srv
+	client  []string  // arguments of its client
+	server  []string  // arguments of its server
+	spans   int       // that each call sends; 0 if nothing is traced
+	otlp    bool      // the spans go over OTLP/gRPC instead of UDP
+	loses   bool      // it may send fewer: the article's tracer has a queue of 100, and drops what is too much
+	callers []int     // how many make calls at once, in turn
+	nodes   int       // that its client is to find, all of them the one server; 0: the server alone
+	pprof   [2]string // host:ports where server and client serve profiles; empty: nowhere
+	shipped bool      // as its users build it, instead of on equal terms
 }
 
 // How many callers make calls: of the peers, which are to show growth, and of all others.

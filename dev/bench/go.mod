@@ -19,6 +19,7 @@ require (
 	github.com/go-kratos/kratos/v2 v2.8.3
 	github.com/gomicroexample/basis v0.0.0-00010101000000-000000000000
 	github.com/gomicroexample/basis/dev v0.0.0-00010101000000-000000000000
+	github.com/google/pprof v0.0.0-20261105003125-4bf881d7fb0b
 	github.com/hashicorp/consul/api v1.34.4
 	github.com/micro/go-micro v1.8.2
 	github.com/micro/go-plugins v1.1.1

@@ -22,21 +22,23 @@ import (
 
 // plan says how much is measured.
 type plan struct {
-	Starts  int           // of all programs
-	Rounds  int           // of all points, after each start
-	Warmup  time.Duration // before each point
-	Measure time.Duration // of each point
-	OneShot int           // runs of a client that makes one call, after each start
-	Builds  int           // of both programs
+	Starts   int           // of all programs
+	Rounds   int           // of all points, after each start
+	Warmup   time.Duration // before each point
+	Measure  time.Duration // of each point
+	Profile  time.Duration // of each contender's programs at a time, in whole seconds
+	Profiles int           // of each contender's programs
+	OneShot  int           // runs of a client that makes one call, after each start
+	Builds   int           // of both programs
 }
 
-// These take about 13 minutes and about 3, on two processors. Many short rounds even
+// These take about 14 minutes and about 3, on two processors. Many short rounds even
 // out a machine whose speed changes within seconds, better than a few long ones, and
 // several starts even out that a program may run some percent faster, or slower, than
 // the same one started again.
 var (
-	full  = plan{Starts: 6, Rounds: 4, Warmup: 100 * time.Millisecond, Measure: 300 * time.Millisecond, OneShot: 5, Builds: 5}
-	quick = plan{Starts: 2, Rounds: 2, Warmup: 80 * time.Millisecond, Measure: 200 * time.Millisecond, OneShot: 3, Builds: 2}
+	full  = plan{Starts: 6, Rounds: 4, Warmup: 100 * time.Millisecond, Measure: 300 * time.Millisecond, Profile: 4 * time.Second, Profiles: 2, OneShot: 5, Builds: 5}
+	quick = plan{Starts: 2, Rounds: 2, Warmup: 80 * time.Millisecond, Measure: 200 * time.Millisecond, Profile: 2 * time.Second, Profiles: 1, OneShot: 3, Builds: 2}
 )
 
 // changes is what each change to the pair brought, as was measured when it was
@@ -95,7 +97,7 @@ func bench(ctx context.Context, p plan) ([]byte, error) {
 
 // benchOnly measures the entries whose names match, and returns a table of them.
 func benchOnly(ctx context.Context, p plan, names *regexp.Regexp) ([]byte, error) {
-	p.OneShot, p.Builds = 0, 0
+	p.OneShot, p.Builds, p.Profiles = 0, 0, 0
 	var chosen [][]entry
 	for _, group := range groups {
 		var entries []entry
@@ -130,7 +132,7 @@ func document(ctx context.Context, p plan, groups [][]entry, template string) ([
 	if err := build(ctx, root, dir); err != nil {
 		return nil, err
 	}
-	r := report{Plan: p, Changes: changes, Results: results{}, Ends: map[string]ended{}, OneShots: map[string][]float64{}, measured: slices.Concat(groups...)}
+	r := report{Plan: p, Changes: changes, Results: results{}, Ends: map[string]ended{}, OneShots: map[string][]float64{}, Usages: map[string][]usage{}, measured: slices.Concat(groups...)}
 	if r.About, err = about(ctx, dir); err != nil {
 		return nil, err
 	}
@@ -140,6 +142,12 @@ func document(ctx context.Context, p plan, groups [][]entry, template string) ([
 			if err := r.start(ctx, dir, entries); err != nil {
 				return nil, err
 			}
+		}
+	}
+	if p.Profiles > 0 {
+		progress("profiles")
+		if err := r.profile(ctx, dir); err != nil {
+			return nil, err
 		}
 	}
 	if p.Builds > 0 {
@@ -170,6 +178,20 @@ func (r *report) start(ctx context.Context, dir string, entries []entry) error {
 		}
 	}
 	return b.end(r.Ends)
+}
+
+// profile starts the peers, adds their profiles to the report, and stops them.
+func (r *report) profile(ctx context.Context, dir string) error {
+	entries, err := profiled()
+	if err != nil {
+		return err
+	}
+	b, err := start(ctx, dir, entries)
+	if err != nil {
+		return err
+	}
+	defer b.stop()
+	return b.profile(ctx, r.Plan, r.Usages)
 }
 
 func progress(format string, a ...any) {

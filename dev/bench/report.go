@@ -25,6 +25,7 @@ type report struct {
 	Results  results
 	Ends     map[string]ended     // by contender
 	OneShots map[string][]float64 // ms, by contender; "client" is the pair's own client
+	Usages   map[string][]usage   // by contender
 	Build    []float64            // s
 	Changes  string
 
@@ -158,6 +159,36 @@ func (r report) Only() []row {
 		}
 	}
 	return rows
+}
+
+// usageRow is the CPU time of a call in one component, in microseconds, of each of peers.
+type usageRow struct {
+	Component string
+	Times     []float64
+}
+
+// Components returns the rows of the components, and one of all of them together.
+func (r report) Components() []usageRow {
+	names := []string{garbage, scheduler, stacks}
+	for _, c := range slices.Backward(components) {
+		names = append(names, c.name)
+	}
+	sum := usageRow{"together", make([]float64, len(peers))}
+	var rows []usageRow
+	for _, name := range names {
+		row := usageRow{Component: name}
+		for i, e := range peers {
+			var times []float64
+			for _, u := range r.Usages[e.name] {
+				times = append(times, u[name])
+			}
+			mean, _ := stats.Mean(times) // of one time at least
+			row.Times = append(row.Times, mean)
+			sum.Times[i] += mean
+		}
+		rows = append(rows, row)
+	}
+	return append(rows, sum)
 }
 
 // Callers returns how many callers the peers were measured with.

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net/http"
+	_ "net/http/pprof" // profiles, for -pprof
 	"os"
 	"os/signal"
 	"syscall"
@@ -71,10 +73,14 @@ func run(c Contender) int {
 	flag.StringVar(&env.Address, "address", "", "client that does not discover: `host:port` of its server")
 	flag.StringVar(&env.Host, "host", "127.0.0.1", "server: `address` to listen on")
 	flag.BoolVar(&env.Shipped, "shipped", false, "leave the settings at the library's defaults, instead of the pair's")
+	profiles := flag.String("pprof", "", "`host:port` to serve profiles on; without it, none are served")
 	role := ""
 	if len(os.Args) > 1 {
 		role = os.Args[1]
 		_ = flag.CommandLine.Parse(os.Args[2:]) // which exits on errors
+	}
+	if *profiles != "" {
+		go func() { log.Fatal(http.ListenAndServe(*profiles, nil)) }()
 	}
 	var err error
 	switch {

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/pprof/profile"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gomicroexample/basis/dev/bench/contender"
+	"github.com/gomicroexample/basis/dev/internal/backend"
+)
+
+// component is a part of the programs: functions whose names, import path first, begin with one of
+// some prefixes.
+type component struct {
+	name     string
+	prefixes []string
+}
+
+const (
+	basis     = "github.com/gomicroexample/basis/"
+	garbage   = "garbage collector"
+	stacks    = "growth of stacks"
+	scheduler = "Go's scheduler"
+)
+
+// components are what the CPU time of the programs is divided into. A function belongs to the first
+// component with a prefix of its name. Go's own packages are in no component: the time of their
+// functions belongs to the component that calls them.
+var components = []component{
+	{"callers, handler and its log line", []string{
+		basis + "dev/bench/contender.", basis + "srv/handler.", basis + "internal/oneline.Writer", "github.com/micro/go-micro/util/log.",
+		basis + "dev/modern.NewServer.func", "main.",
+	}},
+	{"tracing", []string{
+		basis + "tracer.", basis + "dev/bench/contender/otelspans.", basis + "client/stack.traced",
+		"github.com/uber/jaeger-client-go", "github.com/opentracing", "github.com/micro/go-plugins/wrapper/trace/",
+		"go.opentelemetry.io/", "github.com/go-kit/kit/tracing/", "github.com/go-kratos/kratos/v2/middleware/tracing.",
+		"github.com/zeromicro/go-zero/core/trace.", "github.com/zeromicro/go-zero/zrpc/internal/serverinterceptors.UnaryTracing",
+		"github.com/zeromicro/go-zero/zrpc/internal/clientinterceptors.UnaryTracing",
+	}},
+	{"limiter and breaker", []string{
+		basis + "client/limiter.", basis + "client/breaker.", "github.com/afex/hystrix-go/", "go.uber.org/ratelimit.",
+		"github.com/micro/go-plugins/wrapper/breaker/", "github.com/micro/go-plugins/wrapper/ratelimiter/",
+		"github.com/sony/gobreaker", "golang.org/x/time/rate.", "github.com/go-kit/kit/circuitbreaker.", "github.com/go-kit/kit/ratelimit.",
+		"github.com/go-kratos/aegis/", "github.com/go-kratos/kratos/v2/middleware/circuitbreaker.", "github.com/go-kratos/kratos/v2/middleware/ratelimit.",
+		"github.com/zeromicro/go-zero/core/breaker.", "github.com/zeromicro/go-zero/core/load.",
+	}},
+	{"choice of a node", []string{
+		basis + "client/balancer.", "github.com/micro/go-plugins/wrapper/select/", "github.com/micro/go-micro/client/selector",
+		"google.golang.org/grpc/balancer/", "github.com/go-kit/kit/sd", "github.com/go-kratos/kratos/v2/selector",
+		"github.com/go-kratos/kratos/v2/transport/grpc.(*balancerPicker)", "github.com/zeromicro/go-zero/zrpc/internal/balancer/",
+	}},
+	{"metrics", []string{
+		basis + "internal/grpcmetrics.", basis + "srv/metrics.", "github.com/prometheus/", "github.com/zeromicro/go-zero/core/metric.",
+		"github.com/zeromicro/go-zero/core/stat.",
+	}},
+	{"framework", []string{
+		basis + "srv", basis + "client/", basis + "internal/", basis + "dev/modern.", "github.com/micro/", "github.com/go-kit/kit/", "github.com/go-kratos/kratos/",
+		"github.com/zeromicro/go-zero/",
+	}},
+	{"protobuf", []string{"google.golang.org/protobuf/", "github.com/golang/protobuf/", basis + "proto."}},
+	{"gRPC and the network", []string{"google.golang.org/grpc", "golang.org/x/net/"}},
+}
+
+// componentOf returns the component that the time of a sample belongs to: that of the innermost
+// function that is in one. A stack without such a function is the scheduler's.
+func componentOf(s *profile.Sample) string {
+	name := scheduler
+	for _, location := range s.Location {
+		for _, line := range location.Line { // the innermost function first
+			function := line.Function.Name
+			switch {
+			case strings.HasPrefix(function, "runtime.gcBgMarkWorker"), strings.HasPrefix(function, "runtime.gcAssistAlloc"),
+				strings.HasPrefix(function, "runtime.bgsweep"), strings.HasPrefix(function, "runtime.bgscavenge"):
+				return garbage
+			case strings.HasPrefix(function, "runtime.copystack"):
+				return stacks
+			case strings.HasPrefix(function, "go.opentelemetry.io/otel/exporters/"):
+				return "tracing" // and not the gRPC that sends the spans
+			case name != scheduler:
+				continue
+			}
+			for _, c := range components {
+				if slices.ContainsFunc(c.prefixes, func(prefix string) bool { return strings.HasPrefix(function, prefix) }) {
+					name = c.name
+					break
+				}
+			}
+		}
+	}
+	return name
+}
+
+// usage is the CPU time of a call in both processes, by component, in microseconds.
+type usage map[string]float64
+
+// profiled returns the peers, whose programs serve profiles. srv does so only with metrics.
+func profiled() ([]entry, error) {
+	entries := slices.Clone(peers)
+	ports, err := backend.FreePorts(2 * len(entries))
+	if err != nil {
+		return nil, err
+	}
+	for i := range entries {
+		e := &entries[i]
+		e.callers = one
+		e.pprof = [2]string{net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[2*i])), net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[2*i+1]))}
+		serverFlag := "-pprof="
+		if e.pair {
+			serverFlag = "--metrics_address="
+		}
+		e.server, e.client = []string{serverFlag + e.pprof[0]}, []string{"-pprof=" + e.pprof[1]}
+	}
+	return entries, nil
+}
+
+// profile adds to all what the CPU time of a call of each contender went into, by name.
+func (b *testbed) profile(ctx context.Context, p plan, all map[string][]usage) error {
+	for range p.Profiles {
+		for _, r := range b.running {
+			u, err := r.profile(ctx, p)
+			if err != nil {
+				return fmt.Errorf("profiles of %s: %w", r.name, err)
+			}
+			all[r.name] = append(all[r.name], u)
+		}
+	}
+	return nil
+}
+
+// profile has the client make calls, and fetches the profiles of both processes meanwhile.
+func (r *running) profile(ctx context.Context, p plan) (usage, error) {
+	var (
+		both     [2]*profile.Profile
+		result   contender.Result
+		profiles errgroup.Group
+	)
+	callers := r.callers[0]
+	warmup, err := r.client.load(contender.Load{Callers: callers, For: p.Warmup})
+	if err != nil {
+		return nil, err
+	}
+	seconds := max(1, int(p.Profile.Seconds()))
+	for i, address := range r.pprof {
+		profiles.Go(func() error {
+			body, err := backend.Get(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", address, seconds))
+			if err == nil {
+				both[i], err = profile.ParseData(body)
+			}
+			return err
+		})
+	}
+	// The load outlasts the profiles, however late they begin.
+	result, loadErr := r.client.load(contender.Load{Callers: callers, For: time.Duration(seconds)*time.Second + 200*time.Millisecond})
+	if err := errors.Join(loadErr, profiles.Wait()); err != nil {
+		return nil, err
+	}
+	r.calls += warmup.Calls + result.Calls
+	perSecond := float64(result.Calls) / result.Elapsed.Seconds()
+	u := usage{}
+	for _, p := range both {
+		calls := perSecond * time.Duration(p.DurationNanos).Seconds()
+		for _, s := range p.Sample {
+			const nanoseconds = 1 // of s.Value, whose first is the number of samples
+			u[componentOf(s)] += float64(s.Value[nanoseconds]) / 1000 / calls
+		}
+	}
+	return u, nil
+}
