@@ -6,10 +6,10 @@ import (
 	"runtime/debug"
 )
 
-// Percent is the value of GOGC that Apply sets. The live heap of either program is a few
-// MB, so that Go's default, 100, collects several times a second. At 400, the pair makes
-// 25% more calls a second under load, and each program holds 10 MB more. More than 400
-// brings nothing: docs/benchmarks.md has the figures.
+// Percent is the value of GOGC that Apply sets. The live heap of either program is a few MB. So
+// with Go's default, 100, the collector runs several times a second. At 400, the pair makes 16%
+// more calls per second under load, and each program holds 10 MB more. More than 400 brings
+// nothing. docs/benchmarks.md has the figures.
 const Percent = 400
 
 // Apply sets the garbage collector's percentage to Percent, in place of Go's 100. It
