@@ -149,10 +149,10 @@ func TestEachPictureIsShownAndDescribed(t *testing.T) {
 // option is what --help says of one.
 var option = regexp.MustCompile(`(?m)^   --(\w+)( value)?  .*?(?: \(default: "?(.*?)"?\))?(?: \[\$(\w+)\])?$`)
 
-// The README's tables have the flags that --help lists: those of srv, those of client, and
-// those that both have.
+// The tables of docs/flags.md have the flags that --help lists: one table for srv, one for
+// client, and one for the flags of both programs.
 func TestFlags(t *testing.T) {
-	readme := documents(t)["README.md"]
+	document := documents(t)["docs/flags.md"]
 	// Reading what the programs are made of tells go test when to run this again.
 	for _, dir := range []string{"srv", "client", "tracer", "internal"} {
 		require.NoError(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -186,7 +186,7 @@ func TestFlags(t *testing.T) {
 	}
 	told := map[string]map[string][]string{"srv": {}, "client": {}}
 	programs := [][]string{{"srv"}, {"client"}, {"srv", "client"}}
-	for _, table := range readme.Tables {
+	for _, table := range document.Tables {
 		if !strings.HasPrefix(table[0][0], "--") {
 			continue
 		}
