@@ -11,18 +11,18 @@ import (
 	"github.com/micro/go-micro/util/log"
 )
 
-// lookupTimeout is how long the registry's name may take to resolve.
+// lookupTimeout limits the lookup of the registry's host name.
 const lookupTimeout = time.Second
 
-// advertisingRegistry registers nodes under an address that other hosts can dial. A
-// server that listens on all addresses has to name one. go-micro names the first private
-// address that it finds, which callers may not reach. Whoever uses the registry can reach
-// the address that packets to the registry leave from.
+// advertisingRegistry registers nodes under an address that other hosts can dial. A server
+// that listens on all addresses must advertise one of them. go-micro advertises the first
+// private address that it finds, which callers may not reach. advertisingRegistry advertises
+// the source address of packets to the registry, which the users of the registry can reach.
 type advertisingRegistry struct {
 	registry.Registry
 	registryAddr string
-	chosen       bool   // the host in the server's options is advertised
-	last         string // the host of the last registration; Register has one caller at a time
+	chosen       bool   // the server's options name a host: advertise this host
+	last         string // the host that was advertised last; Register has one caller at a time
 }
 
 func newAdvertisingRegistry(r registry.Registry, opts Options) registry.Registry {
@@ -53,22 +53,23 @@ func (a *advertisingRegistry) Register(s *registry.Service, opts ...registry.Reg
 	return a.Registry.Register(moved, opts...)
 }
 
-// localIP returns the address that packets to registryAddr leave from. If other hosts
-// cannot dial that address, as with a registry on this host, localIP returns the address
-// of the default route; without such a route, 127.0.0.1.
+// localIP returns the source address of packets to registryAddr. If other hosts cannot dial
+// this address, for example because the registry runs on this host, localIP returns the
+// source address of the default route. Without a default route, localIP returns 127.0.0.1.
 func localIP(registryAddr string) string {
 	for _, addr := range []string{
 		registryAddr,
-		// Elsewhere: reserved for documentation (RFC 5737 and RFC 3849).
+		// Addresses reserved for documentation (RFC 5737 and RFC 3849): they select the
+		// default route.
 		"203.0.113.1:9",
 		"[2001:db8::1]:9",
 	} {
-		conn, err := net.DialTimeout("udp", addr, lookupTimeout) // sends nothing, only looks up the route
+		conn, err := net.DialTimeout("udp", addr, lookupTimeout) // selects a route; sends no packet
 		if err != nil {
 			continue
 		}
 		conn.Close()
-		// Neither loopback nor link-local, which means nothing without its interface.
+		// Skip loopback addresses, and link-local addresses, which are valid on one link only.
 		if ip := conn.LocalAddr().(*net.UDPAddr).IP; ip.IsGlobalUnicast() {
 			return ip.String()
 		}

@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Without a route to elsewhere, as in a sandbox, all that is left is loopback.
+// hasDefaultRoute reports whether this host has a default route. Without a default route, as in
+// a sandbox, localIP returns a loopback address.
 func hasDefaultRoute() bool {
 	for _, addr := range []string{"203.0.113.1:9", "[2001:db8::1]:9"} {
 		if c, err := net.Dial("udp", addr); err == nil {
@@ -29,15 +30,15 @@ func TestLocalIP(t *testing.T) {
 		require.False(t, host.IsUnspecified(), registryAddr)
 		require.False(t, host.IsLinkLocalUnicast(), registryAddr)
 		require.Equal(t, !hasDefaultRoute(), host.IsLoopback(), registryAddr)
-		// It is an address of this machine.
+		// A server can listen only on an address of this machine.
 		l, err := net.Listen("tcp", net.JoinHostPort(host.String(), "0"))
 		require.NoError(t, err, registryAddr)
 		l.Close()
 	}
 }
 
-// registered returns what is registered for a server that go-micro thinks is at
-// [fd00::2]:4711, which is its guess for one that listens everywhere.
+// registered registers a node at guess, the address that go-micro chose for a server with opts.
+// It returns the address that the registry received.
 func registered(t *testing.T, opts server.Options, guess string) string {
 	t.Helper()
 	inner := memory.NewRegistry()

@@ -7,19 +7,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics counts the attempts to register a node, for Prometheus. Its methods are for Options
-// of the same names, and may be called at any time.
+// Metrics counts the attempts to register a node, for Prometheus. Its methods Observe and
+// Deregistered are values for the fields of Options with the same names. Metrics is safe for
+// concurrent use.
 type Metrics struct {
 	registrations *prometheus.CounterVec
 	registered    prometheus.GaugeFunc
 
 	mu    sync.Mutex
-	until time.Time // when the registration ends; zero if there is none
+	until time.Time // when the registration expires; zero if the node is not registered
 	ttl   func() time.Duration
 }
 
-// NewMetrics returns the metrics of one server's node. ttl returns how long a registration
-// lasts; 0 is for ever.
+// NewMetrics returns the metrics of one server's node: basis_registrations_total and
+// basis_registered. ttl returns the TTL of a registration; 0 means that registrations do not
+// expire.
 func NewMetrics(ttl func() time.Duration) *Metrics {
 	m := &Metrics{ttl: ttl}
 	m.registrations = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -47,7 +49,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.registered.Collect(ch)
 }
 
-// Observe counts an attempt; err is nil if it succeeded.
+// Observe counts an attempt to register the node or to renew its registration. err is nil if the
+// attempt succeeded.
 func (m *Metrics) Observe(err error) {
 	if err != nil {
 		m.registrations.WithLabelValues("error").Inc()
@@ -63,10 +66,10 @@ func (m *Metrics) Observe(err error) {
 	m.until = time.Now().Add(ttl)
 }
 
-// forever is longer than a process runs.
+// forever is longer than any process runs.
 const forever = 100 * 365 * 24 * time.Hour
 
-// Deregistered ends the registration.
+// Deregistered sets basis_registered to 0.
 func (m *Metrics) Deregistered() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -31,7 +31,7 @@ func TestMetricsOfARegistration(t *testing.T) {
 		m.Observe(errors.New("nobody there"))
 		check("1")
 		time.Sleep(time.Second)
-		check("0") // the TTL is over
+		check("0") // the TTL has expired
 		m.Observe(nil)
 		check("1")
 		m.Deregistered()

@@ -8,20 +8,19 @@ import (
 
 // exclusiveRegistry registers a node only if no other live server has the node's ID.
 //
-// IDs that are not unique come from a --server_id or MICRO_SERVER_ID that several servers
-// share. Consul keeps one registration per ID, so each server would replace the other's
-// and then renew it: callers would find one of the two, and neither would know.
+// Several servers have the same ID if they share a --server_id or MICRO_SERVER_ID. Consul keeps
+// one registration per ID, so each server would replace the other server's registration.
+// Callers would find only one of the servers, and neither server would report an error.
 //
-// The first server keeps the ID. A second one waits, and does not take the ID over: a
-// server that is started by mistake must not take the calls of one that works. A server
-// that comes back after a crash, at another port and with its old ID, waits for its own
-// last registration, which ends with its TTL. A server that comes back at its old address
-// does not wait. Two servers that start at the same moment may both register; the one
-// whose registration was replaced finds that out at its next renewal.
+// The first server keeps the ID. A second server waits for the ID: a server that is started by
+// mistake must not take the calls of a working server. A server that restarts after a crash on
+// another port with its old ID waits until its old registration expires (TTL). A server that
+// restarts at its old address does not wait. Two servers that start at the same moment may both
+// register; the server whose registration was replaced detects this at its next renewal.
 type exclusiveRegistry struct {
 	registry.Registry
 	holder func(id string) (address string, err error)
-	own    string // the address that was last registered; Register and Deregister have one caller at a time
+	own    string // the last registered address; Register and Deregister have one caller at a time
 }
 
 func (e *exclusiveRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
@@ -38,10 +37,10 @@ func (e *exclusiveRegistry) Register(s *registry.Service, opts ...registry.Regis
 	return e.Registry.Register(s, opts...)
 }
 
-// Deregister leaves the registration of another server alone.
+// Deregister deregisters the service's nodes, unless another live server has the ID of a node.
 func (e *exclusiveRegistry) Deregister(s *registry.Service) error {
 	if e.own == "" {
-		return nil // Register has sent nothing
+		return nil // Register has sent no registration
 	}
 	for _, node := range s.Nodes {
 		if other, err := e.other(node); err == nil && other != "" {
@@ -51,17 +50,17 @@ func (e *exclusiveRegistry) Deregister(s *registry.Service) error {
 	return e.Registry.Deregister(s)
 }
 
-// other returns the address of another live server that is registered with the node's ID,
-// and "" without one.
+// other returns the address of another live server that is registered with the node's ID, or ""
+// if there is none.
 func (e *exclusiveRegistry) other(node *registry.Node) (string, error) {
 	address, err := e.holder(node.Id)
-	if address == node.Address || address == e.own { // e.own may be from before the network changed
+	if address == node.Address || address == e.own { // the node's address may have changed since e.own
 		return "", err
 	}
 	return address, err
 }
 
-// idTakenError says that another live server is registered with a node's ID.
+// idTakenError reports that another live server is registered with a node's ID.
 type idTakenError struct{ id, own, other string }
 
 func (e *idTakenError) Error() string {

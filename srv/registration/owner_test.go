@@ -17,7 +17,7 @@ import (
 
 // agent is a registry that keeps one node per ID, as a Consul agent does.
 type agent struct {
-	registry.Registry // only to be a registry.Registry
+	registry.Registry // for the methods that the tests do not call
 
 	mu    sync.Mutex
 	nodes map[string]string // addresses of live nodes, by ID
@@ -50,7 +50,8 @@ func (a *agent) holder(id string) (string, error) {
 
 func (a *agent) String() string { return "fake" }
 
-// set makes the agent fail with err, or, with nil, keep that node.
+// set makes every request fail with err. If err is nil, set registers a node with this ID and
+// address. An empty address removes the node.
 func (a *agent) set(id, address string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -63,13 +64,13 @@ func (a *agent) set(id, address string, err error) {
 	}
 }
 
-// node is what a server has at the agent.
+// node returns the address that is registered with an ID, or "" if there is none.
 func (a *agent) node(id string) string {
 	address, _ := a.holder(id)
 	return address
 }
 
-// server returns the registry of a server, and what go-micro registers there for it.
+// server returns a registry for the server at address, and the service that go-micro registers.
 func (a *agent) server(address string) (registry.Registry, *registry.Service) {
 	r := registration.NewRegistry(a, registration.Options{
 		Server:   server.Options{Address: address},
@@ -96,7 +97,7 @@ func TestSecondServerWithAnIDWaitsForTheFirst(t *testing.T) {
 		require.Equal(t, first, a.node("svc-1"))
 		l.take()
 
-		// For a minute, with renewals of both.
+		// Both servers renew for a minute.
 		for range 6 {
 			require.NoError(t, r2.Register(s2))
 			pass(10 * time.Second)
@@ -127,7 +128,7 @@ func TestServerThatWasReplacedSaysSo(t *testing.T) {
 		a := &agent{nodes: map[string]string{}}
 		r, s := a.server(first)
 		require.NoError(t, r.Register(s))
-		a.set("svc-1", second, nil) // by a server that started at the same moment
+		a.set("svc-1", second, nil) // another server started at the same moment
 		l.take()
 		for range 6 {
 			require.NoError(t, r.Register(s))
@@ -157,7 +158,7 @@ func TestServerMayMoveToAnotherAddress(t *testing.T) {
 
 func TestServerThatComesBackAtItsAddressDoesNotWait(t *testing.T) {
 	l := logged(t)
-	a := &agent{nodes: map[string]string{"svc-1": first}} // from before a crash
+	a := &agent{nodes: map[string]string{"svc-1": first}} // registered before a crash
 	r, s := a.server(first)
 	require.NoError(t, r.Register(s))
 	require.Equal(t, []string{"Advertising 127.0.0.1"}, l.take())
@@ -173,7 +174,7 @@ func TestAnotherReasonIsLoggedOnceItLasts(t *testing.T) {
 		require.NoError(t, r.Register(s))
 		require.Equal(t, []string{"Advertising 127.0.0.1", "Not registered: nobody there: refused. Trying again every 1s"}, l.take())
 
-		// A registry that starts, and reasons that change each time, add nothing.
+		// While the registry starts, reasons that change at each attempt are not logged.
 		for i := range 30 {
 			a.set("", "", fmt.Errorf("no leader yet, %d", i))
 			pass(time.Second)
@@ -207,7 +208,7 @@ func TestDeregisterSaysWhatStays(t *testing.T) {
 	require.NoError(t, r.Deregister(s))
 	require.Equal(t, []string{"Not deregistered: nobody there: refused. svc-1 stays"}, l.take())
 
-	// Nothing stays of a server that was never registered.
+	// The agent is still down. This server was never registered.
 	r, s = a.server(first)
 	require.NoError(t, r.Register(s))
 	require.NoError(t, r.Deregister(s))

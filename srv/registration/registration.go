@@ -1,5 +1,5 @@
-// Package registration registers a server's node under an address that other hosts can
-// dial, and keeps the node registered while the registry comes and goes.
+// Package registration registers a server's node under an address that other hosts can dial.
+// It retries while the registry is down.
 package registration
 
 import (
@@ -14,56 +14,59 @@ import (
 	"github.com/micro/go-micro/util/log"
 )
 
-// newReasonAfter is how long a failure must have another reason than the log says before
-// the log gets that reason too. What a registry answers while it starts is over by then.
+// newReasonAfter is how long a new failure reason must last before it is logged. The errors
+// that a registry returns while it starts end earlier.
 const newReasonAfter = 10 * time.Second
 
-// retryInterval is the pause after a failed attempt to register. One request a second is
-// no load for an agent on the same host or next to it. go-micro alone would try at each
-// register interval, 10 s by default.
+// retryInterval is the pause after a failed attempt to register. One request a second is no
+// load for an agent on the same host or in the same network. go-micro alone retries only at the
+// next register interval, by default 10 s in srv.
 const retryInterval = time.Second
 
 // Options are the settings of NewRegistry.
 type Options struct {
-	// RegistryAddress is the host:port of the registry. The node advertises the local
-	// address that packets to it leave from. It may be empty.
+	// RegistryAddress is the host:port of the registry. The node advertises the source address
+	// of packets to the registry. If RegistryAddress is empty, the node advertises the source
+	// address of the default route.
 	RegistryAddress string
-	// Server has the options of the server. An Advertise or Address in it that names a
-	// host is advertised instead.
+	// Server has the options of the server. If Advertise names a host, the node advertises
+	// this host instead. Without Advertise, the same holds for Address.
 	Server server.Options
-	// Explain returns an error of the registry in words for the log; nil leaves it alone.
+	// Explain turns an error of the registry into the error that is logged. If Explain is nil,
+	// errors are logged unchanged.
 	Explain func(error) error
-	// Holder returns the host:port of the live node that is registered with an ID, and ""
-	// without one. A node is live while its check passes. With a nil Holder, Register
+	// Holder returns the host:port of the live node that is registered with an ID, or "" if
+	// there is none. A node is live while its check passes. If Holder is nil, Register
 	// replaces any other server's registration.
 	Holder func(id string) (address string, err error)
-	// Leftover says how long a node stays registered that could not be deregistered, and
-	// how to remove it; nil says nothing.
+	// Leftover returns text for the log about a node that could not be deregistered: how long
+	// the node stays registered, and how to remove the node. If Leftover is nil, the log has
+	// only the error.
 	Leftover func(id string) string
 	// Observe is called after each attempt to register the node or to renew its registration,
-	// with nil or with the error that Explain returned. The next attempt and Deregister wait
-	// until Observe returns, so Observe must neither block nor call the registry. It may be
-	// nil.
+	// with nil or with the error that is logged. The next attempt and Deregister wait until
+	// Observe returns, so Observe must neither block nor call the registry. Observe may be nil.
 	Observe func(error)
-	// Deregistered is called in Deregister, when the node is deregistered or could not be.
-	// The server accepts connections until it returns, and closes its listener then. It may
-	// block, and may be nil.
+	// Deregistered is called at the end of Deregister, even if the node could not be
+	// deregistered. The server accepts connections until Deregistered returns, and then closes
+	// its listener. Deregistered may block. Deregistered may be nil.
 	Deregistered func()
 }
 
-// NewRegistry returns r for the use of one server, as a micro.Service has it.
+// NewRegistry wraps r for the micro.Service of one server.
 //
-// It retries a registration that failed every second, until it succeeds, or the server
-// deregisters or registers again. It logs the first failure, another reason that lasts, and
-// the success after it. It logs why a node could not be deregistered, what stays registered,
-// and for how long. Register and Deregister always return nil, because go-micro would log
-// each failure to register, and one to deregister too late.
+// The returned registry retries a failed registration every second, until the registration
+// succeeds, or the server registers again or deregisters. The registry logs the first failure, a
+// new reason that lasts for 10 s, and the success after a failure. If a node cannot be
+// deregistered, the registry logs the reason and the text of Leftover. Register and Deregister
+// always return nil: go-micro would log every failed registration, and log a failed
+// deregistration too late.
 //
-// It does not register a node while another live server is registered with the node's ID;
-// that is a failure like others.
+// If Holder is set, Register fails while another live server is registered with the node's ID.
+// The registration is then retried like any other.
 //
-// It looks the advertised address up at each registration, so that a change of the network
-// needs no restart.
+// The registry determines the advertised address at each registration, so a change of the
+// network needs no restart.
 func NewRegistry(r registry.Registry, opts Options) registry.Registry {
 	if opts.Explain == nil {
 		opts.Explain = func(err error) error { return err }
@@ -95,17 +98,18 @@ type retryingRegistry struct {
 	deregistered func()
 
 	mu         sync.Mutex
-	pending    *registry.Service // to be registered again; nil after a success
-	registered bool              // so that a failure is one of a renewal
-	logged     string            // why, as the log says; valid while pending is not nil
-	reason     string            // why, as of the last attempt
-	since      time.Time         // when that was first the reason
+	pending    *registry.Service // the registration to retry; nil after a success
+	registered bool              // a failure is then a failed renewal
+	logged     string            // the last logged reason; valid while pending is not nil
+	reason     string            // the reason of the last failure
+	since      time.Time         // when reason occurred first
 }
 
 func (r *retryingRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
 	own := registry.Copy([]*registry.Service{s})[0]
 	for _, node := range own.Nodes {
-		// go-micro uses one map for all registrations, and writes to it before each.
+		// go-micro shares one map among all registrations, and writes to the map before each
+		// registration.
 		node.Metadata = maps.Clone(node.Metadata)
 	}
 	r.mu.Lock()
@@ -114,8 +118,7 @@ func (r *retryingRegistry) Register(s *registry.Service, opts ...registry.Regist
 	return nil
 }
 
-// register makes an attempt, and schedules the next one if the attempt fails. r.mu must
-// be held.
+// register makes one attempt, and schedules a retry if the attempt fails. r.mu must be held.
 func (r *retryingRegistry) register(s *registry.Service, opts []registry.RegisterOption) {
 	failing := r.pending != nil
 	r.pending = nil
@@ -143,8 +146,8 @@ func (r *retryingRegistry) register(s *registry.Service, opts []registry.Registe
 	})
 }
 
-// logFailure logs why an attempt failed: the first time, and when the reason has been
-// another one for newReasonAfter. r.mu must be held.
+// logFailure logs the reason of a failed attempt: at the first failure, and when a new reason has
+// lasted for newReasonAfter. r.mu must be held.
 func (r *retryingRegistry) logFailure(err error, first bool) {
 	if reason := err.Error(); first || reason != r.reason {
 		r.reason, r.since = reason, time.Now()
@@ -160,8 +163,9 @@ func (r *retryingRegistry) logFailure(err error, first bool) {
 	log.Logf("%s: %s. Trying again every %v", what, r.reason, retryInterval)
 }
 
-// Deregister also ends the retries. It logs a failure itself: go-micro would log it only
-// after Options.Deregistered, which may take as long as the calls in flight.
+// Deregister deregisters the service and stops the retries. It logs a failure itself: go-micro
+// would log the failure only after Options.Deregistered returns, which may wait for in-flight
+// calls.
 func (r *retryingRegistry) Deregister(s *registry.Service) error {
 	if err := r.deregister(s); err != nil {
 		log.Logf("Not deregistered: %v", err)
@@ -170,7 +174,7 @@ func (r *retryingRegistry) Deregister(s *registry.Service) error {
 	return nil
 }
 
-// deregister returns an error that says what stays registered.
+// deregister returns an error that includes the text of Options.Leftover.
 func (r *retryingRegistry) deregister(s *registry.Service) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

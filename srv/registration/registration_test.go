@@ -22,16 +22,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var service = &registry.Service{Name: "svc"}
 
-// fake is a registry that may be away.
+// fake is a registry that a test can make unavailable.
 type fake struct {
-	registry.Registry // only to be a registry.Registry
+	registry.Registry // for the methods that the tests do not call
 	away              atomic.Bool
 	attempts          atomic.Int64
 	registered        atomic.Bool
 	metadata          map[string]string // of the node of the last attempt
 }
 
-// away returns one that is.
+// away returns an unavailable fake.
 func away() *fake {
 	f := new(fake)
 	f.away.Store(true)
@@ -63,7 +63,7 @@ func newRegistry(r registry.Registry) registry.Registry {
 	return registration.NewRegistry(r, registration.Options{Server: server.Options{Address: "127.0.0.1:0"}, Explain: explain})
 }
 
-// lines is a logger that keeps what it is told.
+// lines is a logger that keeps the logged lines.
 type lines struct {
 	mu  sync.Mutex
 	all []string
@@ -77,7 +77,7 @@ func (l *lines) Log(v ...any) {
 
 func (l *lines) Logf(format string, v ...any) { l.Log(fmt.Sprintf(format, v...)) }
 
-// take returns what was logged since it was last called.
+// take returns the lines logged since the previous take.
 func (l *lines) take() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -86,7 +86,7 @@ func (l *lines) take() []string {
 	return all
 }
 
-// logged keeps what is logged until the test ends.
+// logged collects the logged lines until the test ends.
 func logged(t *testing.T) *lines {
 	before := log.GetLogger()
 	t.Cleanup(func() { log.SetLogger(before) })
@@ -95,7 +95,7 @@ func logged(t *testing.T) *lines {
 	return l
 }
 
-// pass lets time pass, which takes none, and what happens in it end.
+// pass advances the fake clock by d, and waits until all goroutines in the bubble are blocked.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -106,7 +106,7 @@ func TestRegisterRetriesAndLogsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := away()
 		r := newRegistry(f)
-		// As go-micro does while the registry is away, for half a minute.
+		// go-micro registers every 10 s. The registry is unavailable for half a minute.
 		for range 3 {
 			require.NoError(t, r.Register(service))
 			pass(10*time.Second - time.Millisecond)
@@ -119,14 +119,14 @@ func TestRegisterRetriesAndLogsOnce(t *testing.T) {
 		require.True(t, f.registered.Load())
 		require.Equal(t, []string{"Registered svc"}, l.take())
 
-		// No more attempts but go-micro's own, and no more to say.
+		// After a success, only go-micro's own attempts follow, and nothing is logged.
 		pass(time.Minute)
 		require.EqualValues(t, 31, f.attempts.Load())
 		require.NoError(t, r.Register(service))
 		require.EqualValues(t, 32, f.attempts.Load())
 		require.Empty(t, l.take())
 
-		// When the registry goes away again, that is said again.
+		// The next outage is logged again.
 		f.away.Store(true)
 		require.NoError(t, r.Register(service))
 		require.Equal(t, []string{"Registration not renewed: nobody there: refused. Trying again every 1s"}, l.take())
@@ -216,7 +216,7 @@ func TestDeregisteredIsCalledWhenTheNodeIsGone(t *testing.T) {
 	require.NoError(t, r.Deregister(service))
 	require.Equal(t, 1, calls)
 
-	// It is called too if the node stays, and that is logged by then.
+	// Deregistered is also called if the node cannot be deregistered, after the failure is logged.
 	broken := registration.NewRegistry(stuck{f}, registration.Options{
 		Server: server.Options{Address: "127.0.0.1:0"}, Explain: explain,
 		Deregistered: func() {
@@ -228,7 +228,7 @@ func TestDeregisteredIsCalledWhenTheNodeIsGone(t *testing.T) {
 	require.Equal(t, 2, calls)
 }
 
-// stuck is a registry that deregisters nothing.
+// stuck is a registry whose Deregister fails.
 type stuck struct{ *fake }
 
 func (stuck) Deregister(*registry.Service) error { return errors.New("refused") }
