@@ -19,7 +19,7 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// This file must not import gRPC's gzip: the server's import is what is tested.
+// This file must not import gRPC's gzip: the test covers the import in main.go.
 func TestCompressedRequestsAreLimitedAfterDecompression(t *testing.T) {
 	conn := start(t)
 	compressed := func(name []byte) (*proto.Response, error) {
@@ -45,8 +45,8 @@ func TestCompressedRequestsAreLimitedAfterDecompression(t *testing.T) {
 	require.ErrorContains(t, err, "received message after decompression larger than max 65536")
 }
 
-// serveBuffered serves with gRPC's part of the limits, at no network address, so that a
-// test may be in a synctest bubble. Calls wait until they are cancelled.
+// serveBuffered serves with grpcLimits on an in-memory listener, so that a test can run in a
+// synctest bubble. Calls block until they are cancelled.
 func serveBuffered(t *testing.T) *bufconn.Listener {
 	t.Helper()
 	s := grpc.NewServer(append(grpcLimits(), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
@@ -59,7 +59,7 @@ func serveBuffered(t *testing.T) *bufconn.Listener {
 	return l
 }
 
-// clientPing is the client's part of gRPC's keepalive as it is often set.
+// clientPing has common settings of a client's keepalive.
 var clientPing = grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true})
 
 func TestCallersMayPingEvery10Seconds(t *testing.T) {
@@ -74,7 +74,7 @@ func TestCallersMayPingEvery10Seconds(t *testing.T) {
 		require.NoError(t, err)
 		defer conn.Close()
 
-		// Two calls without a response for five minutes, and no call for as long in between.
+		// Twice: a call without a response for 5 minutes, and then 5 minutes without a call.
 		for range 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			err = conn.Invoke(ctx, hello, &proto.Request{Name: "John"}, new(proto.Response))

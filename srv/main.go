@@ -1,5 +1,4 @@
-// Command srv is the Basis service: it registers itself in Consul and answers
-// Hello over gRPC.
+// Command srv runs the Basis service: it registers in Consul and serves Hello over gRPC.
 package main
 
 import (
@@ -25,7 +24,7 @@ import (
 	"github.com/micro/go-micro/util/log"
 	ocplugin "github.com/micro/go-plugins/wrapper/trace/opentracing"
 	"google.golang.org/grpc"
-	_ "google.golang.org/grpc/encoding/gzip" // reads compressed requests
+	_ "google.golang.org/grpc/encoding/gzip" // decompresses requests
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
@@ -62,11 +61,11 @@ func run() error {
 		as            admin.Settings
 	)
 	gctuning.Apply()
-	stdlog.SetOutput(oneline.Writer{Writer: os.Stderr}) // for go-micro and the tracer
+	stdlog.SetOutput(oneline.Writer{Writer: os.Stderr}) // go-micro and the tracer log here
 
-	consulRegistry, consulErr := consul.NewRegistry() // at 127.0.0.1:8500
+	consulRegistry, consulErr := consul.NewRegistry() // by default at 127.0.0.1:8500
 	service := micro.NewService(
-		// First: the options below act on the server and client set here.
+		// Server and Client come first: the options below configure this server and client.
 		micro.Server(grpcserver.NewServer()),
 		micro.Client(grpcclient.NewClient()),
 		micro.Registry(consulRegistry),
@@ -131,14 +130,14 @@ func run() error {
 	if r := operators.Registerer(); r != nil {
 		r.MustRegister(registrations)
 	}
-	// From here on, a signal ends ctx: go-micro then deregisters the node and drains the
-	// calls in flight. A second signal ends the process.
+	// From here on, a signal cancels ctx: go-micro then deregisters the node and drains in-flight
+	// calls. A second signal ends the process.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, func() {
 		healthServer.Shutdown()
 		operators.SetHealth(errors.New("stopping"))
 		stop()
-		signal.Reset(syscall.SIGINT, syscall.SIGTERM) // go-micro's Run has them too
+		signal.Reset(syscall.SIGINT, syscall.SIGTERM) // also for go-micro's Run, which handles both signals
 		log.Info("Stopping; a second signal ends it at once")
 	})
 	service.Init(
@@ -161,7 +160,7 @@ func run() error {
 			},
 			Deregistered: func() {
 				registrations.Deregistered()
-				healthServer.Shutdown() // again: for SIGQUIT, which is go-micro's alone
+				healthServer.Shutdown() // repeated for SIGQUIT, which only go-micro handles
 				services.Drain()
 			},
 		})),
@@ -171,20 +170,19 @@ func run() error {
 	if tlsConfig != nil {
 		opts = append(opts, grpcserver.AuthTLS(tlsConfig))
 	}
-	// Last: go-micro creates a new gRPC server for each option, and does not stop the old
-	// server nor its workers.
+	// These options come last: go-micro creates a new gRPC server at each Init, and stops neither
+	// the old server nor its workers.
 	_ = service.Server().Init(opts...) // never fails
 
 	if err := proto.RegisterBasisHandler(service.Server(), &handler.Basis{ID: name, Delay: delay}); err != nil {
 		return err
 	}
-	// Run returns after a signal, when the node is deregistered and the calls in flight are
-	// answered.
+	// Run returns after a signal, when the node is deregistered and the in-flight calls have ended.
 	return listening(service.Run())
 }
 
-// grpcServices returns the services that are not go-micro's: gRPC's health for name, for
-// proto.Basis and for the server as a whole, and, if reflected, gRPC's reflection.
+// grpcServices returns gRPC's own services: health for name, for proto.Basis and for the server as
+// a whole, and, if reflected, reflection.
 func grpcServices(name string, reflected bool) (*dispatch.Services, *health.Server) {
 	basis := string(proto.File_proto_basis_proto.Services().ByName("Basis").FullName())
 	services, healthServer := dispatch.NewServices(), health.NewServer(basis, name)
@@ -196,7 +194,7 @@ func grpcServices(name string, reflected bool) (*dispatch.Services, *health.Serv
 	return services, healthServer
 }
 
-// listening returns err, and names the flag if the server could not listen.
+// listening returns err. If the server could not listen, it adds the flag's name.
 func listening(err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "listen" {
 		return fmt.Errorf("--server_address: %w", err)
@@ -204,41 +202,40 @@ func listening(err error) error {
 	return err
 }
 
-// limits bounds what one caller can make the server hold, and wait for. gRPC's own
-// limits are wider, where there are any. The interceptors come before the one that rejects
-// malformed calls.
+// limits bounds the memory and the time that one caller can take from the server. gRPC's default
+// limits are higher or missing. The interceptors run before malformed.Interceptor.
 func limits(interceptors ...grpc.StreamServerInterceptor) []server.Option {
 	return []server.Option{
-		// The longest name takes 259 bytes. Longer ones, up to here, get Hello's own
-		// error. The limit holds for a compressed message too, before and after it is
-		// decompressed. gRPC's limit is 4 MB.
+		// A message with the longest name has 259 bytes. For a longer name within the limit,
+		// Hello returns its own error. The limit also applies to a compressed message, before
+		// and after decompression. gRPC's default is 4 MB.
 		grpcserver.MaxMsgSize(64 << 10),
 		grpcserver.Options(append(grpcLimits(), grpc.ChainStreamInterceptor(append(interceptors, malformed.Interceptor)...))...),
 	}
 }
 
-// grpcLimits returns those of the limits for which go-micro has no option of its own.
+// grpcLimits returns the limits for which go-micro has no option.
 func grpcLimits() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		// Of a call's metadata, a few short values. gRPC's limit is 16 MB.
+		// Bytes of a call's metadata, which has a few short values. gRPC's default is 16 MB.
 		grpc.MaxHeaderListSize(8 << 10),
-		// Calls in flight on one connection; others wait at the caller.
+		// In-flight calls on one connection; further calls wait at the caller.
 		grpc.MaxConcurrentStreams(500),
-		// Bytes of one call that are not read yet. gRPC goes from this up to 16 MB.
+		// Unread bytes of one call. By default, gRPC increases the window up to 16 MB.
 		grpc.StaticStreamWindowSize(64 << 10),
-		// A new connection has to speak HTTP/2 by then. gRPC waits for 2 minutes.
+		// Timeout of a new connection's HTTP/2 handshake. gRPC's default is 2 minutes.
 		grpc.ConnectionTimeout(5 * time.Second),
-		// The server pings a silent caller after Time; gRPC waits for 2 hours. It closes
-		// the connection of a caller that does not respond, or does not read, for Timeout.
+		// The server pings a silent caller after Time; gRPC's default is 2 hours. The server
+		// closes the connection of a caller that does not respond, or does not read, for Timeout.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
-		// Callers often ping every 10 s, with or without calls in flight. Pings may arrive
-		// closer together than they were sent, hence half of that. The server closes the
-		// connection of a caller that pings more often. gRPC allows one ping in 5 minutes,
-		// and in 2 hours without calls, and fails the calls in flight of a caller that
-		// pings every 10 s.
+		// Callers often ping every 10 s, with or without in-flight calls. Pings may arrive
+		// closer together than they were sent, so MinTime is 5 s. The server closes the
+		// connection of a caller that pings more often. By default, gRPC allows one ping in
+		// 5 minutes, or in 2 hours without in-flight calls: a caller that pings every 10 s
+		// loses its connection and its in-flight calls.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		// Workers: goroutines kept for the next call, since their stacks have
-		// grown. When all are busy, a call gets a new one.
+		// Workers are goroutines that serve one call after another: their stacks have already
+		// grown. When all workers are busy, a call gets a new goroutine.
 		grpc.NumStreamWorkers(64),
 	}
 }

@@ -30,14 +30,14 @@ import (
 
 const hello = "/proto.Basis/Hello"
 
-// raw is a codec that sends and receives messages as they are.
+// raw is a codec that sends and receives messages unchanged.
 type raw struct{}
 
 func (raw) Marshal(v any) ([]byte, error)      { return v.([]byte), nil }
 func (raw) Unmarshal(data []byte, v any) error { *v.(*[]byte) = data; return nil }
 func (raw) Name() string                       { return "proto" }
 
-// start runs the service with srv's own limits and returns a connection to it.
+// start runs the service with srv's own limits and returns a connection to the service.
 func start(t testing.TB) *grpc.ClientConn {
 	t.Helper()
 	services, health := grpcServices("go.micro.srv.basis", true)
@@ -57,7 +57,7 @@ func start(t testing.TB) *grpc.ClientConn {
 	return conn
 }
 
-// call sends message as it is, with pairs of metadata, and returns the answer.
+// call sends message unchanged, with pairs of metadata, and returns the response.
 func call(t testing.TB, conn *grpc.ClientConn, method string, message []byte, md ...string) ([]byte, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -120,9 +120,8 @@ func TestWhatCallersGetWrong(t *testing.T) {
 	}
 }
 
-// FuzzHello sends messages over the wire. An answer greets the name in the
-// message; without one, the error is one that says what the caller got wrong. In
-// either case the next call is answered.
+// FuzzHello sends messages over gRPC. A response greets the name in the message. An error is a
+// client error (4xx). In both cases the next call succeeds.
 func FuzzHello(f *testing.F) {
 	f.Add([]byte("\x0a\x04John"), "", "")
 	f.Add([]byte("\x0a\x0bJos\xc3\xa9 \xf0\x9f\x91\x8b!"), "5000000000", "application/grpc+proto")
@@ -132,9 +131,9 @@ func FuzzHello(f *testing.F) {
 	f.Add([]byte("\x0a\x03a\nb"), "", "")
 	f.Add([]byte("\x0a\x04a\xc2\x9bb"), "", "")
 	f.Add([]byte("\x0a\x04John\x0a\x03Ann"), "", "application/json")
-	f.Add([]byte("\x0a\x04John\x12\x01x\x1d\x01\x02\x03\x04"), "", "") // fields that nobody knows
+	f.Add([]byte("\x0a\x04John\x12\x01x\x1d\x01\x02\x03\x04"), "", "") // unknown fields
 	f.Add([]byte("\x0b\x0b\x0b\x0c"), "", "")                          // groups
-	f.Add([]byte("\x0a\xff\xff\xff\xff\x0f"), "", "")                  // a length that is not there
+	f.Add([]byte("\x0a\xff\xff\xff\xff\x0f"), "", "")                  // a length beyond the end
 	f.Add([]byte("\x0a\x81\x02"+strings.Repeat("x", handler.MaxNameBytes+1)), "", "")
 	f.Add([]byte("\x0a\x80\x02"+strings.Repeat("x", handler.MaxNameBytes)), "", "")
 	f.Add([]byte("\x0a\x04John"), "5s", "text/html %d")
@@ -168,12 +167,12 @@ func FuzzHello(f *testing.F) {
 	})
 }
 
-// FuzzServices sends messages to gRPC's services, which are not go-micro's. An error is one
-// that says what the caller got wrong, and the next call is answered.
+// FuzzServices sends messages to gRPC's own services. An error is a client error, and the next call
+// succeeds.
 func FuzzServices(f *testing.F) {
 	for _, method := range services {
 		f.Add([]byte(""), method)
-		f.Add([]byte("\x0a\x0bproto.Basis"), method) // the service to check, or a host
+		f.Add([]byte("\x0a\x0bproto.Basis"), method) // the service to check, or reflection's host
 		f.Add([]byte("\xff\xff"), method)
 		f.Add([]byte("\x0a\x01\xff"), method)
 	}
@@ -195,7 +194,7 @@ func FuzzServices(f *testing.F) {
 	})
 }
 
-// services are methods of gRPC's services that end by themselves.
+// services are the methods of gRPC's services whose calls end without cancellation.
 var services = []string{
 	"/grpc.health.v1.Health/Check",
 	"/grpc.health.v1.Health/List",
@@ -213,8 +212,8 @@ func TestReflectionCanBeOff(t *testing.T) {
 	}
 }
 
-// requireCallers wants err to be a go-micro error of 400 to 499 on one line, or
-// that of gRPC about a message that is too large.
+// requireCallers requires that err is a go-micro error of 400 to 499 on one line, or gRPC's error
+// about a message that is too large.
 func requireCallers(t testing.TB, err error) {
 	t.Helper()
 	s := status.Convert(err)
@@ -230,7 +229,7 @@ func requireCallers(t testing.TB, err error) {
 	require.False(t, strings.ContainsFunc(e.Detail, oneline.Breaks), e.Detail)
 }
 
-// TestMain leaves out what Hello logs of each call.
+// TestMain turns logging off: Hello logs each call.
 func TestMain(m *testing.M) {
 	log.SetLevel(log.Level(math.MaxInt))
 	os.Exit(m.Run())
