@@ -1,4 +1,4 @@
-// Package dispatch serves plain gRPC services on go-micro's gRPC server, which itself knows
+// Package dispatch serves plain gRPC services on go-micro's gRPC server, which by itself serves
 // only go-micro's handlers.
 package dispatch
 
@@ -15,47 +15,47 @@ import (
 	"github.com/gomicroexample/basis/srv/malformed"
 )
 
-// errStopping ends the streams of a server that stops. A caller may retry it elsewhere.
+// errStopping ends the streams of a stopping server. A caller may retry at another node.
 var errStopping = status.Error(codes.Unavailable, "the server is stopping")
 
-// Services is a set of gRPC services. Register services with it as with a grpc.Server, for
-// which generated code takes it, and give go-micro's server its Interceptor.
+// Services is a set of gRPC services. Pass it to generated Register functions in place of a
+// grpc.Server, and add its Interceptor to go-micro's server.
 //
-// go-micro has no means to register such a service: it creates the grpc.Server itself, and
-// takes each call in the handler for unknown services. An interceptor comes before that.
+// go-micro cannot register a plain gRPC service: go-micro creates the grpc.Server itself, and
+// handles every call in the handler for unknown services. An interceptor runs before this handler.
 //
-// A service is called as on a grpc.Server:
+// A service behaves as on a grpc.Server:
 //
-//   - Each call has a goroutine and a context of its own. The context ends with the call.
-//   - Metadata, deadlines, compression, the size of messages and the number of streams
-//     are the connection's and the server's. go-micro's wrappers and its timeout metadata
+//   - Each call has its own goroutine and its own context. The context ends with the call.
+//   - The connection and the server determine the metadata, the deadline, the compression, the
+//     size of messages and the number of streams. go-micro's wrappers and its timeout metadata
 //     do not apply.
-//   - Neither gRPC nor go-micro nor this package recovers from a panic: it ends the process.
-//   - Unlike gRPC, a message that cannot be read, or is missing, fails with InvalidArgument
-//     and not with Internal. Package malformed says why.
+//   - A panic ends the process. Neither gRPC nor go-micro nor this package recovers from panics.
+//   - Unlike on a grpc.Server, a message that cannot be decoded, or that is missing, fails with
+//     InvalidArgument and not with Internal. Package malformed explains why.
 //
-// Register everything before the server starts; nothing may be registered after that.
+// Register all services before the server starts.
 type Services struct {
 	handlers map[string]func(grpc.ServerStream) error // by full method
 	info     map[string]grpc.ServiceInfo
 
-	stopping context.Context // ends when the services' streams have to
+	stopping context.Context // ends when the services' streams must end
 	stop     context.CancelFunc
 
 	mu       sync.RWMutex
 	draining bool
-	others   sync.WaitGroup // go-micro's calls that began before draining
+	others   sync.WaitGroup // calls to go-micro's handlers that began before Drain
 }
 
-// NewServices returns a set without any service.
+// NewServices returns an empty set of services.
 func NewServices() *Services {
 	s := &Services{handlers: map[string]func(grpc.ServerStream) error{}, info: map[string]grpc.ServiceInfo{}}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	return s
 }
 
-// RegisterService makes s serve desc's methods with impl. Generated code calls it. It panics
-// if a service of that name is there already.
+// RegisterService serves the methods of desc with impl. Generated code calls RegisterService. It
+// panics if a service with the same name is already registered or announced.
 func (s *Services) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.Announce(desc.ServiceName)
 	for _, m := range desc.Methods {
@@ -75,8 +75,8 @@ func (s *Services) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	}
 }
 
-// Announce adds a service that s does not serve to GetServiceInfo. go-micro serves it. It
-// panics if a service of that name is there already.
+// Announce adds a service that go-micro serves to the result of GetServiceInfo. It panics if a
+// service with the same name is already registered or announced.
 func (s *Services) Announce(service string) {
 	if _, ok := s.info[service]; ok {
 		panic(fmt.Sprintf("dispatch: service %s is registered twice", service))
@@ -84,12 +84,12 @@ func (s *Services) Announce(service string) {
 	s.info[service] = grpc.ServiceInfo{}
 }
 
-// GetServiceInfo returns the names of all services, for gRPC's reflection, which asks for
-// nothing else.
+// GetServiceInfo returns the names of all services, for gRPC's reflection, which needs only the
+// names.
 func (s *Services) GetServiceInfo() map[string]grpc.ServiceInfo { return maps.Clone(s.info) }
 
-// Interceptor serves the calls of the registered methods. All others go on to next, which
-// is go-micro's, and also has the error for a method that nobody knows.
+// Interceptor serves the calls to registered methods. It passes all other calls to next, which is
+// go-micro's handler and rejects unknown methods.
 func (s *Services) Interceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	if serve, ok := s.handlers[info.FullMethod]; ok {
 		return serve(stream)
@@ -100,7 +100,8 @@ func (s *Services) Interceptor(srv any, stream grpc.ServerStream, info *grpc.Str
 	return next(srv, stream)
 }
 
-// begin counts a call of go-micro's, and reports whether it did: not while s drains.
+// begin counts a call to go-micro's handlers. It reports whether it counted the call: after Drain
+// has begun, it does not.
 func (s *Services) begin() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -111,12 +112,13 @@ func (s *Services) begin() bool {
 	return true
 }
 
-// Drain waits for go-micro's calls that began before it, and then ends all streams of the
-// registered services, which otherwise last as long as their callers like: they fail with
-// Unavailable, unless their handlers return nil. So do streams that begin later, at once.
+// Drain waits for the in-flight calls to go-micro's handlers, and then ends all streams of the
+// registered services. Without Drain, a stream lasts until its caller ends the stream. The streams
+// fail with Unavailable, unless their handlers return nil. Later streams end at once, with the
+// same results.
 //
-// Call Drain before the server closes its listener, so that callers can still ask the
-// services meanwhile. Calls that begin later are served and do not keep Drain waiting.
+// Call Drain before the server closes its listener, so that callers can use the services while
+// Drain waits. Calls that begin after Drain are served; Drain does not wait for these calls.
 func (s *Services) Drain() {
 	s.mu.Lock()
 	s.draining = true
@@ -125,7 +127,7 @@ func (s *Services) Drain() {
 	s.stop()
 }
 
-// serveStream calls handle with a stream that ends when s stops.
+// serveStream calls handle with a stream that ends when s.stopping ends.
 func (s *Services) serveStream(handle func(grpc.ServerStream) error, stream grpc.ServerStream) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
@@ -137,17 +139,17 @@ func (s *Services) serveStream(handle func(grpc.ServerStream) error, stream grpc
 	return err
 }
 
-// endingStream is a stream that ends before its caller ends it.
+// endingStream is a stream that the server can end.
 type endingStream struct {
 	grpc.ServerStream
-	ctx      context.Context // the call's, and ends with stopping too
+	ctx      context.Context // the call's context; also ends with stopping
 	stopping context.Context
 }
 
 func (e *endingStream) Context() context.Context { return e.ctx }
 
-// RecvMsg does not wait for a caller that is silent while the server stops. What then still
-// waits for that caller ends with the call.
+// RecvMsg does not wait for a silent caller while the server stops. Its goroutine then still waits,
+// and ends with the call.
 func (e *endingStream) RecvMsg(m any) error {
 	received := make(chan error, 1)
 	go func() { received <- e.ServerStream.RecvMsg(m) }()

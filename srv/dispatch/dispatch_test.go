@@ -44,7 +44,7 @@ import (
 func TestMain(m *testing.M) {
 	log.SetLevel(log.Level(math.MaxInt))
 	goleak.VerifyTestMain(m,
-		// go-micro's default router runs as long as the program.
+		// go-micro's default router runs until the process exits.
 		goleak.IgnoreAnyFunction("github.com/micro/go-micro/router.(*router).watchRegistry"),
 		goleak.IgnoreAnyFunction("github.com/micro/go-micro/router.(*router).watchRegistry.func2"),
 		goleak.IgnoreAnyFunction("github.com/micro/go-micro/router.(*router).watchErrors"),
@@ -60,7 +60,7 @@ const (
 
 var wholeServer = &healthpb.HealthCheckRequest{}
 
-// newServices returns gRPC's health and reflection, and what register adds.
+// newServices returns gRPC's health and reflection, and the services that register adds.
 func newServices(register ...func(grpc.ServiceRegistrar)) *dispatch.Services {
 	s := dispatch.NewServices()
 	s.Announce("proto.Basis")
@@ -73,7 +73,7 @@ func newServices(register ...func(grpc.ServiceRegistrar)) *dispatch.Services {
 }
 
 // start runs Basis and services on go-micro's server until the test ends, and returns a
-// connection to it.
+// connection to the server.
 func start(t *testing.T, services *dispatch.Services) *grpc.ClientConn {
 	t.Helper()
 	s := grpcserver.NewServer(
@@ -89,7 +89,7 @@ func start(t *testing.T, services *dispatch.Services) *grpc.ClientConn {
 	conn, err := grpc.NewClient(s.Options().Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
-	t.Cleanup(func() { // first, so that the server has to stop with the connection open
+	t.Cleanup(func() { // runs first: the server must stop while the connection is open
 		services.Drain()
 		require.NoError(t, s.Stop())
 	})
@@ -171,7 +171,7 @@ func TestReflection(t *testing.T) {
 	greet(t, conn)
 }
 
-// raw is a codec that sends messages as they are.
+// raw is a codec that sends messages unchanged.
 type raw struct{}
 
 func (raw) Marshal(v any) ([]byte, error) { return v.([]byte), nil }
@@ -183,7 +183,7 @@ func TestMalformedMessages(t *testing.T) {
 	for _, method := range []string{check, watch, info} {
 		for _, test := range []struct {
 			name    string
-			message []byte // nil is none
+			message []byte // nil: no message
 			code    codes.Code
 			want    string
 		}{
@@ -208,8 +208,8 @@ func TestMalformedMessages(t *testing.T) {
 	}
 }
 
-// echo is a service whose method answers with what the call's context says, and whose
-// streams wait for the end of theirs.
+// echo is a service. Its method checks the call's context, and returns metadata from the context.
+// Its streams block until their contexts end.
 var echo = grpc.ServiceDesc{
 	ServiceName: "test.Echo",
 	Methods: []grpc.MethodDesc{{
@@ -261,7 +261,7 @@ func TestContextAndErrorsOfACall(t *testing.T) {
 	require.Equal(t, []string{"2"}, trailer["t"])
 
 	err := conn.Invoke(ctx, "/test.Echo/Call", wrapperspb.String("fail"), out)
-	require.EqualError(t, err, "rpc error: code = Unknown desc = failed") // as of a grpc.Server
+	require.EqualError(t, err, "rpc error: code = Unknown desc = failed") // as from a grpc.Server
 
 	ctx, leave := context.WithCancel(ctx)
 	_, err = conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Stream")
@@ -278,8 +278,8 @@ func TestAServiceIsRegisteredOnce(t *testing.T) {
 	require.Panics(t, func() { services.Announce("proto.Basis") })
 }
 
-// Each of these streams would last as long as its caller likes. The server stops when the
-// test ends, while the connection is open.
+// Without Drain, each of these streams lasts until its caller ends the stream. The server stops
+// when the test ends, while the connection is open.
 func TestDrainEndsStreams(t *testing.T) {
 	services := newServices(func(r grpc.ServiceRegistrar) { r.RegisterService(&echo, nil) })
 	conn := start(t, services)
@@ -296,7 +296,7 @@ func TestDrainEndsStreams(t *testing.T) {
 	finished := open("/test.Echo/Finish")
 	streams := []grpc.ClientStream{open(watch, []byte{}), open(watch), open(info, listServices, listServices), open(info)}
 	services.Drain()
-	services.Drain() // has nothing left to do
+	services.Drain() // does nothing
 	require.ErrorIs(t, finished.RecvMsg(nil), io.EOF)
 	for i, stream := range append(streams, open(watch), open(info)) {
 		require.EqualError(t, stream.RecvMsg(nil), "rpc error: code = Unavailable desc = the server is stopping", i)
