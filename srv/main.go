@@ -223,7 +223,8 @@ func grpcLimits() []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(500),
 		// Unread bytes of one call. By default, gRPC increases the window up to 16 MB.
 		grpc.StaticStreamWindowSize(64 << 10),
-		// Timeout of a new connection's HTTP/2 handshake. gRPC's default is 2 minutes.
+		// Timeout of a new connection, including its HTTP/2 handshake. gRPC's default is
+		// 2 minutes.
 		grpc.ConnectionTimeout(5 * time.Second),
 		// The server pings a silent caller after Time; gRPC's default is 2 hours. The server
 		// closes the connection of a caller that does not respond, or does not read, for Timeout.

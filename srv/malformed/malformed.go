@@ -18,18 +18,20 @@ import (
 )
 
 // Interceptor is a stream interceptor for go-micro's gRPC server, which serves each call
-// as a stream. A call that is not well formed fails with a go-micro error:
+// as a stream. A malformed call fails with a go-micro error:
 //
-//   - 400 (InvalidArgument): no message, or one that is no request, which would be
-//     the server's fault (Internal); timeout metadata that is no number of
-//     nanoseconds, which would be ignored
-//   - 408 (DeadlineExceeded): timeout metadata of 0 or less
-//   - 415 (InvalidArgument): x-content-type metadata that go-micro has no codec for,
-//     which would be a 500
-//   - 501 (Unimplemented): an unknown service or method, of which go-micro would
-//     print what it has in memory
+//   - 400 (InvalidArgument): the call has no message, or a message that cannot be decoded.
+//     go-micro alone returns a server error (Unknown or Internal).
+//   - 400 (InvalidArgument): the timeout metadata is not a number of nanoseconds. go-micro alone
+//     ignores such metadata.
+//   - 408 (DeadlineExceeded): the timeout metadata is 0 or less.
+//   - 415 (InvalidArgument): go-micro has no codec for the x-content-type metadata. go-micro alone
+//     returns a 500.
+//   - 501 (Unimplemented): the service or the method is unknown. The error of go-micro alone
+//     contains values of its internal structs.
 //
-// The rest, such as a message that is too large, keeps gRPC's and go-micro's words.
+// All other errors, for example about a message that is too large, stay as gRPC or go-micro
+// returns them.
 func Interceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	header := func(key string) []string { return metadata.ValueFromIncomingContext(stream.Context(), key) }
 	if values := header("timeout"); len(values) > 0 {
@@ -44,7 +46,7 @@ func Interceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
 	}
 	err := handler(srv, Decoder(stream))
 	switch s, ok := status.FromError(err); {
-	case !ok: // only of x-content-type does go-micro say something that has no code
+	case !ok: // go-micro returns an error without a code only for x-content-type
 		return rejection(codes.InvalidArgument, 415, "x-content-type metadata is %.100q; want application/grpc+proto",
 			strings.Join(header("x-content-type"), ", "))
 	case s.Code() == codes.Unimplemented && strings.HasPrefix(s.Message(), "unknown service "):
@@ -53,24 +55,24 @@ func Interceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
 	return err
 }
 
-// Decoder returns a call's stream whose RecvMsg fails with InvalidArgument for a message that
-// cannot be read, and for a call without any message. gRPC's own error would be Internal for
-// the one and io.EOF for the other. After the first message, io.EOF says that there is no
-// other one.
+// Decoder returns stream with another RecvMsg. This RecvMsg fails with InvalidArgument for a message
+// that cannot be decoded, where gRPC's RecvMsg fails with Internal. It also fails with
+// InvalidArgument for a call without any message, where gRPC's RecvMsg returns io.EOF. After the
+// first message, io.EOF means that there are no more messages.
 func Decoder(stream grpc.ServerStream) grpc.ServerStream {
 	return &decoder{ServerStream: stream, codec: codec(metadata.ValueFromIncomingContext(stream.Context(), "content-type"))}
 }
 
-// decoder is a call's stream, but decodes messages itself: gRPC would have answered
-// by the time that its RecvMsg returns an error.
+// decoder is a call's stream that decodes messages itself. When gRPC's own RecvMsg returns a decoding
+// error, gRPC has already sent the error to the caller.
 type decoder struct {
 	grpc.ServerStream
 	codec    encoding.Codec
-	received bool // a message
+	received bool // at least one message
 }
 
 func (d *decoder) RecvMsg(m any) error {
-	var frame bytes.Frame // go-micro's codecs leave what is in one as it is
+	var frame bytes.Frame // go-micro's codecs store the encoded message in a Frame
 	err := d.ServerStream.RecvMsg(&frame)
 	if err == io.EOF && !d.received {
 		return rejection(codes.InvalidArgument, 400, "no message")
@@ -85,8 +87,8 @@ func (d *decoder) RecvMsg(m any) error {
 	return nil
 }
 
-// codec returns the codec that gRPC takes for a content type: the one named after
-// "application/grpc+", or proto.
+// codec returns the codec that gRPC uses for a content type: the codec whose name follows
+// "application/grpc+". The default is proto.
 func codec(contentType []string) encoding.Codec {
 	name := strings.TrimLeft(strings.TrimPrefix(strings.Join(contentType, ""), "application/grpc"), "+;")
 	if c := encoding.GetCodec(name); c != nil {
@@ -95,7 +97,7 @@ func codec(contentType []string) encoding.Codec {
 	return encoding.GetCodec("proto")
 }
 
-// rejection returns a go-micro error, with go-micro's own ID, as gRPC sends it.
+// rejection returns a gRPC status with code. Its message is a go-micro error with go-micro's own ID.
 func rejection(code codes.Code, httpStatus int32, format string, a ...any) error {
 	return status.Error(code, errors.New("go.micro.server", fmt.Sprintf(format, a...), httpStatus).Error())
 }
