@@ -1,4 +1,4 @@
-// Package health tells gRPC's health checks whether the server is registered.
+// Package health reports to gRPC's health checks whether the server is registered.
 package health
 
 import (
@@ -8,21 +8,21 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// Server implements grpc.health.v1's Check, List and Watch. NewServer makes one.
+// Server implements Check, List and Watch of grpc.health.v1. Create a Server with NewServer.
 type Server struct {
 	*grpchealth.Server
 	services []string
 }
 
-// NewServer returns a Server for the named services, and for "", which stands for the server
-// as a whole. All of them are NOT_SERVING until Serving is called.
+// NewServer returns a Server for the named services and for "", which stands for the server as a
+// whole. All services are NOT_SERVING until Serving is called.
 func NewServer(services ...string) *Server {
 	s := &Server{grpchealth.NewServer(), append(services, "")}
 	s.set(healthpb.HealthCheckResponse_NOT_SERVING)
 	return s
 }
 
-// Serving makes all services SERVING. After Shutdown, it does nothing.
+// Serving sets all services to SERVING. After Shutdown, Serving does nothing.
 func (s *Server) Serving() { s.set(healthpb.HealthCheckResponse_SERVING) }
 
 func (s *Server) set(status healthpb.HealthCheckResponse_ServingStatus) {
@@ -31,9 +31,9 @@ func (s *Server) set(status healthpb.HealthCheckResponse_ServingStatus) {
 	}
 }
 
-// Watch sends the status of a service, and each change of it, until the stream's context
-// ends. gRPC's own Watch may end then without the last change; this one sends it first, so
-// that a watcher learns of a Shutdown that the end of the context follows.
+// Watch sends the status of a service, and each change of the status, until the stream's context
+// ends. gRPC's own Watch may then return without sending the last change. This Watch sends the
+// last change before it returns, so a watcher learns of a Shutdown just before the context's end.
 func (s *Server) Watch(req *healthpb.HealthCheckRequest, stream healthpb.Health_WatchServer) error {
 	w := &watcher{stream, healthpb.HealthCheckResponse_UNKNOWN}
 	err := s.Server.Watch(req, w)
@@ -43,7 +43,7 @@ func (s *Server) Watch(req *healthpb.HealthCheckRequest, stream healthpb.Health_
 	return err
 }
 
-// watcher is a stream that remembers the status that it last sent.
+// watcher is a stream that records the last sent status.
 type watcher struct {
 	healthpb.Health_WatchServer
 	sent healthpb.HealthCheckResponse_ServingStatus

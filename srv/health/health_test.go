@@ -37,22 +37,22 @@ func requireAll(t *testing.T, s *health.Server, want healthpb.HealthCheckRespons
 func TestStatusOfAllServices(t *testing.T) {
 	s := health.NewServer("a", "b")
 	requireAll(t, s, notServing)
-	for range 2 { // as at each renewal
+	for range 2 { // once per renewal
 		s.Serving()
 		requireAll(t, s, serving)
 	}
 	s.Shutdown()
 	requireAll(t, s, notServing)
-	s.Serving() // a renewal that was under way
+	s.Serving() // by a renewal in flight at the shutdown
 	requireAll(t, s, notServing)
 
 	_, err := s.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "c"})
 	require.Equal(t, codes.NotFound, status.Code(err))
 }
 
-// stream is a watcher's.
+// stream is the stream of a Watch call.
 type stream struct {
-	healthpb.Health_WatchServer // only to be one
+	healthpb.Health_WatchServer // for the methods that the tests do not call
 	ctx                         context.Context
 	sent                        chan healthpb.HealthCheckResponse_ServingStatus
 	next                        chan struct{} // closed when Send may return
