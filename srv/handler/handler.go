@@ -1,4 +1,4 @@
-// Package handler answers the Basis service's calls.
+// Package handler implements the Basis service.
 package handler
 
 import (
@@ -16,32 +16,31 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// MaxNameBytes is the longest name that Hello greets.
+// MaxNameBytes is the maximum length of a name in Hello, in bytes of UTF-8.
 const MaxNameBytes = 256
 
 // Basis implements proto.BasisHandler.
 type Basis struct {
-	// ID names the service in errors, as in go.micro.srv.basis.
+	// ID identifies the service in errors, for example go.micro.srv.basis.
 	ID string
-	// Delay is how long each call takes, in place of a real service's work; 0 is not
-	// at all.
+	// Delay is how long Hello waits before it returns, in place of a real service's work. The
+	// default is 0: Hello does not wait.
 	Delay time.Duration
 }
 
-// Hello answers "Hello " and the name. A name that is empty or longer than
-// MaxNameBytes is a BadRequest (400), and so is one that is not UTF-8 or not on
-// one line: it would add lines, or escape codes, to whatever shows it. When the
-// caller's deadline passes, or the caller goes away, before the delay is over, that
-// is a Timeout (408).
+// Hello responds with "Hello " and the name. It returns a BadRequest (400) if the name is empty, is
+// longer than MaxNameBytes, is not UTF-8, or has a control character or a line separator, which
+// would add lines or escape codes to a log or a terminal. It returns a Timeout (408) if the call's
+// context ends before Delay is over.
 //
-// It adds a span to the caller's trace, with the tags req and res, and error
-// when it fails.
+// Hello adds a span to the caller's trace. The span has the tags req and res, and the tag error if
+// Hello fails.
 func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Response) (err error) {
 	log.Info("Yoooo! I received it") // as in the article
 
 	span, ctx := startSpan(ctx, "Hello")
-	// Text, not messages: the reporter would format those later, at more cost than
-	// sending them, and while gRPC still writes them.
+	// The tags are text, not messages: the reporter formats tags later. To format a message costs
+	// more than to send it, and is a race with gRPC, which is still encoding the message.
 	span.SetTag("req", oneline.Escape(req.GetName()))
 	defer func() {
 		if err != nil {
@@ -65,7 +64,7 @@ func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Respon
 	return nil
 }
 
-// checkName returns a BadRequest if name is not one that can be greeted.
+// checkName returns a BadRequest if Hello does not accept name.
 func (b *Basis) checkName(name string) error {
 	switch breaks := strings.IndexFunc(name, oneline.Breaks); {
 	case name == "":
@@ -81,8 +80,9 @@ func (b *Basis) checkName(name string) error {
 	return nil
 }
 
-// startSpan starts a child of the span in ctx, which the opentracing plugin's handler
-// wrapper put there, on that span's own tracer. Without one, nothing is traced.
+// startSpan starts a child of the span in ctx, with the tracer of the span in ctx. The handler
+// wrapper of the opentracing plugin puts the span into ctx. Without a span in ctx, startSpan
+// returns a span that is not recorded.
 func startSpan(ctx context.Context, name string) (opentracing.Span, context.Context) {
 	parent := opentracing.SpanFromContext(ctx)
 	if parent == nil {

@@ -83,8 +83,8 @@ func TestHelloAddsASpanToTheTrace(t *testing.T) {
 	require.Equal(t, true, call("").Tag("error"))
 }
 
-// FuzzHello calls the handler itself, with names that could not come over the
-// wire too. It greets those of 1 to 256 bytes of UTF-8 on one line and no others.
+// FuzzHello calls the handler directly, also with names that gRPC cannot transport. Hello must
+// accept names of 1 to 256 bytes of UTF-8 on one line, and reject all other names.
 func FuzzHello(f *testing.F) {
 	for _, name := range []string{
 		"John", "José", "山田 太郎", "👩🏽‍🚀", "", "a\nb", "\x1b[2J", "\u0085", "\u2029", "\x00", "\x7f", "\xff", "\xed\xa0\x80", "\u202e", "%s%n",
@@ -92,7 +92,7 @@ func FuzzHello(f *testing.F) {
 	} {
 		f.Add(name)
 	}
-	log.SetLevel(log.Level(math.MaxInt)) // leaves out what Hello logs of each call
+	log.SetLevel(log.Level(math.MaxInt)) // turns logging off: Hello logs each call
 	b := &handler.Basis{ID: id}
 	f.Fuzz(func(t *testing.T, name string) {
 		tracer := mocktracer.New()

@@ -12,10 +12,10 @@ import (
 	"github.com/uber/jaeger-client-go"
 )
 
-// The lines of the article's handler, which takes its span's parent from the
-// metadata. On go-micro's own wire they hold two, the caller's span as HTTP spells
-// its header and the server's as the plugin does, and it is by chance which of them
-// is found. Hello takes the span in its context, which is the server's.
+// The article's handler takes the parent of its span from the metadata. With go-micro's own
+// transport, the metadata has two spans: the caller's span under the HTTP spelling of the header,
+// and the server's span under the plugin's spelling. Extract returns one of the two spans at
+// random. Hello uses the span in its context, which is the server's span.
 func TestStockParentInMetadataIsEitherSpan(t *testing.T) {
 	tr, closer := jaeger.NewTracer(id, jaeger.NewConstSampler(true), jaeger.NewNullReporter())
 	defer closer.Close()
@@ -27,7 +27,7 @@ func TestStockParentInMetadataIsEitherSpan(t *testing.T) {
 		require.Equal(t, callers.SpanID(), servers.ParentID())
 		md, _ := metadata.FromContext(ctx)
 		found := map[jaeger.SpanID]bool{}
-		for range 1000 { // that one of two is found each time has a probability of 2 to the power of -999
+		for range 1000 { // the probability that all rounds return the same span is 2^-999
 			parent, err := tr.Extract(opentracing.TextMap, opentracing.TextMapCarrier(md))
 			require.NoError(t, err)
 			found[parent.(jaeger.SpanContext).SpanID()] = true
@@ -38,7 +38,7 @@ func TestStockParentInMetadataIsEitherSpan(t *testing.T) {
 	require.NoError(t, wrapped(ctx, request{}, nil))
 }
 
-// request is one for Hello.
+// request is a server.Request for Hello.
 type request struct{ server.Request }
 
 func (request) Service() string  { return id }
