@@ -13,19 +13,19 @@ import (
 	"github.com/gomicroexample/basis/internal/grpcmetrics"
 )
 
-// unknown is the method of all calls that name no method of the server. Callers make up
-// names, and each label value takes memory for as long as the process runs.
+// unknown is the method under which calls to unknown methods are counted. Callers choose the names
+// in these calls, and each label value takes memory until the process exits.
 var unknown = grpcmetrics.Method{FullName: "/unknown/unknown"}
 
 // NewInterceptor returns a stream interceptor that counts and times calls. It registers the metrics
 // of grpcmetrics.NewServer with r. If r is nil, the interceptor measures nothing.
 //
-// services are the full names of the server's services, as their .proto files have them. The
-// generated code of each has to be linked. go-micro finds its handlers by the last part of a
-// service's name: a call to go.micro.srv.basis.Basis and one to proto.Basis arrive at the same
-// handler. Both are counted under the name in services.
+// services are the full names of the server's services, as in their .proto files. The generated
+// code of each service must be linked into the program: otherwise NewInterceptor panics. go-micro
+// finds its handlers by the last part of a service's name: calls to go.micro.srv.basis.Basis and
+// to proto.Basis reach the same handler. Both calls are counted under the name in services.
 //
-// The interceptor has to come before those that answer calls themselves.
+// Install the interceptor before any interceptor that serves or rejects calls itself.
 func NewInterceptor(r prometheus.Registerer, services ...string) grpc.StreamServerInterceptor {
 	if r == nil {
 		return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {

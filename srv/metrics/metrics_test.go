@@ -11,10 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	_ "google.golang.org/grpc/health/grpc_health_v1" // its descriptor
+	_ "google.golang.org/grpc/health/grpc_health_v1" // for the service's descriptor
 	"google.golang.org/grpc/status"
 
-	_ "github.com/gomicroexample/basis/proto" // its descriptor
+	_ "github.com/gomicroexample/basis/proto" // for the service's descriptor
 )
 
 type stream struct{ grpc.ServerStream }
@@ -25,7 +25,7 @@ var services = []string{"proto.Basis", "grpc.health.v1.Health"}
 
 func call(t *testing.T, interceptor grpc.StreamServerInterceptor, method string, err error) {
 	t.Helper()
-	info := &grpc.StreamServerInfo{FullMethod: method, IsClientStream: true, IsServerStream: true} // as go-micro's
+	info := &grpc.StreamServerInfo{FullMethod: method, IsClientStream: true, IsServerStream: true} // as in go-micro's server
 	got := interceptor(nil, stream{}, info, func(any, grpc.ServerStream) error { return err })
 	require.Equal(t, err, got)
 }

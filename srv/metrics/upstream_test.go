@@ -14,14 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// helloRequest is a request of a server's handler.
+// helloRequest is a server.Request for Hello.
 type helloRequest struct{ server.Request }
 
 func (helloRequest) Endpoint() string { return "Basis.Hello" }
 
-// What go-plugins' Prometheus wrapper does by itself, and why this package is there: it replaces
-// the process's registry, so that what others have registered is not served any more, and it
-// knows two outcomes.
+// go-plugins' Prometheus wrapper has two defects that this package avoids. The wrapper replaces the
+// process's default registry, so metrics that were registered before are no longer served. It also
+// knows only two outcomes of a call.
 func TestStockPrometheusWrapper(t *testing.T) {
 	registerer, gatherer := promclient.DefaultRegisterer, promclient.DefaultGatherer
 	t.Cleanup(func() { promclient.DefaultRegisterer, promclient.DefaultGatherer = registerer, gatherer })
@@ -34,7 +34,7 @@ func TestStockPrometheusWrapper(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, count, "the application's metric is served")
 
-	// A caller's mistake and a server's failure are both "fail".
+	// A client error and a server error are both "fail".
 	for _, err := range []error{microerrors.BadRequest("id", "no name"), microerrors.InternalServerError("id", "no disk"), errors.New("no")} {
 		handle := first(func(context.Context, server.Request, any) error { return err })
 		require.Equal(t, err, handle(context.Background(), helloRequest{}, nil))
@@ -45,7 +45,7 @@ func TestStockPrometheusWrapper(t *testing.T) {
 micro_request_total{method="Basis.Hello",micro_name="first",status="fail"} 3
 `), "micro_request_total"))
 
-	// A second server in the process takes the first one's metrics away.
+	// A second server in the process removes the first server's metrics.
 	prometheus.NewHandlerWrapper(server.Name("second"))
 	count, err = testutil.GatherAndCount(promclient.DefaultGatherer, "micro_request_total")
 	require.NoError(t, err)
