@@ -13,7 +13,7 @@ import (
 	"github.com/gomicroexample/basis/internal/hostport"
 )
 
-// DefaultAddress is that of an agent on this machine.
+// DefaultAddress is the address of an agent on this host.
 const DefaultAddress = "127.0.0.1:8500"
 
 // defaultPort is the port of an address without one.
@@ -35,9 +35,9 @@ func ParseAddresses(list string) ([]string, error) {
 	return addrs, nil
 }
 
-// CheckAddress returns an error if addr cannot be that of an agent. An address is
-// host:port, or host for port 8500, perhaps after http:// or https://; or unix:// and the
-// path of a socket. The error repeats no password.
+// CheckAddress returns an error if addr is not a valid address of an agent. An address is
+// host:port, or host; the default port is 8500. The scheme http:// or https:// is optional. An
+// address can also be unix:// and the path of a socket. The error contains no password.
 func CheckAddress(addr string) error {
 	if strings.Contains(addr, "@") {
 		return errors.New("has a user or password in it; want host:port, and those in CONSUL_HTTP_AUTH")
@@ -87,7 +87,7 @@ func checkHost(host string) error {
 	return nil
 }
 
-// trimAddresses returns addrs without the spaces around them, and without empty ones.
+// trimAddresses removes the spaces around each address, and removes empty and repeated addresses.
 func trimAddresses(addrs []string) []string {
 	var trimmed []string
 	for _, addr := range addrs {
@@ -98,12 +98,12 @@ func trimAddresses(addrs []string) []string {
 	return trimmed
 }
 
-// Address returns the first address of r: host:port, or the path of a socket. It returns ""
-// if r is at no address, as mdns.
+// Address returns the first address of r: host:port, or the path of a socket. It returns "" if r
+// has no address, for example if r is mDNS.
 func Address(r registry.Registry) string {
 	addrs := r.Options().Addrs
 	switch {
-	case len(addrs) == 0 || r.String() == "mdns" || r.String() == "memory": // which ignore addresses
+	case len(addrs) == 0 || r.String() == "mdns" || r.String() == "memory": // mdns and memory ignore addresses
 		return ""
 	case r.String() != "consul":
 		return addrs[0]
@@ -120,7 +120,8 @@ func hostPort(addr string) string {
 	return addr
 }
 
-// withPort adds Consul's port to an address without one, but for sockets.
+// withPort adds the default port to an address without a port. It does not change the address of a
+// socket.
 func withPort(addr string) string {
 	scheme, host, ok := strings.Cut(addr, "://")
 	if !ok {
@@ -138,8 +139,8 @@ func withPort(addr string) string {
 	return host
 }
 
-// bracket turns fd00::2:8080, as go-micro joins IPv6 addresses and ports, into
-// [fd00::2]:8080.
+// bracket adds the missing brackets to an IPv6 address: go-micro joins the address and the port to
+// fd00::2:8080, and bracket returns [fd00::2]:8080.
 func bracket(address string) string {
 	i := strings.LastIndexByte(address, ':')
 	if i < 0 || strings.HasPrefix(address, "[") || !strings.Contains(address[:i], ":") {

@@ -14,14 +14,14 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// ErrDenied is the error of what Consul's ACLs do not allow.
+// ErrDenied reports that Consul's ACLs do not allow a request.
 var ErrDenied = errors.New("permission denied")
 
-// skipTime is how long an agent that has failed is asked after all others.
+// skipTime is how long an agent is tried last after a failure.
 const skipTime = 5 * time.Second
 
-// agents returns the addresses of all agents in the order in which they are to be asked:
-// those first that have not failed lately, and otherwise as they were named.
+// agents returns the addresses of all agents in the order in which to try the agents. Agents that
+// have failed within skipTime come last. Otherwise the order is the configured order.
 func (r *consulRegistry) agents() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -36,15 +36,17 @@ func (r *consulRegistry) agents() []string {
 	return slices.Concat(up, down)
 }
 
-// first returns the address that was named first.
+// first returns the first configured address.
 func (r *consulRegistry) first() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.addresses()[0]
 }
 
-// try calls f with one agent's address after another until an agent answers. The error
-// has those of all agents that f was called with.
+// try calls f with the address of one agent after another. It stops when f succeeds, or when f
+// returns an error that unavailable does not report: another agent would return the same error.
+// last reports whether address is the last address. The error of try has the errors of all tried
+// agents.
 func (r *consulRegistry) try(f func(address string, last bool) error) error {
 	var failed agentErrors
 	agents := r.agents()
@@ -62,7 +64,7 @@ func (r *consulRegistry) try(f func(address string, last bool) error) error {
 	return failed
 }
 
-// note remembers whether the agent with that address has failed.
+// note records whether the agent at address is unavailable, by the error of a request.
 func (r *consulRegistry) note(address string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -73,9 +75,9 @@ func (r *consulRegistry) note(address string, err error) {
 	}
 }
 
-// unavailable reports whether err is from an agent that was not reached, or did not answer
-// as an agent of a cluster with a leader does. The same request may succeed at another
-// agent, or in a moment.
+// unavailable reports whether err means that an agent cannot serve requests: the agent was not
+// reached, has no leader, or did not respond like a Consul agent. The same request may succeed at
+// another agent, or later.
 func unavailable(err error) bool {
 	var request *url.Error
 	var syntax *json.SyntaxError
@@ -84,14 +86,14 @@ func unavailable(err error) bool {
 		(errors.As(err, &request) || errors.As(err, &syntax) || errors.As(err, &mismatch)) && !errors.Is(err, context.Canceled)
 }
 
-// Electing reports whether err is from a Consul that is there and cannot answer now, as
-// while its servers elect a leader.
+// Electing reports whether err is a response of a Consul that is up but cannot serve requests now,
+// for example because its servers elect a leader. Such responses have a 5xx status or 429.
 func Electing(err error) bool {
 	var status api.StatusError
 	return errors.As(err, &status) && (status.Code >= http.StatusInternalServerError || status.Code == http.StatusTooManyRequests)
 }
 
-// agentErrors is what each of several agents failed with.
+// agentErrors has one error for each agent that failed.
 type agentErrors []agentError
 
 type agentError struct {

@@ -17,19 +17,20 @@ import (
 	"github.com/micro/go-micro/util/log"
 )
 
-// Limits of what the registry takes from a catalog, to which anybody may write. A node of
-// go-micro's has some 500 bytes of tags, so the limits hold for tens of thousands of nodes.
+// These limits protect the registry from a catalog to which anybody may write. A node of go-micro
+// has about 500 bytes of tags, so the limits allow tens of thousands of nodes.
 const (
-	maxAnswer   = 64 << 20 // bytes of one answer of Consul
-	maxNodeTags = 64 << 10 // bytes that the tags of one node may inflate to
-	maxTags     = 16 << 20 // bytes that all tags of one answer may inflate to
-	maxNotes    = 100      // lines in the log about what is ignored
+	maxAnswer   = 64 << 20 // bytes in one response of Consul
+	maxNodeTags = 64 << 10 // bytes in the tags of one node, after decompression
+	maxTags     = 16 << 20 // bytes in all tags of one response, after decompression
+	maxNotes    = 100      // lines in the log about ignored nodes and tags
 )
 
-// catalogTransport removes from the nodes of a service what would make go-micro's registry
-// panic, grow without bound, or return a node that cannot be called. A catalog may be
-// shared with other tools: go-micro's registry takes all tags that begin with e, t or v for
-// its own, and decodes them unchecked.
+// catalogTransport removes nodes and tags from a list of a service's nodes if they would make
+// go-micro's registry panic, use too much memory, or return a node without a valid address.
+//
+// Such tags may be in a catalog that other tools share. go-micro's registry decodes all tags that
+// begin with e, t or v, without a check.
 type catalogTransport struct {
 	next  http.RoundTripper
 	notes *notes
@@ -56,7 +57,7 @@ func (t catalogTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return rsp, nil
 }
 
-// entry is what go-micro's registry reads of one node of a service.
+// entry has the fields of a node that go-micro's registry reads.
 type entry struct {
 	Node    struct{ Address string }
 	Service struct {
@@ -67,7 +68,8 @@ type entry struct {
 	Checks []struct{ Status string }
 }
 
-// address returns the address of the node, or why it cannot be called.
+// address returns the host:port of the node. It returns an error if the host or the port is not
+// valid.
 func (e *entry) address() (string, error) {
 	host := e.Service.Address
 	if host == "" {
@@ -82,20 +84,22 @@ func (e *entry) address() (string, error) {
 	return fmt.Sprintf("%s:%d", host, e.Service.Port), nil
 }
 
-// critical reports whether go-micro's registry leaves the node out.
+// critical reports whether a check of the node is critical. go-micro's registry then leaves the
+// node out.
 func (e *entry) critical() bool {
 	return slices.ContainsFunc(e.Checks, func(c struct{ Status string }) bool { return c.Status == "critical" })
 }
 
-// clean returns an answer of Consul without what is not to be decoded. It returns body
-// itself if that is no list of nodes; decoding it then says what it is.
+// clean returns body, a JSON list of a service's nodes, without the nodes and tags that must not be
+// decoded. If body is not a list, clean returns body unchanged: go-micro's registry then returns
+// the error of the decoder.
 func (t catalogTransport) clean(service string, body []byte) []byte {
 	var raw []json.RawMessage
 	if err := json.Unmarshal(body, &raw); err != nil {
 		return body
 	}
-	cleaned := []*entry{}              // never null
-	addresses := map[string][]string{} // by the ID of a node
+	cleaned := []*entry{}              // encoded as [] if empty; nil would be encoded as null
+	addresses := map[string][]string{} // by node ID
 	tags := tagReader{left: maxTags, sizes: map[string]tagSize{}}
 	for _, r := range raw {
 		e := new(entry)
@@ -104,7 +108,7 @@ func (t catalogTransport) clean(service string, body []byte) []byte {
 			continue
 		}
 		if e.Service.Service != service {
-			continue // as go-micro's registry does
+			continue // go-micro's registry skips such nodes too
 		}
 		id := e.Service.ID
 		if !e.critical() {
@@ -113,8 +117,8 @@ func (t catalogTransport) clean(service string, body []byte) []byte {
 				t.notes.add("Ignoring the node %s of %s in Consul: %v", excerpt(id), service, err)
 				continue
 			}
-			// IDs are unique at one agent only, and callers tell nodes apart by IDs. A server
-			// that has moved from one agent to another may be registered at both.
+			// An ID is unique at one agent only, but callers distinguish nodes by their IDs. A
+			// server that has moved to another agent may be registered at both agents.
 			others := addresses[id]
 			if slices.Contains(others, address) {
 				continue
@@ -136,7 +140,8 @@ func (t catalogTransport) clean(service string, body []byte) []byte {
 	return out
 }
 
-// excerpt returns the beginning of a text of others, quoted.
+// excerpt returns the first 60 bytes of text, quoted, for the log. Other tools may have written the
+// text.
 func excerpt(text string) string {
 	if len(text) > 60 {
 		text = text[:60] + "..."
@@ -146,20 +151,21 @@ func excerpt(text string) string {
 
 // tagReader finds the tags that go-micro's registry can decode.
 type tagReader struct {
-	left  int                // bytes that further tags may inflate to
-	sizes map[string]tagSize // by tag: most nodes of a service have the same tags
+	left  int                // bytes that are left for further tags, after decompression
+	sizes map[string]tagSize // a cache, by tag: most nodes of a service have the same tags
 }
 
+// tagSize is a result of decodedSize.
 type tagSize struct {
 	bytes int
 	err   error
 }
 
-// errForeign says that a tag is not one of go-micro's. It is not worth a line in the log.
+// errForeign reports that a tag is not one of go-micro's. Such tags are not logged.
 var errForeign = errors.New("not a tag of go-micro's")
 
-// decodable returns those of a node's tags that go-micro's registry can decode. It reports
-// the others, but for tags that only begin with the same letter as go-micro's.
+// decodable returns the tags of one node that go-micro's registry can decode. It calls report for
+// each other tag, except for tags of other tools (errForeign).
 func (t *tagReader) decodable(tags []string, report func(tag string, err error)) []string {
 	left := maxNodeTags
 	kept := []string{}
@@ -169,7 +175,7 @@ func (t *tagReader) decodable(tags []string, report func(tag string, err error))
 			limit := min(maxNodeTags, t.left)
 			size.bytes, size.err = decodedSize(tag, limit)
 			if errors.Is(size.err, errTooLarge) {
-				t.left -= limit // inflating it took as long
+				t.left -= limit // limit bytes were decompressed
 			}
 			t.sizes[tag] = size
 		}
@@ -188,11 +194,12 @@ func (t *tagReader) decodable(tags []string, report func(tag string, err error))
 	return kept
 }
 
-// errTooLarge says that a tag, or the tags before it, are too large.
+// errTooLarge reports that a tag exceeds a limit, alone or together with earlier tags.
 var errTooLarge = fmt.Errorf("the tags of a node may have %d KB, and those of a service %d MB", maxNodeTags>>10, maxTags>>20)
 
-// decodedSize returns how many bytes go-micro's registry decodes tag to. The error says why
-// the tag is not to be decoded.
+// decodedSize returns the size of tag in bytes after go-micro's decoding. It returns errForeign if
+// tag is not one of go-micro's, errTooLarge if the size exceeds limit, and other errors if tag
+// cannot be decoded.
 func decodedSize(tag string, limit int) (int, error) {
 	if len(tag) < 2 || !strings.Contains("etv", tag[:1]) || !strings.Contains("-=", tag[1:2]) {
 		return 0, errForeign
@@ -213,7 +220,7 @@ func decodedSize(tag string, limit int) (int, error) {
 		if err := json.Unmarshal(data, &endpoint); err != nil {
 			return 0, err
 		}
-		if endpoint == nil { // go-micro would use it
+		if endpoint == nil { // go-micro would dereference it
 			return 0, errors.New("no endpoint")
 		}
 	case 't':
@@ -225,7 +232,8 @@ func decodedSize(tag string, limit int) (int, error) {
 	return len(data), nil
 }
 
-// inflate undoes go-micro's encoding, up to limit bytes.
+// inflate decodes and decompresses text, which go-micro has encoded. It returns errTooLarge if the
+// result has more than limit bytes.
 func inflate(text string, limit int) ([]byte, error) {
 	compressed, err := hex.DecodeString(text)
 	if err != nil {
@@ -242,8 +250,9 @@ func inflate(text string, limit int) ([]byte, error) {
 	return data, err
 }
 
-// notes are lines in the log about a catalog. Each is logged once, and no more than
-// maxNotes: the catalog is read again and again, and others write it.
+// notes logs lines about a catalog: each line once, and at most maxNotes lines. The catalog is read
+// again and again, so the same line would repeat. Other tools write the catalog, so there may be
+// many different lines.
 type notes struct {
 	mu    sync.Mutex
 	lines map[string]bool

@@ -1,6 +1,6 @@
-// Package consul is go-micro's Consul registry for many callers and many services. It adds
-// what that registry lacks: timeouts, the settings in Consul's own variables, ACLs, IPv6
-// addresses, several agents, and watchers that keep up with each other.
+// Package consul is go-micro's Consul registry for many concurrent callers and many services. It
+// adds timeouts, the settings in Consul's CONSUL_ variables, ACLs, IPv6 addresses, several agents,
+// and watchers that all report every change.
 package consul
 
 import (
@@ -25,29 +25,34 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// NewRegistry returns go-micro's Consul registry for the agent that CONSUL_HTTP_ADDR
-// (DefaultAddress without it) or, later, registry.Addrs names, with the settings of
-// Consul's other CONSUL_ variables. It uses no proxy. Of several addresses it uses the first
-// whose agent answers. It asks an agent that did not answer again 5 s later, and so moves
-// back when the agent returns. The agents have to be of one cluster.
+// NewRegistry returns go-micro's Consul registry with the settings in Consul's CONSUL_ variables.
+// CONSUL_HTTP_ADDR is the address of the agent; the default is DefaultAddress. The option
+// registry.Addrs replaces this address with one or several addresses. The registry uses no HTTP
+// proxy.
 //
-// The error says which of the variables cannot be used. The registry is usable as a
-// value even then, so that a program may go on with another registry.
+// If there are several addresses, the registry uses the first agent that responds. After a
+// failure, the registry tries an agent last for 5 s. Later requests then use the agent again if
+// it has recovered. All agents must belong to one cluster.
 //
-// Where Consul has ACLs, registering takes a token with service:write for the
-// service, and looking it up one with service:read for it and node:read for the
-// nodes that it is on. CONSUL_HTTP_TOKEN_FILE is read again when Consul denies a request,
-// and the request is repeated if the token has changed.
+// NewRegistry returns an error if a variable cannot be used. It then returns a registry too: its
+// Init and String work, so a program can ignore the error and use another registry.
 //
-// GetService returns the nodes whose checks pass. As long as a watcher of the service
-// follows Consul, the registry answers from memory. If Consul is unavailable, the last
-// known nodes stay in use. Nodes without an address that can be called, and tags that
-// go-micro cannot decode, are ignored; both are logged once.
+// If Consul has ACLs, a registration needs a token with service:write for the service. A lookup
+// needs a token with service:read for the service and node:read for the hosts that run the
+// service. When Consul denies a request, the registry reads CONSUL_HTTP_TOKEN_FILE again. If the
+// token has changed, the registry repeats the request.
+//
+// GetService returns the nodes whose checks pass. While a watcher of the service follows Consul,
+// GetService returns the nodes from memory. If Consul is unavailable, the last known nodes stay
+// in use. GetService ignores nodes without a valid address, and tags that go-micro cannot decode.
+// The registry logs each ignored node and tag once, in at most 100 lines. It does not log tags
+// that do not look like go-micro's.
 func NewRegistry() (registry.Registry, error) {
 	cfg := api.DefaultConfig()
 	cfg.Address = strings.TrimSpace(cfg.Address)
 	if strings.TrimSpace(os.Getenv(api.HTTPAddrEnvName)) == "" {
-		cfg.Address = DefaultAddress // the library's is localhost, which may be another's over IPv6
+		// The library's default is localhost. Over IPv6, another program may listen there.
+		cfg.Address = DefaultAddress
 	}
 	cfg.Transport.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	// No proxy: the agent runs on this host or next to it, and Docker sets HTTP_PROXY and
@@ -64,8 +69,8 @@ func NewRegistry() (registry.Registry, error) {
 	if wrong != nil {
 		wrong = fmt.Errorf("CONSUL_HTTP_ADDR %w", wrong)
 	}
-	// Given a config without an HTTP client, go-micro makes one that ignores
-	// all of the above.
+	// Without an HTTP client in the config, go-micro creates a client that ignores cfg.Transport
+	// and cfg.TLSConfig.
 	client, err := api.NewHttpClient(cfg.Transport, cfg.TLSConfig)
 	if err != nil {
 		client = &http.Client{Transport: cfg.Transport}
@@ -76,8 +81,8 @@ func NewRegistry() (registry.Registry, error) {
 		if r.token, tokenErr = openTokenFile(cfg.TokenFile); err == nil {
 			err = tokenErr
 		}
-		// go-micro makes an API client for each request, which would read the file each time,
-		// and crashes if it is missing for a moment.
+		// go-micro creates an API client for each request. Each client would read the file, and
+		// go-micro would panic if the file were missing for a moment.
 		cfg.TokenFile = os.DevNull
 	}
 	r.config = *cfg
@@ -87,32 +92,34 @@ func NewRegistry() (registry.Registry, error) {
 	return r, nil
 }
 
-// consulRegistry gives each lookup one of go-micro's Consul registries of its own, because
-// go-micro's makes its API client anew for each request, unsynchronized, and sticks to the
-// first address that worked. It has a watcher of its own, because go-micro's changes
-// services that it has already returned.
+// consulRegistry creates a new go-micro Consul registry for each lookup. A shared go-micro
+// registry would be a data race: it creates an API client for each request, without a lock. It
+// would also keep the first address that worked.
+//
+// consulRegistry has its own watcher, because go-micro's watcher modifies services that it has
+// already returned.
 type consulRegistry struct {
-	config  api.Config // a template, never changed
+	config  api.Config // a template, never modified
 	lookups singleflight.Group
-	tickets atomic.Uint64 // of lookups, in the order in which they began
+	tickets atomic.Uint64 // the number of lookups that have begun; each lookup has a number
 	token   *tokenFile    // nil without CONSUL_HTTP_TOKEN_FILE
 	notes   notes
-	polling sync.Once // logs that Consul holds no blocking query
+	polling sync.Once // logs once that Consul does not hold blocking queries
 
-	registering  sync.Mutex           // orders registrations
-	registrars   map[string]registrar // by address
-	registeredAt map[string][]string  // addresses of agents that may have a node, by its ID
-	guards       map[string]*guard    // by the ID of a node
+	registering  sync.Mutex           // serializes registrations
+	registrars   map[string]registrar // by agent address
+	registeredAt map[string][]string  // addresses of the agents that may have a node, by node ID
+	guards       map[string]*guard    // by node ID
 
 	mu       sync.Mutex // never held during I/O
 	opts     []registry.Option
 	addrs    []string
-	failed   map[string]time.Time // when each agent failed last, by address
-	services map[string]*service
+	failed   map[string]time.Time // time of each agent's last failure, by agent address
+	services map[string]*service  // by name
 }
 
-// Init sets options. It does not ask Consul for anything. The error says which address
-// cannot be that of an agent.
+// Init adds options. It sends no request to Consul. It returns an error if an address is not
+// valid; see CheckAddress.
 func (r *consulRegistry) Init(opts ...registry.Option) error {
 	var given registry.Options
 	for _, o := range opts {
@@ -142,7 +149,8 @@ func (r *consulRegistry) Init(opts ...registry.Option) error {
 	return nil
 }
 
-// Options returns the options that Init has set. Addrs always has an address.
+// Options returns the options that Init has set. Without registry.Addrs, Addrs has the address
+// of CONSUL_HTTP_ADDR, or DefaultAddress.
 func (r *consulRegistry) Options() registry.Options {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,7 +162,7 @@ func (r *consulRegistry) Options() registry.Options {
 	return all
 }
 
-// addresses returns the addresses of agents. r.mu must be held.
+// addresses returns the addresses of all agents in the configured order. r.mu must be held.
 func (r *consulRegistry) addresses() []string {
 	if len(r.addrs) > 0 {
 		return r.addrs
@@ -165,17 +173,18 @@ func (r *consulRegistry) addresses() []string {
 // String returns the name of the registry.
 func (r *consulRegistry) String() string { return "consul" }
 
-// Register registers the service's first node, or renews its registration. With several
-// agents, the node moves to the next agent as soon as its own agent is gone. When its own
-// agent has returned, the next Register moves the node back, and the Register after that
-// removes the node from the other agent.
+// Register registers the service's first node, or renews its registration. If there are several
+// agents, and the node's agent fails, the node moves to the next agent at once. When the first
+// agent is up again, the next Register moves the node back, and a later Register removes the
+// node from the other agent.
 func (r *consulRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
 	r.registering.Lock()
 	defer r.registering.Unlock()
 	return r.register(0, s, opts...)
 }
 
-// register is Register. The watch of the agent begins after pause. r.registering must be held.
+// register implements Register. It starts to watch the agent after pause. r.registering must be
+// held.
 func (r *consulRegistry) register(pause time.Duration, s *registry.Service, opts ...registry.RegisterOption) error {
 	if len(s.Nodes) == 0 {
 		return errors.New("registering in Consul: the service has no node")
@@ -200,7 +209,9 @@ func (r *consulRegistry) register(pause time.Duration, s *registry.Service, opts
 	}
 	if moved {
 		log.Logf("Registered %s in consul at %s; of %d agents it is the first that answers", s.Name, hostPort(at), len(r.agents()))
-		return nil // the agent tells the catalog in a moment, and the others have the node until then
+		// The new agent reports the node to the catalog a moment later. Until then, callers find
+		// the node of the other agents, so the other agents keep the node until the next Register.
+		return nil
 	}
 	_, _ = r.deregister(s, func(address string) bool {
 		r.mu.Lock()
@@ -210,8 +221,9 @@ func (r *consulRegistry) register(pause time.Duration, s *registry.Service, opts
 	return nil
 }
 
-// Deregister removes the service's first node from the agents that it was registered at. It
-// succeeds if one of them has removed it: Consul removes those of an agent that is gone.
+// Deregister removes the service's first node from all agents at which the node was registered.
+// It succeeds if one of the agents has removed the node: Consul itself removes the nodes of an
+// agent that is gone.
 func (r *consulRegistry) Deregister(s *registry.Service) error {
 	r.registering.Lock()
 	defer r.registering.Unlock()
@@ -227,9 +239,9 @@ func (r *consulRegistry) Deregister(s *registry.Service) error {
 	return err
 }
 
-// deregister removes the service's first node from those of the agents that may have it
-// which choose selects. It reports whether one has removed it, and the errors of the others.
-// r.registering must be held.
+// deregister removes the service's first node from agents. It skips agents at which the node was
+// never registered, and agents for which choose returns false. removed reports whether an agent
+// has removed the node. err has the errors of the agents that failed. r.registering must be held.
 func (r *consulRegistry) deregister(s *registry.Service, choose func(address string) bool) (removed bool, err error) {
 	id := s.Nodes[0].Id
 	var failed agentErrors
@@ -240,7 +252,7 @@ func (r *consulRegistry) deregister(s *registry.Service, choose func(address str
 		err := r.denied(r.registrar(address).Deregister(s))
 		r.note(address, err)
 		if status := (api.StatusError{}); errors.As(err, &status) && status.Code == http.StatusNotFound {
-			err = nil // it was not there any more
+			err = nil // the agent no longer has the node
 		}
 		if err != nil {
 			failed = append(failed, agentError{address, err})
@@ -264,16 +276,19 @@ func (r *consulRegistry) ListServices() (services []*registry.Service, err error
 	return services, err
 }
 
-// registrar remembers what it has registered at one agent, with one token.
+// registrar is a go-micro registry for the registrations at one agent with one token. It
+// remembers the nodes that it has registered, and then only renews their registrations.
 type registrar struct {
 	registry.Registry
 	token string // "" without CONSUL_HTTP_TOKEN_FILE
 }
 
-// registrar returns the registrar for the agent with that address. After the token has
-// changed, it returns a new one, which registers nodes again instead of only renewing them:
-// the agent reports a node to the catalog with the token that registered it, and reports no
-// change any more when that token is deleted. r.registering must be held.
+// registrar returns the registrar for the agent at address. r.registering must be held.
+//
+// After the token has changed, registrar returns a new registrar, which registers the nodes
+// again. Renewals would not be enough: an agent reports a node to the catalog with the token that
+// registered the node. If this token is deleted, the agent can no longer report changes of the
+// node.
 func (r *consulRegistry) registrar(address string) registry.Registry {
 	token := r.token.current()
 	if known, ok := r.registrars[address]; !ok || known.token != token {
@@ -282,19 +297,19 @@ func (r *consulRegistry) registrar(address string) registry.Registry {
 	return r.registrars[address]
 }
 
-// stock returns one of go-micro's registries, for the agent with that address. It waits for
-// timeout for each answer.
+// stock returns a new go-micro registry for the agent at address. timeout limits each request.
 func (r *consulRegistry) stock(address string, timeout time.Duration) registry.Registry {
 	config := r.configFor(address, timeout)
 	r.mu.Lock()
 	opts := slices.Clone(r.opts)
 	r.mu.Unlock()
-	// Without addresses go-micro uses that of the config, and probes none.
+	// The empty registry.Addrs makes go-micro use the address in config. For addresses in
+	// registry.Addrs, go-micro would first send a probe.
 	return consul.NewRegistry(append(opts, registry.Addrs(), consul.Config(&config))...)
 }
 
-// lookupTimeout is how long to wait for the answer to a lookup, of the last agent or of one
-// before it.
+// lookupTimeout returns the timeout of a lookup at one agent. last reports whether this agent is
+// the last to try.
 func lookupTimeout(last bool) time.Duration {
 	if last {
 		return answerTimeout
@@ -302,16 +317,17 @@ func lookupTimeout(last bool) time.Duration {
 	return firstAnswerTimeout
 }
 
-// configFor returns a config of its own for the agent with that address: whoever gets a
-// config changes it.
+// configFor returns a new config for the agent at address. timeout limits each request; see
+// timeoutTransport. Each caller needs a copy of its own because api.NewClient modifies its
+// argument.
 func (r *consulRegistry) configFor(address string, timeout time.Duration) api.Config {
 	config, client := r.config, *r.config.HttpClient
 	config.Address, config.HttpClient = withPort(address), &client
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		// Given such an address, the library replaces the HTTP client by one of its own.
+		// Given a unix:// address, api.NewClient would replace the HTTP client.
 		config.Address = "localhost"
 		transport := r.config.Transport.Clone()
-		transport.DisableKeepAlives = true // nobody closes its idle connections
+		transport.DisableKeepAlives = true // nothing would close idle connections of this clone
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", path)
 		}
@@ -340,8 +356,8 @@ func (r *consulRegistry) GetService(name string) ([]*registry.Service, error) {
 	return registry.Copy(services.([]*registry.Service)), nil
 }
 
-// lookUp asks Consul for a service, and remembers the answer. If unlessEmpty is set, it
-// does not remember that there is no node.
+// lookUp queries Consul for a service, and stores the result. If unlessEmpty is true, lookUp does
+// not store a result without nodes.
 func (r *consulRegistry) lookUp(name string, unlessEmpty bool) ([]*registry.Service, error) {
 	ticket := r.tickets.Add(1)
 	var services []*registry.Service
@@ -371,11 +387,13 @@ func (r *consulRegistry) lookUp(name string, unlessEmpty bool) ([]*registry.Serv
 	return services, nil
 }
 
-// checkACLs returns an error if ACLs may be why Consul lists no node of a service. Consul
-// does not reject such a lookup. It leaves out what the token may not see, and reports
-// that only if there is a token. It does reject a query for the service's health at the
-// agent. checkACLs reports whether the token was renewed meanwhile, so that the lookup is to
-// be repeated.
+// checkACLs returns an ErrDenied if ACLs may be the reason why Consul lists no node of a service.
+// If the token file had a new token, checkACLs returns true instead, and the caller must repeat
+// the lookup.
+//
+// Consul does not reject a lookup that ACLs restrict. It leaves out the nodes that the token may
+// not see, and reports this only if the request has a token. But Consul rejects a query for the
+// service's health at the agent. So checkACLs sends such a query.
 func (r *consulRegistry) checkACLs(address string, timeout time.Duration, name string) (renewed bool, err error) {
 	config := r.configFor(address, timeout)
 	client, err := api.NewClient(&config)

@@ -9,8 +9,8 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// Explain says in an error's place why r could not be asked, and what to do. It names each
-// agent that was asked.
+// Explain wraps err, the error of a request to r, with the reason and the remedy. If r is a Consul
+// registry, the new error names each agent that was tried.
 func Explain(r registry.Registry, err error) error {
 	if r.String() != "consul" {
 		return fmt.Errorf("cannot ask %s: %w", Place(r), err)
@@ -33,17 +33,18 @@ func Explain(r registry.Registry, err error) error {
 		explained = err
 	}
 	if errors.Is(err, ErrDenied) || errors.Is(err, errOtherAgent) {
-		return explained // which says what to do
+		return explained // this error already has a remedy
 	}
 	return fmt.Errorf("%w; %s", explained, remedy)
 }
 
-// explain says why an agent could not be asked, and whether there is none.
+// explain returns the error of one agent with the agent's address. missing reports whether no
+// agent accepts connections at the address.
 func explain(agent agentError) (explained error, missing bool) {
 	err, address := agent.err, agent.address
 	var request *url.Error
 	if errors.As(err, &request) && !errors.Is(err, ErrDenied) {
-		err = request.Err // without the URL, which the address names in short
+		err = request.Err // leaves out the URL; the message has the address
 	}
 	var dial *net.OpError
 	if errors.As(err, &dial) && dial.Op == "dial" {
@@ -52,8 +53,8 @@ func explain(agent agentError) (explained error, missing bool) {
 	return fmt.Errorf("cannot ask consul at %s: %w", address, err), false
 }
 
-// Place names a registry in errors: "consul at 127.0.0.1:8500", or "mdns". Of several agents
-// it names the one in use.
+// Place returns text that names a registry in errors: "consul at 127.0.0.1:8500", or "mdns". If
+// there are several agents, the text has the address of the agent in use.
 func Place(r registry.Registry) string {
 	if addr := Address(r); addr != "" {
 		return r.String() + " at " + inUse(r)
@@ -61,7 +62,8 @@ func Place(r registry.Registry) string {
 	return r.String()
 }
 
-// inUse returns the address of the agent that r asks, or of the first one.
+// inUse returns the address of the agent that r tries first. For other registries than Consul, it
+// returns their first address.
 func inUse(r registry.Registry) string {
 	if r, ok := r.(*consulRegistry); ok {
 		return hostPort(r.agents()[0])

@@ -10,19 +10,19 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// guard is a node whose agent is watched, so that the node is registered at another agent
-// as soon as its own is gone. Consul lists the nodes of a dead agent as critical after a
-// few seconds, and a server may renew its registration later than that.
+// guard is a node whose agent is watched. When the agent is gone, the node is registered at
+// another agent at once. The next renewal of the registration may be too late: a few seconds after
+// an agent has died, Consul lists the agent's nodes as critical.
 type guard struct {
-	address string // of the agent
+	address string // the agent's address
 	service *registry.Service
 	options []registry.RegisterOption
 	ctx     context.Context
 	cancel  context.CancelFunc
 }
 
-// guard watches the agent at which a node has just been registered, if there are others. It
-// begins after pause. r.registering must be held.
+// guard starts to watch the agent at address, at which a node has just been registered. The watch
+// begins after pause. If there is no other agent, guard does not watch. r.registering must be held.
 func (r *consulRegistry) guard(address string, pause time.Duration, s *registry.Service, opts []registry.RegisterOption) {
 	id := s.Nodes[0].Id
 	s = registry.Copy([]*registry.Service{s})[0]
@@ -46,8 +46,8 @@ func (r *consulRegistry) guard(address string, pause time.Duration, s *registry.
 		}
 		r.unguard(id)
 		if gone {
-			// With a pause, so that two agents that answer oddly do not make this spin. An
-			// error shows at the next renewal.
+			// The pause prevents a busy loop between two agents that fail at once. If an error
+			// lasts, the next renewal returns it.
 			_ = r.register(queryInterval, g.service, g.options...)
 		}
 	}()
@@ -61,9 +61,10 @@ func (r *consulRegistry) unguard(id string) {
 	}
 }
 
-// awaitEnd waits until a request to the agent fails, and reports that: the agent has ended or
-// has been restarted, or a proxy has ended a request that took long. It begins after pause.
-// It returns false if ctx ends, or if the agent does not say whether it has the node.
+// awaitEnd queries the agent again and again until a request fails, and then returns true. The
+// agent has exited or restarted, or a proxy has ended a request that took long. The first request
+// is sent after pause. awaitEnd returns false if ctx ends, if the agent responds with an error, or
+// if the response cannot be decoded.
 func (r *consulRegistry) awaitEnd(ctx context.Context, pause time.Duration, address, id string) (gone bool) {
 	config := r.configFor(address, answerTimeout)
 	client, err := api.NewClient(&config)
@@ -83,7 +84,7 @@ func (r *consulRegistry) awaitEnd(ctx context.Context, pause time.Duration, addr
 			return ctx.Err() == nil && errors.As(err, new(*url.Error))
 		}
 		if hash = meta.LastContentHash; hash == "" || options.WaitHash != "" {
-			pause = queryInterval // whatever makes the agent answer at once
+			pause = queryInterval // prevents a busy loop if the agent responds at once
 		}
 	}
 }

@@ -12,10 +12,13 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// Holder returns the host:port of the node that the agent has under an ID. It returns ""
-// if the agent has none, if the node's check does not pass, or if r is not from
-// NewRegistry. It also returns "" if the token may not see the node, because that token may
-// not register one either, and the error of Register says what it lacks.
+// Holder returns the host:port of the node that is registered at the agent with this ID.
+//
+// Holder returns "" if the agent has no such node, if the node's check does not pass, or if r is
+// not from NewRegistry. Holder also returns "" if the token may not see the node. Such a token
+// may not register the node either, and the error of Register names the missing permission.
+//
+// Holder returns an error if no agent responds.
 func Holder(r registry.Registry, id string) (address string, err error) {
 	c, ok := r.(*consulRegistry)
 	if !ok {
@@ -33,7 +36,7 @@ func Holder(r registry.Registry, id string) (address string, err error) {
 		if err == nil && node.Service != nil {
 			address = net.JoinHostPort(strings.Trim(node.Service.Address, "[]"), strconv.Itoa(node.Service.Port))
 		}
-		if errors.As(err, new(api.StatusError)) { // not a node whose check passes
+		if errors.As(err, new(api.StatusError)) { // no such node, or its check does not pass
 			return nil
 		}
 		return err
@@ -41,26 +44,29 @@ func Holder(r registry.Registry, id string) (address string, err error) {
 	return address, err
 }
 
-// Leftover says how long callers find a node that could not be deregistered, and how to
-// remove it. ttl is that of its registration.
+// Leftover returns text about a node that could not be deregistered: how long callers still find
+// the node, and how to remove it. ttl is the TTL of the node's registration.
 func Leftover(r registry.Registry, id string, ttl time.Duration) string {
 	if r.String() != "consul" {
 		return id + " stays registered until its TTL is over"
 	}
-	// go-micro asks Consul to remove a node that long after its check has failed, and Consul
-	// looks every 30 s. It lists a node whose token is gone as passing until then, because
-	// the agent reports the node's check with the node's token.
+	// After the TTL, the node's check fails. Consul removes the node 65 s later, or ttl + 5 s later
+	// if that is longer: go-micro sets this time. Consul looks for such nodes every 30 s. If the
+	// node's token was deleted, Consul lists the node as passing until it removes the node: the
+	// agent reports the check with the node's token.
 	removed := ttl + max(65*time.Second, ttl+5*time.Second) + 30*time.Second
 	return fmt.Sprintf(`%s stays in Consul: callers find it until its TTL of %v is over or, if its token was deleted, for up to %v; "consul services deregister -id=%s" at its agent removes it at once`,
 		id, ttl, removed, id)
 }
 
-// errOtherAgent says that an agent does not know the check of a node that was registered a
-// moment before.
+// errOtherAgent reports that an agent does not know the check of a node that was registered a
+// moment before: another agent has registered the node.
 var errOtherAgent = errors.New("another agent answered: several agents are behind this address, and each knows only the nodes that it registered; name the agent of this host with --registry_address or CONSUL_HTTP_ADDR")
 
-// otherAgent turns an error of go-micro's Register into an errOtherAgent if that is what it
-// means. Register adds a check, and then reports to the agent that the check passes.
+// otherAgent returns errOtherAgent in place of an error of go-micro's Register if the agent does
+// not know the node's check. It returns other errors unchanged. Register first adds the check, and
+// then reports to the agent that the check passes. The agent does not know the check if the second
+// request reaches another agent.
 func otherAgent(err error) error {
 	var status api.StatusError
 	if errors.As(err, &status) && strings.HasPrefix(status.Body, "Unknown check") {

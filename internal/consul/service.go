@@ -8,31 +8,32 @@ import (
 )
 
 const (
-	// historyAge is how long the registry remembers nodes that it does not list any more, so
-	// that a new watcher can report them as gone. go-micro's cache keeps its copy of a list
-	// for one minute.
+	// historyAge is how long the registry remembers nodes that it no longer lists. A new watcher
+	// reports these nodes as gone. go-micro's cache keeps its copy of a list for one minute.
 	historyAge = 2 * time.Minute
-	// historySize bounds the lists that are remembered.
+	// historySize limits the number of past lists of a service.
 	historySize = 64
 )
 
-// service is what the registry knows of one service. The registry's mutex guards it.
+// service is the registry's state of one service. The registry's mu guards it.
 type service struct {
-	known    []*registry.Service // what Consul said last; never changed
-	ticket   uint64              // of the lookup that found it
-	history  []pastList          // what Consul said before, oldest first
-	watchers map[*watcher]bool   // whether each follows Consul
+	known    []*registry.Service // the result of the last lookup; never modified
+	ticket   uint64              // the number of the lookup that returned known
+	history  []pastList          // earlier values of known, oldest first
+	watchers map[*watcher]bool   // each running watcher, and whether it follows Consul
 
-	failures     int  // consecutive ones of watchers
-	outageLogged bool // that watchers fail
+	failures     int  // consecutive failed queries of all watchers
+	outageLogged bool // the log says that the watchers fail
 }
 
+// pastList is an earlier result of a lookup.
 type pastList struct {
 	services []*registry.Service
-	until    time.Time
+	until    time.Time // when a newer result replaced this result
 }
 
-// service returns the service with that name. r.mu must be held.
+// service returns the service with this name. It creates the service if necessary. r.mu must be
+// held.
 func (r *consulRegistry) service(name string) *service {
 	s := r.services[name]
 	if s == nil {
@@ -42,8 +43,8 @@ func (r *consulRegistry) service(name string) *service {
 	return s
 }
 
-// known returns what Consul said last of a service, and whether a watcher keeps that
-// current. The result is not to be changed.
+// known returns the result of the last lookup of a service. current reports whether a watcher
+// keeps the result up to date. Callers must not modify the result.
 func (r *consulRegistry) known(name string) (services []*registry.Service, current bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,7 +55,8 @@ func (r *consulRegistry) known(name string) (services []*registry.Service, curre
 	return s.known, current
 }
 
-// remember keeps what Consul said in a lookup, unless a later lookup has ended before.
+// remember stores the result of a lookup. It drops the result if a lookup that began later has
+// already stored its result. ticket is the number of the lookup.
 func (r *consulRegistry) remember(name string, ticket uint64, services []*registry.Service) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,7 +74,7 @@ func (r *consulRegistry) remember(name string, ticket uint64, services []*regist
 	}
 }
 
-// all returns all nodes that were listed lately. r.mu must be held.
+// all returns the nodes of the last result and of all results in the history. r.mu must be held.
 func (s *service) all() []*registry.Service {
 	all := s.known
 	for _, p := range s.history {
@@ -81,7 +83,8 @@ func (s *service) all() []*registry.Service {
 	return all
 }
 
-// merge returns the nodes of a and of b, as services of their versions. It changes neither.
+// merge returns the nodes of a and b, with one service for each version. It modifies neither a nor
+// b.
 func merge(a, b []*registry.Service) []*registry.Service {
 	all := slices.Clone(a)
 	for _, service := range b {

@@ -9,15 +9,15 @@ import (
 	"sync"
 )
 
-// tokenFile is a file with an ACL token, which somebody may replace at any time.
+// tokenFile is a file with an ACL token. An operator may replace the token at any time.
 type tokenFile struct {
 	path string
 
 	mu    sync.Mutex // never held during I/O
-	token string     // as last read; "" if the file has been empty so far
+	token string     // the last token read; "" if the file has been empty so far
 }
 
-// openTokenFile returns the token file at path. The error says why it cannot be read.
+// openTokenFile returns the token file at path. It returns an error if the file cannot be read.
 func openTokenFile(path string) (*tokenFile, error) {
 	f := &tokenFile{path: path}
 	token, err := f.read()
@@ -33,7 +33,7 @@ func (f *tokenFile) read() (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
-// current returns the token as last read; "" if f is nil.
+// current returns the last token read, or "" if f is nil. It does not read the file.
 func (f *tokenFile) current() string {
 	if f == nil {
 		return ""
@@ -43,9 +43,9 @@ func (f *tokenFile) current() string {
 	return f.token
 }
 
-// replacement returns the token of a file that does not have the token used any more. The
-// old token stays in use while the file is missing or empty, as it may be for a moment when
-// it is replaced.
+// replacement reads the file again. It returns the token, and whether the token differs from used.
+// If the file is missing or empty, the old token stays in use: while an operator replaces the
+// file, it may be missing or empty for a moment.
 func (f *tokenFile) replacement(used string) (token string, ok bool) {
 	token, err := f.read()
 	f.mu.Lock()
@@ -56,8 +56,9 @@ func (f *tokenFile) replacement(used string) (token string, ok bool) {
 	return f.token, f.token != used
 }
 
-// tokenTransport sends the token of a file with each request. When Consul denies a request,
-// it reads the file again, and repeats the request if the file has another token.
+// tokenTransport adds the token of a file to each request. When Consul denies a request,
+// tokenTransport reads the file again. If the file has a new token, tokenTransport repeats the
+// request.
 type tokenTransport struct {
 	next http.RoundTripper
 	file *tokenFile
@@ -76,18 +77,18 @@ func (t tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	again := withToken(req, token)
 	if req.Body != nil {
 		if req.GetBody == nil {
-			return rsp, nil // the next request has the new token
+			return rsp, nil // this request cannot be repeated; the next request has the new token
 		}
 		if again.Body, err = req.GetBody(); err != nil {
 			return rsp, nil
 		}
 	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(rsp.Body, 4<<10)) // so that the connection is kept
+	_, _ = io.Copy(io.Discard, io.LimitReader(rsp.Body, 4<<10)) // keeps the connection open
 	rsp.Body.Close()
 	return t.next.RoundTrip(again)
 }
 
-// withToken returns a copy of req that carries token, or req's own if token is "".
+// withToken returns a copy of req with token. If token is "", the copy keeps the token of req.
 func withToken(req *http.Request, token string) *http.Request {
 	own := req.Clone(req.Context())
 	if token != "" {

@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// An agent is on this machine or next to it, and a client that finds none, or
-// one that hangs, should say so within two seconds.
+// An agent runs on this host or near it, so short timeouts are enough. If no agent runs,
+// dialTimeout lets a client report this within two seconds. For an agent that hangs, the client has
+// a shorter timeout of its own.
 const (
-	// dialTimeout bounds each attempt to connect.
+	// dialTimeout limits each attempt to connect.
 	dialTimeout = 400 * time.Millisecond
-	// answerTimeout bounds all others; a blocking query may also take the time that it
-	// asks Consul to wait.
+	// answerTimeout limits each request. A blocking query may also take its wait time.
 	answerTimeout = 5 * time.Second
-	// firstAnswerTimeout bounds a lookup in its place while there is another agent to ask.
+	// firstAnswerTimeout replaces answerTimeout for a lookup while another agent is left to try.
 	firstAnswerTimeout = time.Second
 )
 
-// timeoutTransport sets a timeout for each request, so that an agent that hangs does not
-// block its callers.
+// timeoutTransport limits each request to timeout, so that an agent that hangs does not block
+// callers. The limit of a blocking query also includes its wait time.
 type timeoutTransport struct {
 	next    http.RoundTripper
 	timeout time.Duration
@@ -31,7 +31,7 @@ func (t timeoutTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	timeout := t.timeout
 	if query := req.URL.Query(); query.Has("index") || query.Has("hash") { // a blocking query
 		wait, _ := time.ParseDuration(query.Get("wait"))
-		timeout = wait + wait/16 + answerTimeout // Consul waits for up to a 16th longer
+		timeout = wait + wait/16 + answerTimeout // Consul adds up to 1/16 to the wait time
 	}
 	ctx, cancel := context.WithTimeoutCause(req.Context(), timeout, fmt.Errorf("no answer within %v", timeout))
 	rsp, err := t.next.RoundTrip(req.WithContext(ctx))
@@ -46,7 +46,7 @@ func (t timeoutTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return rsp, nil
 }
 
-// cancelOnClose frees a request's timer when its answer has been read.
+// cancelOnClose is a response body. Its Close stops the timer of the request.
 type cancelOnClose struct {
 	io.ReadCloser
 	cancel context.CancelFunc

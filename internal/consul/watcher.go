@@ -12,11 +12,12 @@ import (
 	"github.com/micro/go-micro/util/log"
 )
 
-// Watch returns a watcher of the service that opts name. Of several addresses it uses the
-// first whose agent answers, as lookups do.
+// Watch returns a watcher of one service, which the option registry.WatchService names. Watch
+// returns an error without this option. If there are several agents, the watcher uses the first
+// agent that responds, like a lookup.
 //
-// A watcher reports every node that GetService has returned in the last two minutes and
-// that is gone, whoever called GetService.
+// A new watcher also reports nodes that are already gone, if any caller's GetService returned
+// these nodes in the last two minutes.
 func (r *consulRegistry) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 	var wo registry.WatchOptions
 	for _, o := range opts {
@@ -41,44 +42,47 @@ type watcher struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 
-	address      string              // of the agent that was asked last
-	index        uint64              // of the state that was last seen in Consul; 0 before the first, or if unknown
-	looked       bool                // the agent at address has answered before
+	address      string              // the address of the last queried agent
+	index        uint64              // Consul's index at the last query; 0 before the first query, or if unknown
+	looked       bool                // the agent at address has responded before
 	failed       bool                // the last query failed
-	unheld       int                 // consecutive blocking queries that Consul answered at once, without a change
+	unheld       int                 // consecutive blocking queries that returned at once, without a change
 	due          time.Time           // when the next query may be sent
-	recoverUntil time.Time           // until then an empty list is not believed; zero otherwise
-	pending      []*registry.Result  // to be returned by Next
-	seen         []*registry.Service // nodes that a caller of GetService may know; guarded by the registry's mutex
+	recoverUntil time.Time           // until then, an empty list of nodes is ignored; zero if it is not ignored
+	pending      []*registry.Result  // results for the next calls of Next
+	seen         []*registry.Service // nodes that a caller of GetService may know; guarded by registry.mu
 }
 
 const (
-	// queryInterval and queryBurst bound how often a watcher asks Consul, however fast
-	// Consul answers: queryBurst times in a row, and once per queryInterval after that.
+	// queryInterval and queryBurst limit the rate of a watcher's queries, even if Consul responds
+	// at once: queryBurst queries without a pause, and then one query per queryInterval.
 	queryInterval = time.Second
 	queryBurst    = 10
-	// pollInterval is the pause between two queries if Consul does not hold them until
+	// pollInterval is the pause between two queries if Consul does not hold queries until
 	// something changes.
 	pollInterval = 5 * time.Second
-	// heldFor is how long Consul holds a query at least unless there is a change.
+	// heldFor is the shortest time for which Consul holds a query if nothing changes. A query
+	// that returns earlier without a change was not held.
 	heldFor = time.Second / 2
 
-	// waitTime is how long Consul may hold a query, so that an agent that hangs is noticed.
+	// waitTime is the longest time for which Consul may hold a query. Without a limit, the
+	// watcher could not detect that an agent hangs.
 	waitTime = 30 * time.Second
-	// otherWaitTime is waitTime at any agent but the first, which may have returned.
+	// otherWaitTime replaces waitTime at all agents but the first. It is shorter because the
+	// first agent may be up again.
 	otherWaitTime = 10 * time.Second
 
-	// After a failure a watcher pauses for up to minRetry, and for twice as long after each
-	// further one, up to maxRetry.
+	// After a failure, a watcher pauses for up to minRetry. Each further failure doubles the
+	// pause, up to maxRetry.
 	minRetry = 200 * time.Millisecond
 	maxRetry = 5 * time.Second
 )
 
-// Next waits for a change. Once stopped it returns registry.ErrWatcherStopped. If Consul
-// cannot be asked, Next asks again until it can. It returns an error only for the
-// second failure in a row.
+// Next waits for the next change and returns it. After Stop, Next returns
+// registry.ErrWatcherStopped. If a query fails, Next retries, and returns an error only for the
+// second consecutive failure.
 //
-// go-micro's cache makes a new watcher then, and logs every fifth error.
+// After an error, go-micro's cache creates a new watcher. The cache logs every fifth error.
 func (w *watcher) Next() (*registry.Result, error) {
 	for len(w.pending) == 0 {
 		err := w.pause()
@@ -117,9 +121,10 @@ func (w *watcher) pause() error {
 	}
 }
 
-// noteOutcome takes the result of a query. It logs that the service cannot be followed, and
-// that it can be followed again, once for each outage; what a caller without any node has to
-// know, GetService says. It reports whether Next is to return err.
+// noteOutcome records the result of a query; err is nil after a success. After a failure, it
+// schedules the next query. It logs the start and the end of each outage once. While no node is
+// known, it does not log an outage, because GetService returns the error. It reports whether Next
+// must return err.
 func (w *watcher) noteOutcome(err error) (tell bool) {
 	r := w.registry
 	r.mu.Lock()
@@ -131,7 +136,7 @@ func (w *watcher) noteOutcome(err error) (tell bool) {
 		s.failures++
 		s.outageLogged = s.failures > 1 && hasNodes(s.known)
 		pause := min(maxRetry, minRetry<<min(s.failures-1, 10))
-		w.due = time.Now().Add(pause/2 + rand.N(pause/2)) // not all clients at once
+		w.due = time.Now().Add(pause/2 + rand.N(pause/2)) // clients must not all retry at the same moment
 	}
 	tell = s.failures == 2
 	failing := s.outageLogged
@@ -145,7 +150,7 @@ func (w *watcher) noteOutcome(err error) (tell bool) {
 	return tell
 }
 
-// Stop ends the wait in Next.
+// Stop ends the watcher. A waiting Next returns.
 func (w *watcher) Stop() {
 	w.cancel()
 	r := w.registry
@@ -154,7 +159,7 @@ func (w *watcher) Stop() {
 	delete(r.service(w.service).watchers, w)
 }
 
-// follow says whether the watcher follows Consul.
+// follow records whether the watcher follows Consul: its last query has succeeded.
 func (w *watcher) follow(follows bool) {
 	r := w.registry
 	r.mu.Lock()
@@ -164,13 +169,13 @@ func (w *watcher) follow(follows bool) {
 	}
 }
 
-// recoverTime is how long a watcher that finds Consul without any node of its service, when
-// it cannot tell that from a lost catalog, waits for nodes to register again. go-micro's
-// servers do every few seconds: register_interval, 10 s by default here.
+// recoverTime is how long a watcher ignores an empty list of nodes if Consul may have lost its
+// catalog. In this time the nodes register again: go-micro's servers register every
+// register_interval, by default every 10 s in srv.
 const recoverTime = time.Minute
 
-// wait blocks until the service's index in Consul changes, and sets pending to the changes.
-// It returns without a change after the time that Consul lets a query wait.
+// wait blocks until the service's index in Consul changes, and then sets pending to the changes.
+// If nothing changes, wait returns when the wait time of its query is over.
 func (w *watcher) wait() error {
 	entries, index, err := w.query()
 	if err != nil {
@@ -178,9 +183,9 @@ func (w *watcher) wait() error {
 	}
 	r := w.registry
 	known, _ := r.known(w.service)
-	// A watcher's first look may be at a Consul that has just come back, and an index that
-	// goes back means that Consul has lost its catalog. Without an index, an empty list may
-	// mean either.
+	// An empty list may mean that Consul has lost its catalog, in three cases. At the first query,
+	// Consul may have just restarted. An index that decreases means that the catalog was lost.
+	// Without an index, a lost catalog looks like a service without nodes.
 	if len(entries) > 0 {
 		w.recoverUntil = time.Time{}
 	} else if !w.looked || index != 0 && index < w.index ||
@@ -207,9 +212,10 @@ func (w *watcher) wait() error {
 	return nil
 }
 
-// query asks the first agent that answers for the service, and waits there until its index
-// is another than w.index. It does not wait after a failure: there may be a proxy that ends
-// what takes long. It returns index 0 if the agent reports none.
+// query queries the first agent that responds. The query blocks until the service's index differs
+// from w.index, or until the wait time is over. After a failure, the query does not block: a proxy
+// may end requests that take long. query returns the nodes and the index of the service. The index
+// is 0 if the agent reports no index.
 func (w *watcher) query() (entries []*api.ServiceEntry, index uint64, err error) {
 	r := w.registry
 	var asked uint64
@@ -256,8 +262,8 @@ func (w *watcher) query() (entries []*api.ServiceEntry, index uint64, err error)
 	return entries, index, nil
 }
 
-// changes returns what turns before into after for go-micro's cache: for each
-// version, which nodes are gone and which are there.
+// changes returns the results that turn before into after in go-micro's cache: for each version
+// of the service, a "delete" with the nodes that are gone and an "update" with the present nodes.
 func changes(before, after []*registry.Service) []*registry.Result {
 	var results []*registry.Result
 	for _, service := range before {
@@ -271,7 +277,7 @@ func changes(before, after []*registry.Service) []*registry.Result {
 	}
 	for _, service := range after {
 		if len(service.Nodes) > 0 {
-			// A copy, because go-micro's cache changes what a watcher returns.
+			// Copy the service, because go-micro's cache modifies the results of a watcher.
 			results = append(results, &registry.Result{Action: "update", Service: registry.Copy([]*registry.Service{service})[0]})
 		}
 	}
