@@ -10,12 +10,14 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// ClientCredentials returns gRPC's credentials for TLS, whose errors say what to
-// do about a server without TLS, and about one that refuses the client.
+// ClientCredentials returns gRPC's TLS credentials for a client with config. Two of their errors
+// also say what to do: the error for a server without TLS, and the error for a server that rejects
+// the client's certificate.
 func ClientCredentials(config *tls.Config) credentials.TransportCredentials {
 	return explainingCredentials{credentials.NewTLS(config)}
 }
 
+// explainingCredentials implements ClientCredentials.
 type explainingCredentials struct {
 	credentials.TransportCredentials
 }
@@ -36,22 +38,23 @@ func (t explainingCredentials) Clone() credentials.TransportCredentials {
 	return explainingCredentials{t.TransportCredentials.Clone()}
 }
 
-// alertConn is a connection whose handshake is over for the client. In TLS 1.3 the
-// server looks at the client's certificate only after that (RFC 8446, 2): a
-// refusal is an alert in place of the first answer.
+// alertConn is a connection after the client's handshake. In TLS 1.3, the server checks the client's
+// certificate only after the client's handshake has ended (RFC 8446, section 2). If the server
+// rejects the certificate, the client reads an alert in place of the first response. alertConn
+// explains this alert.
 type alertConn struct{ net.Conn }
 
 func (j alertConn) Read(b []byte) (int, error) {
 	n, err := j.Conn.Read(b)
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "remote error" { // an alert, as crypto/tls tells it
+	if errors.As(err, &op) && op.Op == "remote error" { // crypto/tls returns an alert like this
 		err = fmt.Errorf("the server refuses: %w; want a --tls_cert that a CA in the server's --tls_ca signed", err)
 	}
 	return n, err
 }
 
-// Write tells of the alert, if there was one, rather than that the server closed
-// the connection after it.
+// Write returns the error of the alert, if there was an alert. Otherwise the error would only say
+// that the connection is closed: the server closes the connection after the alert.
 func (j alertConn) Write(b []byte) (int, error) {
 	n, err := j.Conn.Write(b)
 	if err != nil {

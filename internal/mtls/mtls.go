@@ -1,5 +1,5 @@
-// Package mtls is the flags and files with which srv and client prove to each
-// other who they are: mutual TLS.
+// Package mtls has the flags and the files for mutual TLS, with which srv and client authenticate
+// each other.
 package mtls
 
 import (
@@ -15,14 +15,14 @@ import (
 	"github.com/micro/cli"
 )
 
-// Files are the paths of PEM files. All are empty where TLS is off.
+// Files are the paths of the PEM files for mutual TLS. If all paths are empty, TLS is off.
 type Files struct {
-	Cert string // the own certificate, with what is between it and its CA
-	Key  string // its private key
-	CA   string // the CAs whose certificates the other side may have
+	Cert string // the program's certificate, followed by any intermediate certificates
+	Key  string // the private key of the certificate
+	CA   string // the CAs; one of them must have signed the other side's certificate
 }
 
-// Flags returns the flags that fill f.
+// Flags returns the flags --tls_cert, --tls_key and --tls_ca, which set f.
 func (f *Files) Flags() []cli.Flag {
 	return []cli.Flag{
 		cli.StringFlag{
@@ -40,14 +40,15 @@ func (f *Files) Flags() []cli.Flag {
 	}
 }
 
-// Check returns an error unless all files are given or none. implementation, of
-// the server or client in use, has to be "grpc": others would ignore them.
+// Check returns an error if only some of the files are set, or if a path is PEM text. implementation
+// is the name of go-micro's server or client in use. With files, it must be "grpc": other
+// implementations would ignore the files. Check does not read the files.
 func (f *Files) Check(implementation string) error {
 	var given, missing []string
 	for _, file := range []struct{ flag, path string }{
 		{"--tls_cert", f.Cert}, {"--tls_key", f.Key}, {"--tls_ca", f.CA},
 	} {
-		if strings.Contains(file.path, "-----BEGIN") { // not to be repeated in an error
+		if strings.Contains(file.path, "-----BEGIN") { // the error must not contain a secret
 			return fmt.Errorf("%s holds the PEM text itself; want the path of a file with it", file.flag)
 		}
 		if file.path == "" {
@@ -68,12 +69,15 @@ func (f *Files) Check(implementation string) error {
 	return nil
 }
 
-// Config reads the files, once, for either side: TLS 1.2 or later, and both show a
-// certificate that one of the CAs signed, the server one for serverName, a DNS
-// name. Without files it returns nil.
+// Config reads the files and returns a TLS configuration for a server or a client. If TLS is off,
+// Config returns nil.
 //
-// A file that cannot be used is an error that names it; so is a certificate
-// that has expired or is not valid yet.
+// The configuration requires TLS 1.2 or later. Both sides must have a certificate that one of the
+// CAs has signed. The server's certificate must be valid for serverName, a DNS name. Later changes
+// of the files have no effect.
+//
+// If a file cannot be used, Config returns an error with the name of the file. A certificate that
+// has expired, or that is not valid yet, is also an error.
 func (f *Files) Config(serverName string) (*tls.Config, error) {
 	if f.Cert == "" {
 		return nil, nil
@@ -99,8 +103,9 @@ func (f *Files) Config(serverName string) (*tls.Config, error) {
 	}, nil
 }
 
-// readCAs returns the certificates in the file at path. While CAs are being
-// replaced, old ones among them may have expired, but not all.
+// readCAs returns the certificates in the file at path. It returns an error if a certificate cannot
+// be parsed, or if all certificates have expired or are not valid yet. Some certificates may have
+// expired: while an operator replaces a CA, the file has the old CA and the new CA.
 func readCAs(path string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -126,6 +131,7 @@ func readCAs(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// checkTime returns an error if c has expired or is not valid yet.
 func checkTime(c *x509.Certificate) error {
 	switch now := time.Now(); {
 	case now.Before(c.NotBefore):

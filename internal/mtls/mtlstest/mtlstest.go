@@ -1,4 +1,4 @@
-// Package mtlstest makes throw-away certificates, for trying TLS out and for tests.
+// Package mtlstest creates throw-away certificates, for tests and for experiments with TLS.
 package mtlstest
 
 import (
@@ -16,13 +16,15 @@ import (
 	"time"
 )
 
-// WriteFiles creates a CA, and writes certificates and keys that the CA signed to dir. The
-// files are ca.pem, and srv.pem, srv-key.pem and the same for client and consul. The
-// certificates are valid from one time until another. WriteFiles replaces existing files.
-// Only their owner may read them. It discards the CA's key, so that the CA signs nothing
-// else.
+// WriteFiles creates a CA and three certificates that the CA has signed, and writes them to dir.
+// The files are ca.pem, srv.pem, srv-key.pem, client.pem, client-key.pem, consul.pem and
+// consul-key.pem. The certificates are valid from the time from until the time until. WriteFiles
+// creates dir if necessary, and replaces existing files. Only the owner of the files can read them.
 //
-// The server's certificate names the service, not an address. Consul's names this host.
+// WriteFiles discards the key of the CA, so nobody can sign further certificates.
+//
+// The server's certificate is valid for the service go.micro.srv.basis, at any address. Consul's
+// certificate is valid for localhost, 127.0.0.1 and ::1.
 func WriteFiles(dir string, from, until time.Time) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -78,7 +80,8 @@ func WriteFiles(dir string, from, until time.Time) error {
 	return nil
 }
 
-// sign writes the certificate of key, as template says, signed by parent.
+// sign creates a certificate for key from template, which parent signs with parentKey. It writes
+// the certificate to path.
 func sign(path string, template, parent *x509.Certificate, key crypto.PublicKey, parentKey crypto.Signer) error {
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, parentKey)
 	if err != nil {
@@ -87,8 +90,9 @@ func sign(path string, template, parent *x509.Certificate, key crypto.PublicKey,
 	return write(path, "CERTIFICATE", der)
 }
 
+// write writes der to path as a PEM block of this kind.
 func write(path, kind string, der []byte) error {
-	// A file that is there would keep its mode.
+	// Remove an existing file, because it would keep its mode.
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return err
 	}
