@@ -1,8 +1,7 @@
-// Package admin serves what an operator asks of a running program over HTTP: metrics for
-// Prometheus, the program's health, and Go's profiles.
+// Package admin serves a running program's metrics, health and Go profiles over HTTP.
 //
-// A program that was started without an address serves nothing, and measures nothing:
-// Registerer returns nil then.
+// The metrics are for Prometheus. Without an address, package admin serves nothing. Registerer then
+// returns nil, so the program measures nothing.
 package admin
 
 import (
@@ -24,29 +23,30 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// healthPath is where a Server answers for the program's health.
+// healthPath is the path of a program's health.
 const healthPath = "/healthz"
 
-// healthTimeout is how long AskHealth waits for an answer, which takes a millisecond.
+// healthTimeout limits the request of AskHealth. A response usually takes a millisecond.
 const healthTimeout = 2 * time.Second
 
-// closeTimeout is how long Close waits for answers that are being written.
+// closeTimeout is how long Close waits for requests in flight.
 const closeTimeout = time.Second
 
-// maxScrapes bounds the scrapes at a time. Prometheus makes one in 15 s.
+// maxScrapes limits the number of concurrent scrapes. Prometheus makes one scrape every 15 s.
 const maxScrapes = 8
 
 // Settings are the values of the flags that Flags returns.
 type Settings struct {
-	// Address is host:port. Without a host it stands for loopback; the empty string turns
-	// the server off.
+	// Address is the host:port to listen on. The default host is 127.0.0.1. If Address is empty,
+	// the server is off.
 	Address string
-	// HealthCheck has the program ask another one for its health, and do nothing else.
+	// HealthCheck makes the program query the health of the program that listens on Address, and
+	// exit. The program does nothing else.
 	HealthCheck bool
 }
 
-// Flags returns the flags --metrics_address, with its variable BASIS_METRICS_ADDRESS, and
-// --health_check, which fill s.
+// Flags returns the flags --metrics_address and --health_check, which set s. The variable
+// BASIS_METRICS_ADDRESS also sets --metrics_address.
 func (s *Settings) Flags() []cli.Flag {
 	return []cli.Flag{
 		cli.StringFlag{
@@ -60,8 +60,7 @@ func (s *Settings) Flags() []cli.Flag {
 	}
 }
 
-// Check returns an error if the address is not host:port, or if there is none to ask for
-// health.
+// Check returns an error if Address is not host:port, or if HealthCheck is set and Address is empty.
 func (s *Settings) Check() error {
 	if s.Address == "" {
 		if s.HealthCheck {
@@ -75,7 +74,7 @@ func (s *Settings) Check() error {
 	return nil
 }
 
-// local returns the address with loopback in the place of a missing host.
+// local returns Address. If Address has no host, the host is 127.0.0.1.
 func (s *Settings) local() string {
 	if host, port, err := net.SplitHostPort(s.Address); err == nil && host == "" {
 		return net.JoinHostPort("127.0.0.1", port)
@@ -83,18 +82,18 @@ func (s *Settings) local() string {
 	return s.Address
 }
 
-// AskHealth asks the program at the address for its health, and returns the answer. The
-// error says that the program is not healthy, or that it did not answer within two seconds.
+// AskHealth queries the health of the program that listens on Address, and returns the response.
+// AskHealth returns an error if the program is not healthy, or does not respond within 2 s.
 func (s *Settings) AskHealth() (string, error) {
 	host, port, _ := net.SplitHostPort(s.local())
-	if ip := net.ParseIP(host); ip.IsUnspecified() { // it serves on all addresses
+	if ip := net.ParseIP(host); ip.IsUnspecified() { // the program listens on all addresses
 		host = "127.0.0.1"
 		if ip.To4() == nil {
 			host = "::1"
 		}
 	}
 	url := "http://" + net.JoinHostPort(host, port) + healthPath
-	// Not through a proxy: the program is on this host.
+	// This transport uses no proxy, because the program runs on this host.
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: healthTimeout}
 	rsp, err := c.Get(url)
 	if err != nil {
@@ -111,8 +110,7 @@ func (s *Settings) AskHealth() (string, error) {
 	return string(body), nil
 }
 
-// Server serves metrics, health and profiles. Its methods may be called at any time, by
-// several goroutines.
+// Server serves metrics, health and profiles. Its methods are safe for concurrent use.
 type Server struct {
 	http     *http.Server // nil if the server is off
 	address  string
@@ -123,9 +121,9 @@ type Server struct {
 	unhealthy error // nil while the program is healthy
 }
 
-// Listen starts a server on the address of s, which Check has accepted. Until SetHealth says
-// otherwise, the program is starting, and not healthy. Without an address, the server is off:
-// its methods do nothing.
+// Listen starts a server on the address of s, which Check must have accepted. Until the program
+// calls SetHealth, its health is "starting", which is not healthy. If the address is empty, the
+// server is off: its methods do nothing. Listen returns an error if it cannot listen on the address.
 func Listen(s Settings) (*Server, error) {
 	if s.Address == "" {
 		return &Server{}, nil
@@ -152,8 +150,8 @@ func Listen(s Settings) (*Server, error) {
 	a.mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	a.http = &http.Server{
 		Handler: a.mux,
-		// No limit to the time of an answer: a profile and a stream take as long as their
-		// reader wants.
+		// There is no WriteTimeout, because a profile or a stream may take as long as its reader
+		// wants.
 		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 8 << 10,
 		ErrorLog: log.Default(),
 	}
@@ -162,10 +160,10 @@ func Listen(s Settings) (*Server, error) {
 	return a, nil
 }
 
-// Address returns the host:port that the server listens on, empty if it is off.
+// Address returns the host:port that the server listens on, or "" if the server is off.
 func (a *Server) Address() string { return a.address }
 
-// Registerer returns where to register metrics; nil if the server is off.
+// Registerer returns the Prometheus registerer of the served metrics, or nil if the server is off.
 func (a *Server) Registerer() prometheus.Registerer {
 	if a.http == nil {
 		return nil
@@ -173,14 +171,15 @@ func (a *Server) Registerer() prometheus.Registerer {
 	return a.registry
 }
 
-// Handle serves a path, in the words of http.ServeMux, by h.
+// Handle serves pattern with h. The pattern has the syntax of http.ServeMux.
 func (a *Server) Handle(pattern string, h http.Handler) {
 	if a.http != nil {
 		a.mux.Handle(pattern, h)
 	}
 }
 
-// SetHealth sets the program's health: nil is healthy, and an error says why it is not.
+// SetHealth sets the program's health. nil means healthy; an error is the reason why the program is
+// not healthy.
 func (a *Server) SetHealth(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -198,7 +197,8 @@ func (a *Server) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-// Close ends the server. It waits for answers that are being written, for up to a second.
+// Close stops the server. It waits up to 1 s for requests in flight, and then closes their
+// connections.
 func (a *Server) Close() error {
 	if a.http == nil {
 		return nil
@@ -206,7 +206,7 @@ func (a *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if err := a.http.Shutdown(ctx); err != nil {
-		return a.http.Close() // of streams
+		return a.http.Close() // ends streams
 	}
 	return nil
 }
