@@ -25,28 +25,28 @@ import (
 // with all its retries after 5 s.
 var Buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10}
 
-// Calls has the metrics of the calls that a client makes or a server answers:
-// grpc_client_started_total, grpc_server_started_total and so on. It is a
-// prometheus.Collector and safe for concurrent use.
+// Calls has the metrics of the calls that a client makes or a server handles, for example
+// grpc_client_started_total or grpc_server_started_total. Calls is a prometheus.Collector. Calls
+// is safe for concurrent use.
 type Calls struct {
 	started, received, sent, handled *prometheus.CounterVec
 	durations                        *prometheus.HistogramVec
 
-	methods sync.Map // of *methodMetrics by Method
+	methods sync.Map // *methodMetrics by Method
 }
 
-// methodMetrics are those of the calls of one method.
+// methodMetrics has the metrics of the calls of one method.
 type methodMetrics struct {
 	started, received, sent prometheus.Counter
 	handled                 [codes.Unauthenticated + 1]prometheus.Counter // by code
 	duration                prometheus.Observer
 }
 
-// Method identifies a method in the labels. Calls keeps the metrics of every Method that it has
-// seen. A server must not make a Method of a name that its callers choose: they would fill its
-// memory.
+// Method identifies a method in the labels. Calls keeps the metrics of every Method until the
+// process exits. A server must not create a Method from a name that a caller chooses: a caller that
+// sends many names would fill the server's memory.
 type Method struct {
-	FullName                     string // as in /proto.Basis/Hello
+	FullName                     string // for example /proto.Basis/Hello
 	ClientStreams, ServerStreams bool
 }
 
@@ -90,8 +90,9 @@ func (c *Calls) all() []prometheus.Collector {
 	return []prometheus.Collector{c.started, c.received, c.sent, c.handled, c.durations}
 }
 
-// of returns the metrics of a method. It creates a counter for every code at once: Prometheus
-// does not count the first value of a new counter as an increase.
+// of returns the metrics of a method, and creates them at the method's first call. It creates the
+// counters of all codes together: Prometheus does not count the first value of a new counter as an
+// increase.
 func (c *Calls) of(m Method) *methodMetrics {
 	if found, ok := c.methods.Load(m); ok {
 		return found.(*methodMetrics)
@@ -111,7 +112,7 @@ func (c *Calls) of(m Method) *methodMetrics {
 	return made
 }
 
-// kind is the value of the label grpc_type.
+// kind returns the value of the label grpc_type.
 func (m Method) kind() string {
 	switch {
 	case m.ClientStreams && m.ServerStreams:
@@ -128,7 +129,7 @@ func (m Method) kind() string {
 func (m *methodMetrics) ended(start time.Time, err error) {
 	s, ok := status.FromError(err)
 	if !ok {
-		s = status.FromContextError(err) // Unknown, if it is none
+		s = status.FromContextError(err) // the code is Unknown if err is no context error
 	}
 	code := s.Code()
 	if int(code) >= len(m.handled) {
@@ -151,8 +152,8 @@ func (c *Calls) UnaryClientInterceptor(ctx context.Context, fullMethod string, r
 	return err
 }
 
-// Serve passes the stream of a call to handle, and returns the error that handle returns. It
-// measures the call as one of the method called.
+// Serve passes the stream of a call to handle, and returns the error of handle. It counts and times
+// the call as a call of the method called.
 func (c *Calls) Serve(called Method, stream grpc.ServerStream, handle func(grpc.ServerStream) error) error {
 	start, m := time.Now(), c.of(called)
 	m.started.Inc()
