@@ -21,11 +21,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cluster is several agents that tests stop and start. It records the nodes that are registered at each agent.
+// cluster is a set of agents, which tests stop and start. It records the nodes that are registered
+// at each agent.
 type cluster struct {
 	mu         sync.Mutex
-	down       map[string]error // by host
-	registered map[string][]string
+	down       map[string]error    // the errors of the agents that are down, by host
+	registered map[string][]string // the IDs of nodes, by host
 }
 
 func newCluster() *cluster {
@@ -57,12 +58,14 @@ func (c *cluster) RoundTrip(req *http.Request) (*http.Response, error) {
 	return refusal(200, "null"), nil
 }
 
+// set makes all requests to host fail with err. If err is nil, the agent is up again.
 func (c *cluster) set(host string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.down[host] = err
 }
 
+// where returns the hosts of the agents at which the node is registered.
 func (c *cluster) where() (hosts []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -86,7 +89,7 @@ func TestRegistrationAndLookupsMoveToTheNextAgentAndBack(t *testing.T) {
 		}
 		register := func() { require.NoError(t, r.Register(s, registry.RegisterTTL(time.Minute))) }
 
-		// Only one comes up, late.
+		// Both agents are down, and then one agent starts.
 		c.set("a:1", errRefused)
 		c.set("b:1", errRefused)
 		require.Error(t, r.Register(s))
@@ -128,8 +131,8 @@ func TestDeregisteringWithoutAllAgents(t *testing.T) {
 	require.Error(t, r.Deregister(&registry.Service{Name: "svc"}), "it has no node")
 }
 
-// The registry asks the next agent if an agent has lost its servers, or if something else
-// listens at its address.
+// The registry queries the next agent if the first agent is down, has lost its servers, or is
+// another program.
 func TestTheNextAgentIsAskedInsteadOf(t *testing.T) {
 	for name, answerOfA := range map[string]func() (*http.Response, error){
 		"no agent":              func() (*http.Response, error) { return nil, errRefused },
@@ -155,7 +158,8 @@ func TestTheNextAgentIsAskedInsteadOf(t *testing.T) {
 	}
 }
 
-// A first agent that hangs does not take all the time that a client has.
+// If the first agent hangs, the registry queries the next agent within firstAnswerTimeout. A client
+// then has time left.
 func TestTheNextAgentIsAskedSoonInsteadOfOneThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := onTransport(t, func(req *http.Request) (*http.Response, error) {
@@ -175,7 +179,7 @@ func TestTheNextAgentIsAskedSoonInsteadOfOneThatHangs(t *testing.T) {
 	})
 }
 
-// A blocking query at an agent that hangs ends too.
+// A blocking query also times out if its agent hangs.
 func TestAHangingAgentIsNotFollowedForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hangs atomic.Bool
@@ -253,7 +257,7 @@ func TestCheckAddress(t *testing.T) {
 		"://x":                    "is ://x; want host:port",
 	} {
 		require.ErrorContains(t, CheckAddress(addr), want, addr)
-		require.NotPanics(t, func() { // as an address that is not checked
+		require.NotPanics(t, func() { // Init must not panic either
 			r := newRegistry(t)
 			err := r.Init(registry.Addrs("127.0.0.1:1", addr))
 			require.Equal(t, addr == "", err == nil, addr)
@@ -269,6 +273,7 @@ func TestWhichRegistriesAreAtAnAddress(t *testing.T) {
 	}
 }
 
+// named is a registry without nodes. name is the result of its String.
 type named struct{ name string }
 
 func (n named) String() string            { return n.name }
@@ -281,13 +286,15 @@ func (named) GetService(string) ([]*registry.Service, error)               { ret
 func (named) ListServices() ([]*registry.Service, error)                   { return nil, nil }
 func (named) Watch(...registry.WatchOption) (registry.Watcher, error)      { return nil, nil }
 
-// denyingAgent accepts one token, and has a node whose tags tell nothing.
+// denyingAgent is an agent that accepts one token and denies all other requests. It lists one node,
+// without tags.
 type denyingAgent struct {
 	*httptest.Server
-	accepted atomic.Pointer[string]
-	denials  atomic.Int64
+	accepted atomic.Pointer[string] // the accepted token
+	denials  atomic.Int64           // the number of denied requests
 }
 
+// newDenyingAgent starts an agent that accepts token, and sets CONSUL_HTTP_ADDR to its address.
 func newDenyingAgent(t *testing.T, token string) *denyingAgent {
 	t.Helper()
 	a := new(denyingAgent)
@@ -346,13 +353,13 @@ func TestTheTokenIsReadAgainAfterADenial(t *testing.T) {
 			require.NoError(t, request(r))
 			require.Zero(t, a.denials.Load())
 
-			// Nobody needs the file while the token is good.
+			// The registry does not read the file while Consul accepts the token.
 			require.NoError(t, os.Remove(path))
 			require.NoError(t, request(r))
 
 			two := "two"
 			a.accepted.Store(&two)
-			if name != "watch" && name != "look up" { // which keep what they know
+			if name != "watch" && name != "look up" { // a lookup returns the last known nodes; Next retries
 				require.ErrorIs(t, request(r), ErrDenied)
 				require.ErrorContains(t, request(r), "ACL not found; put a token that may into "+path+" (CONSUL_HTTP_TOKEN_FILE)")
 			}
@@ -367,7 +374,7 @@ func TestTheTokenIsReadAgainAfterADenial(t *testing.T) {
 			require.NoError(t, request(r))
 			require.Equal(t, before+1, a.denials.Load(), "and the others have the new token")
 
-			// Its first request of all is denied.
+			// Consul denies the first request of a new registry.
 			r = newRegistry(t)
 			write("three")
 			three := "three"
@@ -377,7 +384,7 @@ func TestTheTokenIsReadAgainAfterADenial(t *testing.T) {
 	}
 }
 
-// Consul does not deny a lookup that a token does not allow: it leaves nodes out.
+// If a token does not allow a lookup, Consul does not deny the lookup, but leaves nodes out.
 func TestALookupIsRepeatedWithTheNewToken(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
 	require.NoError(t, os.WriteFile(path, []byte("one"), 0o600))
@@ -399,7 +406,8 @@ func TestALookupIsRepeatedWithTheNewToken(t *testing.T) {
 	require.Equal(t, []string{"a"}, ids(services))
 }
 
-// Consul lists the nodes of a dead agent as critical before the server renews them.
+// A few seconds after an agent has died, Consul lists the agent's nodes as critical. The next renewal
+// of a registration may be later.
 func TestANodeMovesAsSoonAsItsAgentIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster()
@@ -410,7 +418,7 @@ func TestANodeMovesAsSoonAsItsAgentIsGone(t *testing.T) {
 			}
 			asked.Add(1)
 			if req.URL.Query().Get("hash") == "h" {
-				if asked.Load()%10 == 0 { // as a proxy that ends what takes long
+				if asked.Load()%10 == 0 { // like a proxy that ends requests that take long
 					return nil, errors.New("EOF")
 				}
 				for i := 0; i < 300 && req.Context().Err() == nil; i++ {
@@ -450,7 +458,7 @@ func TestANodeMovesAsSoonAsItsAgentIsGone(t *testing.T) {
 		require.Contains(t, text, "Registered svc in consul at b:1; of 2 agents it is the first that answers")
 		require.Contains(t, text, "Registered svc in consul at a:1; of 2 agents it is the first that answers")
 
-		require.NoError(t, r.Deregister(s)) // and then nothing is asked any more
+		require.NoError(t, r.Deregister(s)) // ends the watch of the agent
 		synctest.Wait()
 		before := asked.Load()
 		c.set("a:1", errRefused)
@@ -460,7 +468,7 @@ func TestANodeMovesAsSoonAsItsAgentIsGone(t *testing.T) {
 	})
 }
 
-// Whatever an agent answers, watching it does not spin.
+// No response of an agent makes the watch of the agent a busy loop.
 func TestWatchingAnAgentDoesNotSpin(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer func() (*http.Response, error)

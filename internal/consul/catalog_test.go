@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// encoded returns data as go-micro puts it into a tag.
+// encoded returns data in go-micro's encoding of tags.
 func encoded(data string) string {
 	var b bytes.Buffer
 	w := zlib.NewWriter(&b)
@@ -26,7 +26,7 @@ func encoded(data string) string {
 	return hex.EncodeToString(b.Bytes())
 }
 
-// listing returns a registry whose Consul answers with body.
+// listing returns a registry with a Consul that responds with body to every request.
 func listing(t *testing.T, body string) registry.Registry {
 	t.Helper()
 	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) }))
@@ -35,7 +35,7 @@ func listing(t *testing.T, body string) registry.Registry {
 	return newRegistry(t)
 }
 
-// node returns the JSON of a node of svc, whose fields may be overridden.
+// node returns the JSON of a node of svc. The fields in service replace the default fields.
 func node(t *testing.T, id string, service map[string]any) string {
 	t.Helper()
 	all := map[string]any{"ID": id, "Service": "svc", "Address": "192.0.2.1", "Port": 4711}
@@ -47,8 +47,8 @@ func node(t *testing.T, id string, service map[string]any) string {
 	return string(b)
 }
 
-// All shapes of tags, before and after go-micro's own: the node is returned, with what
-// go-micro's tags say.
+// Each foreign tag is placed before and after go-micro's own tags. GetService must return the node
+// with the data of go-micro's own tags.
 func TestTagsOfOtherTools(t *testing.T) {
 	own := []string{
 		"t-" + encoded(`{"transport":"grpc"}`),
@@ -84,7 +84,7 @@ func TestTagsOfOtherTools(t *testing.T) {
 	}
 }
 
-// Whatever the tags are, go-micro's registry survives them.
+// No tag makes the registry panic or leave out the node.
 func FuzzTags(f *testing.F) {
 	for _, tag := range []string{"t", "e", "e=null", "e-" + encoded("null"), "t-" + encoded(`{"a":"b"}`), "v=1"} {
 		f.Add(tag, tag)
@@ -164,7 +164,7 @@ func TestNodesThatCanBeCalled(t *testing.T) {
 	require.Empty(t, ids(services))
 }
 
-// Consul's IDs are unique at one agent only.
+// A node's ID is unique at one agent only.
 func TestNodesOfTwoAgentsWithOneID(t *testing.T) {
 	r := listing(t, "["+node(t, "x", nil)+","+node(t, "x", map[string]any{"Address": "192.0.2.2"})+"]")
 	services, err := r.GetService("svc")
@@ -172,9 +172,9 @@ func TestNodesOfTwoAgentsWithOneID(t *testing.T) {
 	require.Equal(t, []string{"x", "x@192.0.2.2:4711"}, ids(services))
 }
 
-// A few KB in a catalog inflate to many MB.
+// A few KB of compressed tags in a catalog can decompress to many MB.
 func TestCompressedTagsTakeNoMemory(t *testing.T) {
-	bombs := make([]string, 16) // which differ
+	bombs := make([]string, 16) // each tag is different
 	for i := range bombs {
 		bombs[i] = "e-" + encoded(fmt.Sprint(i)+strings.Repeat(" ", 1<<20))
 	}
@@ -204,7 +204,7 @@ func TestCompressedTagsTakeNoMemory(t *testing.T) {
 	require.Empty(t, kept[nodes].Service.Tags, "over the limit of the answer")
 }
 
-// endless is an answer without an end.
+// endless is a response body without an end.
 type endless struct{}
 
 func (endless) Read(b []byte) (int, error) { return len(b), nil }

@@ -21,7 +21,7 @@ func TestAddress(t *testing.T) {
 	for _, test := range []struct{ variable, option, want string }{
 		{"", "", "127.0.0.1:8500"},
 		{"consul:8501", "", "consul:8501"},
-		{"localhost:8500", "", "localhost:8500"}, // the library's default, when asked for
+		{"localhost:8500", "", "localhost:8500"}, // the library's default, set explicitly
 		{"https://consul:8501", "", "consul:8501"},
 		{"consul:8501", "127.0.0.1:1", "127.0.0.1:1"},
 		{"", "consul", "consul:8500"},
@@ -33,7 +33,7 @@ func TestAddress(t *testing.T) {
 		t.Setenv("CONSUL_HTTP_ADDR", test.variable)
 		r := newRegistry(t)
 		if test.option != "" {
-			// As Init does, but without asking whether anyone is there.
+			// withAddr sets the address like Init, but without the checks of Init.
 			r = &withAddr{r, test.option}
 		}
 		require.Equal(t, test.want, Address(r), "%+v", test)
@@ -41,6 +41,7 @@ func TestAddress(t *testing.T) {
 	require.Empty(t, Address(memory.NewRegistry()))
 }
 
+// withAddr is a registry with addr as its only address.
 type withAddr struct {
 	registry.Registry
 	addr string
@@ -67,7 +68,7 @@ func TestAgentOnASocket(t *testing.T) {
 	require.NoError(t, err)
 	require.NotZero(t, asked.Load())
 
-	// An address comes before the variable, of whichever kind they are.
+	// An address in the options replaces the address in the variable. Each may be a socket.
 	asked.Store(0)
 	r := newRegistry(t)
 	require.NoError(t, r.Init(registry.Addrs("127.0.0.1:1")))
@@ -82,7 +83,7 @@ func TestAgentOnASocket(t *testing.T) {
 	require.NoError(t, err)
 	require.NotZero(t, asked.Load())
 
-	require.NoError(t, agent.Close()) // and takes the socket with it
+	require.NoError(t, agent.Close()) // also removes the socket
 	_, err = r.GetService("svc")
 	require.ErrorContains(t, Explain(r, err), "no Consul agent at "+path+": dial unix")
 }
@@ -101,6 +102,7 @@ func TestBracket(t *testing.T) {
 	}
 }
 
+// services returns services from texts like "1: a b": version 1 with the nodes a and b.
 func services(versionAndNodes ...string) []*registry.Service {
 	var all []*registry.Service
 	for _, v := range versionAndNodes {
@@ -144,8 +146,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// An agent that accepts and never answers holds up neither go-micro's probe of
-// it nor what comes after.
+// If an agent accepts connections but never responds, Init does not block, and a lookup times out.
 func TestAHangingAgentIsGivenUp(t *testing.T) {
 	release := make(chan struct{})
 	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
@@ -170,7 +171,8 @@ func TestAHangingAgentIsGivenUp(t *testing.T) {
 	}
 }
 
-// An agent that refuses go-micro's own probe is not passed over for the next one.
+// go-micro skips an agent that denies go-micro's probe. The registry sends no probe, so it queries
+// this agent.
 func TestAnyTokenMayProbe(t *testing.T) {
 	var asked [2]atomic.Int64
 	var addrs []string
@@ -240,7 +242,7 @@ func newRegistry(t *testing.T) registry.Registry {
 	return r
 }
 
-// TestMain clears what the caller's environment says.
+// TestMain removes Consul's variables from the environment. It also checks for leaked goroutines.
 func TestMain(m *testing.M) {
 	for _, variable := range os.Environ() {
 		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "CONSUL_") {

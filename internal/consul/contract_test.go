@@ -19,18 +19,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// agent is an agent whose catalog a test sets. It has one service, svc, and what registers.
+// agent is a Consul agent with a catalog that a test sets. The catalog has the service svc, and the
+// nodes that have registered.
 type agent struct {
 	*httptest.Server
-	lookups atomic.Int64
+	lookups atomic.Int64 // the number of queries for a service
 
 	mu      sync.Mutex
-	ids     []string                       // of nodes that the test has set
-	nodes   []api.AgentServiceRegistration // that registered
+	ids     []string                       // the IDs of the nodes that the test has set
+	nodes   []api.AgentServiceRegistration // the nodes that have registered
 	index   uint64
-	waiting uint64        // the index that the last blocking query waits at
+	waiting uint64        // the index of the last blocking query that waited
 	changed chan struct{} // closed at the next change
-	down    bool          // every request fails with a 500
+	down    bool          // every query for a service fails with a 500
 }
 
 // newAgent starts an agent and returns it with a registry that uses it.
@@ -43,7 +44,7 @@ func newAgent(t *testing.T, ids ...string) (*agent, registry.Registry) {
 	return a, newRegistry(t)
 }
 
-// set makes ids the nodes of the service, as of index.
+// set sets ids and index, and ends the blocking queries that wait.
 func (a *agent) set(index uint64, ids ...string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -52,7 +53,7 @@ func (a *agent) set(index uint64, ids ...string) {
 	a.changed = make(chan struct{})
 }
 
-// register replaces the node with that ID; nil removes it.
+// register replaces the registered node with this ID. If node is nil, register removes the node.
 func (a *agent) register(id string, node *api.AgentServiceRegistration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -65,6 +66,7 @@ func (a *agent) register(id string, node *api.AgentServiceRegistration) {
 	a.changed = make(chan struct{})
 }
 
+// setDown sets down, and ends the blocking queries that wait.
 func (a *agent) setDown(down bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -127,6 +129,7 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	_ = json.NewEncoder(w).Encode(slices.Clip(entries))
 }
 
+// ids returns the IDs of all nodes of services.
 func ids(services []*registry.Service) (all []string) {
 	for _, s := range services {
 		for _, n := range s.Nodes {
@@ -136,14 +139,15 @@ func ids(services []*registry.Service) (all []string) {
 	return all
 }
 
-// following is a caller that knows the nodes as go-micro's cache does: it looks the service
-// up once, and applies what its watcher reports.
+// following is a caller that knows the nodes of svc like go-micro's cache: it looks the service up
+// once, and then applies the changes that its watcher reports.
 type following struct {
 	mu    sync.Mutex
-	nodes map[string]bool
-	err   chan error // the watcher's, at its end
+	nodes map[string]bool // whether each node is present, by ID
+	err   chan error      // the error that ended the watcher
 }
 
+// follow starts a caller that follows svc until the test ends.
 func follow(t *testing.T, r registry.Registry) *following {
 	t.Helper()
 	services, err := r.GetService("svc")
@@ -199,7 +203,7 @@ func TestWithoutAWatcherGetServiceAsksConsul(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"b"}, ids(services))
 
-	// But Consul's absence is not the nodes'.
+	// If Consul is unavailable, the last known nodes stay in use.
 	a.setDown(true)
 	services, err = r.GetService("svc")
 	require.NoError(t, err)
@@ -219,7 +223,7 @@ func TestWithAWatcherGetServiceAnswersFromMemory(t *testing.T) {
 	}
 	require.LessOrEqual(t, a.lookups.Load()-before, int64(1), "the watcher's own")
 
-	// A watcher that has failed keeps nothing current.
+	// After the watcher has failed, GetService queries Consul again.
 	a.setDown(true)
 	require.ErrorContains(t, <-f.err, "No cluster leader")
 	a.setDown(false)
@@ -236,7 +240,7 @@ func TestEachWatcherReportsEachChange(t *testing.T) {
 	first.knows(t, "b", "c")
 	second.knows(t, "b", "c")
 
-	// Also a change that somebody else's lookup found before.
+	// The watchers also report a change that another caller's lookup has found first.
 	a.set(102, "c")
 	_, err := r.GetService("svc")
 	require.NoError(t, err)
@@ -246,11 +250,11 @@ func TestEachWatcherReportsEachChange(t *testing.T) {
 
 func TestANewWatcherReportsNodesThatLeftBefore(t *testing.T) {
 	a, r := newAgent(t, "a", "b")
-	services, err := r.GetService("svc") // whose answer a cache keeps
+	services, err := r.GetService("svc") // a cache keeps this result
 	require.NoError(t, err)
 	require.Equal(t, []string{"a", "b"}, ids(services))
 	a.set(101, "b")
-	_, err = r.GetService("svc") // of another caller
+	_, err = r.GetService("svc") // another caller
 	require.NoError(t, err)
 
 	w, err := r.Watch(registry.WatchService("svc"))
@@ -268,7 +272,8 @@ func TestACatalogThatWasLostTakesNoNodeAway(t *testing.T) {
 	a.set(101, "a", "b", "c")
 	f.knows(t, "a", "b", "c")
 
-	// The agent stays up, and its servers have started anew. Something else registers.
+	// The agent stays up. Its Consul servers have restarted without their catalog. Another service
+	// registers, so the index changes.
 	for _, index := range []uint64{5, 6} {
 		a.set(index)
 		require.Eventually(t, func() bool {
@@ -281,9 +286,9 @@ func TestACatalogThatWasLostTakesNoNodeAway(t *testing.T) {
 		require.ElementsMatch(t, []string{"a", "b", "c"}, ids(services))
 	}
 
-	a.set(7, "a", "b") // and the nodes do
+	a.set(7, "a", "b") // two nodes register again
 	f.knows(t, "a", "b")
-	a.set(8) // and leave
+	a.set(8) // both nodes deregister
 	f.knows(t)
 }
 
@@ -309,7 +314,7 @@ func TestManyCallersShareALookup(t *testing.T) {
 	require.LessOrEqual(t, a.lookups.Load(), int64(30), "three requests for each lookup; a busy machine may start some callers late")
 }
 
-// The race detector finds what this is about.
+// With the race detector, this test finds data races between registrations and lookups.
 func TestOneProcessRegistersAndLooksUp(t *testing.T) {
 	_, r := newAgent(t, "a")
 	var callers sync.WaitGroup
@@ -347,7 +352,7 @@ func TestTheNextAddressIsUsedWhenAnAgentDies(t *testing.T) {
 	require.Equal(t, []string{"b"}, get())
 	other := &registry.Service{Name: "other", Nodes: []*registry.Node{{Id: "x", Address: "192.0.2.1:1"}}}
 	require.NoError(t, r.Register(other))
-	require.NoError(t, r.Deregister(other)) // which ends the watch of b
+	require.NoError(t, r.Deregister(other)) // ends the watch of b
 }
 
 // go-micro's cache appends to the nodes of a service that a watcher returns.
@@ -360,7 +365,7 @@ func TestWhatAWatcherReturnsIsTheCallers(t *testing.T) {
 	require.NoError(t, err)
 	result.Service.Nodes = append(result.Service.Nodes, &registry.Node{Id: "x"})
 	result.Service.Nodes[0].Address = "changed"
-	a.setDown(true) // so that the registry answers from memory
+	a.setDown(true) // makes GetService return the nodes from memory
 	services, err := r.GetService("svc")
 	require.NoError(t, err)
 	require.Equal(t, []string{"a"}, ids(services))

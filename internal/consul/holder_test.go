@@ -13,7 +13,7 @@ import (
 )
 
 func TestOtherAgent(t *testing.T) {
-	// What Consul says of a check that it does not know; old versions said it with a 500.
+	// These are Consul's errors for an unknown check. Old versions of Consul return status 500.
 	for _, status := range []api.StatusError{
 		{Code: http.StatusNotFound, Body: `Unknown check ID "service:svc-1". Ensure that the check ID is passed, not the check name.`},
 		{Code: http.StatusInternalServerError, Body: `Unknown check "service:svc-1"`},

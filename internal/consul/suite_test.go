@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// registryContract tests what callers of go-micro's registry.Registry rely on.
-// newRegistry returns an empty registry.
+// registryContract tests the behaviour that callers of go-micro's registry.Registry rely on.
+// newRegistry must return an empty registry.
 func registryContract(t *testing.T, newRegistry func(t *testing.T) registry.Registry) {
 	node := func(id, address string) *registry.Node {
 		return &registry.Node{Id: id, Address: address, Metadata: map[string]string{"zone": id}}
@@ -147,7 +147,7 @@ func TestTheRegistryKeepsGoMicrosContract(t *testing.T) {
 	})
 }
 
-// The contract is go-micro's, not this registry's own.
+// go-micro's own memory registry passes the same tests, so the tests check go-micro's contract.
 func TestStockRegistryKeepsTheContract(t *testing.T) {
 	registryContract(t, func(*testing.T) registry.Registry { return memory.NewRegistry() })
 }

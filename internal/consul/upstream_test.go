@@ -11,8 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What go-micro's registry does by itself, which NewRegistry fixes: a node with an
-// IPv6 address cannot be dialed.
+// go-micro's registry returns IPv6 addresses that cannot be dialed. NewRegistry fixes this.
 func TestStockAddressesLackBrackets(t *testing.T) {
 	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `[{"Node": {}, "Service": {"ID": "a", "Service": "svc", "Address": "fd00::2", "Port": 4711}}]`)

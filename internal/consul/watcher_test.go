@@ -20,12 +20,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// transport is a Consul without a network, for bubbles of synctest.
+// transport is a Consul without a network, for tests with synctest.
 type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// answer returns an answer that lists nodes, as of index; as of none if index is 0.
+// answer returns a response that lists nodes of the service svc. The response has this index. If
+// index is 0, the response has no index.
 func answer(index uint64, ids ...string) *http.Response {
 	var entries []string
 	for _, id := range ids {
@@ -38,11 +39,13 @@ func answer(index uint64, ids ...string) *http.Response {
 	return rsp
 }
 
+// refusal returns a response with this status and body.
 func refusal(status int, text string) *http.Response {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(text))}
 }
 
-// onTransport returns a registry that asks f, at these addresses.
+// onTransport returns a registry that sends its requests to f. addresses are the addresses of the
+// registry's agents.
 func onTransport(t *testing.T, f transport, addresses ...string) *consulRegistry {
 	t.Helper()
 	r := newRegistry(t).(*consulRegistry)
@@ -51,7 +54,8 @@ func onTransport(t *testing.T, f transport, addresses ...string) *consulRegistry
 	return r
 }
 
-// watch calls Next until the watcher is stopped. The first result returns the changes so far.
+// watch starts a watcher of svc, and calls Next until stop is called. changes returns the changes
+// so far.
 func watch(t *testing.T, r registry.Registry) (changes func() []string, stop func()) {
 	t.Helper()
 	w, err := r.Watch(registry.WatchService("svc"))
@@ -88,7 +92,7 @@ func watch(t *testing.T, r registry.Registry) (changes func() []string, stop fun
 // last returns the last n of changes.
 func last(changes []string, n int) []string { return changes[max(0, len(changes)-n):] }
 
-// logged returns what is written to the log while f runs.
+// logged runs f and returns the text that is logged while f runs.
 func logged(t *testing.T, f func()) string {
 	t.Helper()
 	var text strings.Builder
@@ -128,7 +132,8 @@ func TestWithoutAnIndexTheWatcherPolls(t *testing.T) {
 			time.Sleep(pollInterval)
 			require.Equal(t, []string{"delete a", "update b"}, last(changes(), 2))
 
-			// Gone for good, or a catalog that was lost: nothing tells which.
+			// Without an index, the watcher cannot know whether the nodes are gone or Consul has
+			// lost its catalog.
 			nodes.Store(new([]string))
 			time.Sleep(recoverTime - 2*pollInterval)
 			require.Equal(t, []string{"update b"}, last(changes(), 1))
@@ -141,7 +146,7 @@ func TestWithoutAnIndexTheWatcherPolls(t *testing.T) {
 	})
 }
 
-// Whatever Consul answers, and however fast, the watcher does not spin.
+// No response of Consul makes the watcher a busy loop, even if Consul responds at once.
 func TestNoAnswerMakesTheWatcherSpin(t *testing.T) {
 	var n atomic.Uint64
 	for name, test := range map[string]struct {
@@ -215,7 +220,7 @@ func TestAnOutageIsLoggedOnce(t *testing.T) {
 	})
 }
 
-// A caller without any node has the error of its lookup; a log would repeat it.
+// While no node is known, a lookup returns the error. So the watcher does not log the error.
 func TestAnOutageWithoutKnownNodesIsNotLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := onTransport(t, func(*http.Request) (*http.Response, error) { return refusal(403, "ACL not found"), nil })
@@ -228,7 +233,7 @@ func TestAnOutageWithoutKnownNodesIsNotLogged(t *testing.T) {
 	})
 }
 
-// One failed query, as of a proxy that ends those that take long, is not an outage.
+// A single failed query is not an outage. For example, a proxy may end queries that take long.
 func TestASingleFailureIsNotLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := onTransport(t, func(req *http.Request) (*http.Response, error) {
