@@ -16,7 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// listen starts a server on a free port of host.
+// listen starts a server on a free port of host. It returns the server, and the settings with its
+// address.
 func listen(t *testing.T, host string) (*Server, Settings) {
 	t.Helper()
 	s := Settings{Address: net.JoinHostPort(host, "0")}
@@ -28,7 +29,7 @@ func listen(t *testing.T, host string) (*Server, Settings) {
 	return a, Settings{Address: net.JoinHostPort(host, port)}
 }
 
-// get returns the status and the body of a page.
+// get requests path from the server a. It returns the status and the body of the response.
 func get(t *testing.T, a *Server, path string) (int, string) {
 	t.Helper()
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -123,7 +124,7 @@ func TestServerThatIsOffDoesNothing(t *testing.T) {
 	require.NoError(t, a.Close())
 }
 
-// A stream ends with its server.
+// Close also ends a response that would never end by itself.
 func TestCloseEndsStreams(t *testing.T) {
 	a, _ := listen(t, "127.0.0.1")
 	started, ended := make(chan struct{}), make(chan struct{})

@@ -17,14 +17,14 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// outcomes are what a call may return.
+// outcomes are results that a call may return.
 var outcomes = []error{
 	nil, status.Error(codes.NotFound, "no"), fmt.Errorf("around: %w", status.Error(codes.Aborted, "no")),
 	errors.New("no"), context.Canceled, fmt.Errorf("around: %w", context.DeadlineExceeded), io.EOF,
 }
 
-// values returns the counters that are not 0, and how often each histogram has observed a
-// value, by name and labels.
+// values returns the value of each counter and the number of observations of each histogram, by
+// name, type and labels. It leaves out zeros.
 func values(t *testing.T, c prometheus.Collector) map[string]float64 {
 	t.Helper()
 	r := prometheus.NewPedanticRegistry()
@@ -56,8 +56,8 @@ func TestClientHasTheValuesOfGoGRPCMiddleware(t *testing.T) {
 	require.Equal(t, values(t, theirs), values(t, ours))
 }
 
-// stream receives a message, and then only errors, as a stream that its client has closed. The
-// second message that it sends fails.
+// stream is a stream whose first RecvMsg succeeds. Later calls of RecvMsg return io.EOF, like a
+// stream that its client has closed. The first SendMsg succeeds, and later calls of SendMsg fail.
 type stream struct {
 	grpc.ServerStream
 	received, sent bool
@@ -108,7 +108,7 @@ func TestServerHasTheValuesOfGoGRPCMiddleware(t *testing.T) {
 	require.Equal(t, values(t, theirs), values(t, ours))
 }
 
-// A unary method is served as a stream here, and by go-grpc-middleware as a function.
+// Serve handles a unary method as a stream. go-grpc-middleware handles a unary method as a function.
 func TestServerHasTheValuesOfGoGRPCMiddlewareForUnaryMethods(t *testing.T) {
 	theirs := provider.NewServerMetrics(provider.WithServerHandlingTimeHistogram(provider.WithHistogramBuckets(Buckets)))
 	ours := NewServer()

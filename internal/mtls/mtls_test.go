@@ -56,7 +56,7 @@ func TestConfig(t *testing.T) {
 	for _, test := range []struct {
 		name          string
 		cert, key, ca string
-		want          []string // in the error; none for no error
+		want          []string // texts in the error; nil if there is no error
 	}{
 		{"right", "good/srv.pem", "good/srv-key.pem", "good/ca.pem", nil},
 		{"one of the CAs has expired", "good/srv.pem", "good/srv-key.pem", "rotated.pem", nil},
