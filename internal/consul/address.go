@@ -139,8 +139,8 @@ func withPort(addr string) string {
 	return host
 }
 
-// bracket adds the missing brackets to an IPv6 address: go-micro joins the address and the port to
-// fd00::2:8080, and bracket returns [fd00::2]:8080.
+// bracket adds the brackets that go-micro leaves out of IPv6 addresses: for fd00::2:8080, bracket
+// returns [fd00::2]:8080. bracket returns other addresses unchanged.
 func bracket(address string) string {
 	i := strings.LastIndexByte(address, ':')
 	if i < 0 || strings.HasPrefix(address, "[") || !strings.Contains(address[:i], ":") {

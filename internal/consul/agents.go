@@ -43,10 +43,9 @@ func (r *consulRegistry) first() string {
 	return r.addresses()[0]
 }
 
-// try calls f with the address of one agent after another. It stops when f succeeds, or when f
-// returns an error that unavailable does not report: another agent would return the same error.
-// last reports whether address is the last address. The error of try has the errors of all tried
-// agents.
+// try calls f with the address of one agent after another, until f succeeds. try also stops at an
+// error of an available agent, because other agents would return the same error. last reports
+// whether address is the last address. The error of try has the errors of all tried agents.
 func (r *consulRegistry) try(f func(address string, last bool) error) error {
 	var failed agentErrors
 	agents := r.agents()
@@ -64,7 +63,7 @@ func (r *consulRegistry) try(f func(address string, last bool) error) error {
 	return failed
 }
 
-// note records whether the agent at address is unavailable, by the error of a request.
+// note records whether the agent at address is unavailable. err is the result of a request.
 func (r *consulRegistry) note(address string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

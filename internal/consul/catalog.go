@@ -29,8 +29,8 @@ const (
 // catalogTransport removes nodes and tags from a list of a service's nodes if they would make
 // go-micro's registry panic, use too much memory, or return a node without a valid address.
 //
-// Such tags may be in a catalog that other tools share. go-micro's registry decodes all tags that
-// begin with e, t or v, without a check.
+// Other tools may write such nodes and tags to a shared catalog. go-micro's registry decodes all
+// tags that begin with e, t or v, without a check.
 type catalogTransport struct {
 	next  http.RoundTripper
 	notes *notes

@@ -1,6 +1,6 @@
 // Package consul is go-micro's Consul registry for many concurrent callers and many services. It
 // adds timeouts, the settings in Consul's CONSUL_ variables, ACLs, IPv6 addresses, several agents,
-// and watchers that all report every change.
+// and watchers that each report every change.
 package consul
 
 import (
@@ -30,12 +30,12 @@ import (
 // registry.Addrs replaces this address with one or several addresses. The registry uses no HTTP
 // proxy.
 //
-// If there are several addresses, the registry uses the first agent that responds. After a
-// failure, the registry tries an agent last for 5 s. Later requests then use the agent again if
-// it has recovered. All agents must belong to one cluster.
+// If there are several addresses, the registry uses the first agent that responds. For 5 s after a
+// failure, the registry tries the failed agent last. Then the agent has its old place in the order
+// again. All agents must belong to one cluster.
 //
-// NewRegistry returns an error if a variable cannot be used. It then returns a registry too: its
-// Init and String work, so a program can ignore the error and use another registry.
+// NewRegistry returns an error if a variable cannot be used. The returned registry is not nil even
+// then. Its Init and String work, so a program can ignore the error and use another registry.
 //
 // If Consul has ACLs, a registration needs a token with service:write for the service. A lookup
 // needs a token with service:read for the service and node:read for the hosts that run the
@@ -92,9 +92,9 @@ func NewRegistry() (registry.Registry, error) {
 	return r, nil
 }
 
-// consulRegistry creates a new go-micro Consul registry for each lookup. A shared go-micro
-// registry would be a data race: it creates an API client for each request, without a lock. It
-// would also keep the first address that worked.
+// consulRegistry creates a new go-micro Consul registry for each lookup. Concurrent lookups of one
+// go-micro registry would cause data races: go-micro creates an API client for each request,
+// without a lock. The go-micro registry would also keep the first address that worked.
 //
 // consulRegistry has its own watcher, because go-micro's watcher modifies services that it has
 // already returned.
@@ -239,9 +239,9 @@ func (r *consulRegistry) Deregister(s *registry.Service) error {
 	return err
 }
 
-// deregister removes the service's first node from agents. It skips agents at which the node was
-// never registered, and agents for which choose returns false. removed reports whether an agent
-// has removed the node. err has the errors of the agents that failed. r.registering must be held.
+// deregister removes the service's first node from agents. It skips agents that cannot have the
+// node, and agents for which choose returns false. removed reports whether an agent has removed
+// the node. err has the errors of the agents that failed. r.registering must be held.
 func (r *consulRegistry) deregister(s *registry.Service, choose func(address string) bool) (removed bool, err error) {
 	id := s.Nodes[0].Id
 	var failed agentErrors
@@ -388,12 +388,12 @@ func (r *consulRegistry) lookUp(name string, unlessEmpty bool) ([]*registry.Serv
 }
 
 // checkACLs returns an ErrDenied if ACLs may be the reason why Consul lists no node of a service.
-// If the token file had a new token, checkACLs returns true instead, and the caller must repeat
-// the lookup.
+// If the token file had a new token, renewed is true, and the caller must repeat the lookup.
 //
-// Consul does not reject a lookup that ACLs restrict. It leaves out the nodes that the token may
-// not see, and reports this only if the request has a token. But Consul rejects a query for the
-// service's health at the agent. So checkACLs sends such a query.
+// Consul does not reject a lookup that ACLs restrict. Consul leaves out the nodes that the token
+// may not see, and reports the omission only if the request has a token. But Consul rejects a
+// query for the service's health at the agent. So checkACLs sends this query first. Then checkACLs
+// repeats the lookup to learn whether Consul reports an omission.
 func (r *consulRegistry) checkACLs(address string, timeout time.Duration, name string) (renewed bool, err error) {
 	config := r.configFor(address, timeout)
 	client, err := api.NewClient(&config)

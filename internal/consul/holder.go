@@ -12,7 +12,7 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// Holder returns the host:port of the node that is registered at the agent with this ID.
+// Holder returns the host:port of the node that has this ID at the agent.
 //
 // Holder returns "" if the agent has no such node, if the node's check does not pass, or if r is
 // not from NewRegistry. Holder also returns "" if the token may not see the node. Such a token
@@ -50,10 +50,10 @@ func Leftover(r registry.Registry, id string, ttl time.Duration) string {
 	if r.String() != "consul" {
 		return id + " stays registered until its TTL is over"
 	}
-	// After the TTL, the node's check fails. Consul removes the node 65 s later, or ttl + 5 s later
-	// if that is longer: go-micro sets this time. Consul looks for such nodes every 30 s. If the
-	// node's token was deleted, Consul lists the node as passing until it removes the node: the
-	// agent reports the check with the node's token.
+	// After the TTL, the node's check fails. go-micro asks Consul to remove the node when the check
+	// has failed for 65 s, or for ttl + 5 s if ttl is longer than 60 s. Consul looks for such nodes
+	// every 30 s. If the node's token was deleted, Consul lists the node as passing until the node
+	// is removed: the agent reports the check with the node's token.
 	removed := ttl + max(65*time.Second, ttl+5*time.Second) + 30*time.Second
 	return fmt.Sprintf(`%s stays in Consul: callers find it until its TTL of %v is over or, if its token was deleted, for up to %v; "consul services deregister -id=%s" at its agent removes it at once`,
 		id, ttl, removed, id)

@@ -43,7 +43,8 @@ func (f *tokenFile) current() string {
 	return f.token
 }
 
-// replacement reads the file again. It returns the token, and whether the token differs from used.
+// replacement reads the file again. It returns the current token. ok reports whether this token
+// differs from used.
 // If the file is missing or empty, the old token stays in use: while an operator replaces the
 // file, it may be missing or empty for a moment.
 func (f *tokenFile) replacement(used string) (token string, ok bool) {
@@ -83,7 +84,7 @@ func (t tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return rsp, nil
 		}
 	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(rsp.Body, 4<<10)) // keeps the connection open
+	_, _ = io.Copy(io.Discard, io.LimitReader(rsp.Body, 4<<10)) // returns the connection to the pool
 	rsp.Body.Close()
 	return t.next.RoundTrip(again)
 }

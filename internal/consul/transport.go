@@ -9,8 +9,8 @@ import (
 )
 
 // An agent runs on this host or near it, so short timeouts are enough. If no agent runs,
-// dialTimeout lets a client report this within two seconds. For an agent that hangs, the client has
-// a shorter timeout of its own.
+// dialTimeout lets a client report this within two seconds. If the agent hangs, the client's own
+// timeout is shorter than answerTimeout.
 const (
 	// dialTimeout limits each attempt to connect.
 	dialTimeout = 400 * time.Millisecond

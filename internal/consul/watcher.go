@@ -48,7 +48,7 @@ type watcher struct {
 	failed       bool                // the last query failed
 	unheld       int                 // consecutive blocking queries that returned at once, without a change
 	due          time.Time           // when the next query may be sent
-	recoverUntil time.Time           // until then, an empty list of nodes is ignored; zero if it is not ignored
+	recoverUntil time.Time           // empty lists of nodes are ignored until this time; zero if they are not ignored
 	pending      []*registry.Result  // results for the next calls of Next
 	seen         []*registry.Service // nodes that a caller of GetService may know; guarded by registry.mu
 }
@@ -122,9 +122,9 @@ func (w *watcher) pause() error {
 }
 
 // noteOutcome records the result of a query; err is nil after a success. After a failure, it
-// schedules the next query. It logs the start and the end of each outage once. While no node is
-// known, it does not log an outage, because GetService returns the error. It reports whether Next
-// must return err.
+// schedules the next query. noteOutcome logs the start and the end of each outage once. It does not
+// log an outage while no node is known, because GetService then returns the error. tell reports
+// whether Next must return err.
 func (w *watcher) noteOutcome(err error) (tell bool) {
 	r := w.registry
 	r.mu.Lock()
@@ -183,9 +183,9 @@ func (w *watcher) wait() error {
 	}
 	r := w.registry
 	known, _ := r.known(w.service)
-	// An empty list may mean that Consul has lost its catalog, in three cases. At the first query,
-	// Consul may have just restarted. An index that decreases means that the catalog was lost.
-	// Without an index, a lost catalog looks like a service without nodes.
+	// In three cases, an empty list may mean that Consul has lost its catalog. At the first query
+	// to an agent, Consul may have just restarted. If the index has decreased, the catalog was
+	// lost. Without an index, a lost catalog looks like a service without nodes.
 	if len(entries) > 0 {
 		w.recoverUntil = time.Time{}
 	} else if !w.looked || index != 0 && index < w.index ||

@@ -53,8 +53,8 @@ func (j alertConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write returns the error of the alert, if there was an alert. Otherwise the error would only say
-// that the connection is closed: the server closes the connection after the alert.
+// Write returns the error of the alert if the server has sent an alert. The error of the write
+// itself only says that the connection is closed: the server closes it after the alert.
 func (j alertConn) Write(b []byte) (int, error) {
 	n, err := j.Conn.Write(b)
 	if err != nil {
