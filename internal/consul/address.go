@@ -19,9 +19,9 @@ const DefaultAddress = "127.0.0.1:8500"
 // defaultPort is the port of an address without one.
 const defaultPort = "8500"
 
-// ParseAddresses returns the addresses of agents in list, which commas separate. It drops
-// spaces around an address, and empty and repeated addresses. It returns an error if list has
-// no address, or an address that CheckAddress rejects.
+// ParseAddresses returns the addresses in list, a comma-separated list of agents' addresses. It
+// removes spaces around addresses, empty addresses and repeated addresses. It returns an error if
+// list has no address, or has an address that CheckAddress rejects.
 func ParseAddresses(list string) ([]string, error) {
 	addrs := trimAddresses(strings.Split(list, ","))
 	if len(addrs) == 0 {
