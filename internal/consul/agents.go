@@ -123,9 +123,9 @@ func (e agentErrors) Unwrap() []error {
 func (r *consulRegistry) denied(err error) error {
 	if status := (api.StatusError{}); errors.As(err, &status) && status.Code == http.StatusForbidden {
 		why := strings.TrimSuffix(strings.TrimPrefix(status.Body, "Permission denied: "), ".")
-		remedy := "set CONSUL_HTTP_TOKEN to a token that may"
+		remedy := "set CONSUL_HTTP_TOKEN to a token that allows this"
 		if r.token != nil {
-			remedy = fmt.Sprintf("put a token that may into %s (CONSUL_HTTP_TOKEN_FILE)", r.token.path)
+			remedy = fmt.Sprintf("put a token that allows this into %s (CONSUL_HTTP_TOKEN_FILE)", r.token.path)
 		}
 		return fmt.Errorf("%w by Consul: %s; %s", ErrDenied, why, remedy)
 	}

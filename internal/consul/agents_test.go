@@ -225,7 +225,7 @@ func TestErrorsNameTheAgentsThatWereAsked(t *testing.T) {
 	require.ErrorIs(t, err, ErrDenied)
 	require.ErrorIs(t, Explain(denying, err), ErrDenied)
 	require.EqualError(t, Explain(denying, err), "no Consul agent at a:1: dial tcp: connection refused; cannot ask consul at b:1: "+
-		"permission denied by Consul: token lacks permission; set CONSUL_HTTP_TOKEN to a token that may")
+		"permission denied by Consul: token lacks permission; set CONSUL_HTTP_TOKEN to a token that allows this")
 }
 
 func TestCheckAddress(t *testing.T) {
@@ -361,7 +361,7 @@ func TestTheTokenIsReadAgainAfterADenial(t *testing.T) {
 			a.accepted.Store(&two)
 			if name != "watch" && name != "look up" { // a lookup returns the last known nodes; Next retries
 				require.ErrorIs(t, request(r), ErrDenied)
-				require.ErrorContains(t, request(r), "ACL not found; put a token that may into "+path+" (CONSUL_HTTP_TOKEN_FILE)")
+				require.ErrorContains(t, request(r), "ACL not found; put a token that allows this into "+path+" (CONSUL_HTTP_TOKEN_FILE)")
 			}
 			write("")
 			if name != "watch" && name != "look up" {

@@ -215,7 +215,7 @@ func TestAnOutageIsLoggedOnce(t *testing.T) {
 		})
 		lines := strings.Split(strings.TrimSpace(text), "\n")
 		require.Len(t, lines, 2, text)
-		require.Contains(t, lines[0], "Cannot follow svc: cannot ask consul at 127.0.0.1:8500: permission denied by Consul: ACL not found; set CONSUL_HTTP_TOKEN to a token that may. Its last known nodes stay in use")
+		require.Contains(t, lines[0], "Cannot follow svc: cannot ask consul at 127.0.0.1:8500: permission denied by Consul: ACL not found; set CONSUL_HTTP_TOKEN to a token that allows this. Its last known nodes stay in use")
 		require.Contains(t, lines[1], "Following svc again, in consul at 127.0.0.1:8500")
 	})
 }
