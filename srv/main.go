@@ -144,10 +144,10 @@ func run() error {
 		micro.Context(ctx),
 		micro.WrapHandler(ocplugin.NewHandlerWrapper(t)),
 		micro.Registry(registration.NewRegistry(registry, registration.Options{
-			RegistryAddress: consul.Address(registry),
-			Server:          service.Server().Options(),
-			Explain:         func(err error) error { return consul.Explain(registry, err) },
-			Holder:          func(id string) (string, error) { return consul.Holder(registry, id) },
+			RegistryAddresses: consul.Addresses(registry),
+			Server:            service.Server().Options(),
+			Explain:           func(err error) error { return consul.Explain(registry, err) },
+			Holder:            func(id string) (string, error) { return consul.Holder(registry, id) },
 			Leftover: func(id string) string {
 				return consul.Leftover(registry, id, service.Server().Options().RegisterTTL)
 			},

@@ -98,17 +98,20 @@ func trimAddresses(addrs []string) []string {
 	return trimmed
 }
 
-// Address returns the first address of r: host:port, or the path of a socket. It returns "" if r
-// has no address, for example if r is mDNS.
-func Address(r registry.Registry) string {
-	addrs := r.Options().Addrs
-	switch {
-	case len(addrs) == 0 || r.String() == "mdns" || r.String() == "memory": // mdns and memory ignore addresses
-		return ""
-	case r.String() != "consul":
-		return addrs[0]
+// Addresses returns the addresses of r: each is host:port, or the path of a socket. It returns nil
+// if r has no address, for example if r is mDNS.
+func Addresses(r registry.Registry) []string {
+	switch r.String() {
+	case "mdns", "memory": // both ignore addresses
+		return nil
+	case "consul":
+		var addrs []string
+		for _, addr := range r.Options().Addrs {
+			addrs = append(addrs, hostPort(addr))
+		}
+		return addrs
 	}
-	return hostPort(addrs[0])
+	return r.Options().Addrs
 }
 
 // hostPort returns the host:port of an agent's address, or the path of its socket.

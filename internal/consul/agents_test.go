@@ -153,7 +153,7 @@ func TestTheNextAgentIsAskedInsteadOf(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, []string{"n"}, ids(services))
 			require.Equal(t, "consul at b:1", Place(r), "the agent in use")
-			require.Equal(t, "a:1", Address(r))
+			require.Equal(t, []string{"a:1", "b:1"}, Addresses(r))
 		})
 	}
 }

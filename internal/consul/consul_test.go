@@ -36,9 +36,9 @@ func TestAddress(t *testing.T) {
 			// withAddr sets the address like Init, but without the checks of Init.
 			r = &withAddr{r, test.option}
 		}
-		require.Equal(t, test.want, Address(r), "%+v", test)
+		require.Equal(t, []string{test.want}, Addresses(r), "%+v", test)
 	}
-	require.Empty(t, Address(memory.NewRegistry()))
+	require.Empty(t, Addresses(memory.NewRegistry()))
 }
 
 // withAddr is a registry with addr as its only address.

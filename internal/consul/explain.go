@@ -56,17 +56,17 @@ func explain(agent agentError) (explained error, missing bool) {
 // Place returns text that names a registry in errors: "consul at 127.0.0.1:8500", or "mdns". If
 // there are several agents, the text has the address of the agent in use.
 func Place(r registry.Registry) string {
-	if addr := Address(r); addr != "" {
+	if len(Addresses(r)) > 0 {
 		return r.String() + " at " + inUse(r)
 	}
 	return r.String()
 }
 
 // inUse returns the address of the agent that r tries first. For other registries than Consul, it
-// returns their first address.
+// returns their first address. r must have an address.
 func inUse(r registry.Registry) string {
 	if r, ok := r.(*consulRegistry); ok {
 		return hostPort(r.agents()[0])
 	}
-	return Address(r)
+	return Addresses(r)[0]
 }

@@ -2,6 +2,7 @@ package registration
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -20,15 +21,15 @@ const lookupTimeout = time.Second
 // the source address of packets to the registry, which the users of the registry can reach.
 type advertisingRegistry struct {
 	registry.Registry
-	registryAddr string
-	chosen       bool   // the server's options name a host: advertise this host
-	last         string // the host that was advertised last; Register has one caller at a time
+	registryAddrs []string
+	chosen        bool   // the server's options name a host: advertise this host
+	last          string // the host that was advertised last; Register has one caller at a time
 }
 
 func newAdvertisingRegistry(r registry.Registry, opts Options) registry.Registry {
 	host, _, _ := net.SplitHostPort(cmp.Or(opts.Server.Advertise, opts.Server.Address))
 	chosen := host != "" && !net.ParseIP(host).IsUnspecified()
-	return &advertisingRegistry{Registry: r, registryAddr: opts.RegistryAddress, chosen: chosen}
+	return &advertisingRegistry{Registry: r, registryAddrs: opts.RegistryAddresses, chosen: chosen}
 }
 
 func (a *advertisingRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
@@ -39,7 +40,9 @@ func (a *advertisingRegistry) Register(s *registry.Service, opts ...registry.Reg
 			return fmt.Errorf("address of node %s: %w", node.Id, err)
 		}
 		if !a.chosen {
-			host = localIP(a.registryAddr)
+			if host, err = localIP(a.registryAddrs); err != nil {
+				return err
+			}
 		}
 		if a.String() == "mdns" && strings.Contains(host, ":") {
 			return fmt.Errorf("cannot register %s: go-micro's mDNS registry carries IPv4 addresses only; name one with --server_advertise, or use Consul", host)
@@ -53,26 +56,51 @@ func (a *advertisingRegistry) Register(s *registry.Service, opts ...registry.Reg
 	return a.Registry.Register(moved, opts...)
 }
 
-// localIP returns the source address of packets to registryAddr. If other hosts cannot dial
-// this address, for example because the registry runs on this host, localIP returns the
-// source address of the default route. Without a default route, localIP returns 127.0.0.1.
-func localIP(registryAddr string) string {
-	for _, addr := range []string{
-		registryAddr,
-		// Addresses reserved for documentation (RFC 5737 and RFC 3849): they select the
-		// default route.
-		"203.0.113.1:9",
-		"[2001:db8::1]:9",
-	} {
-		conn, err := net.DialTimeout("udp", addr, lookupTimeout) // selects a route; sends no packet
-		if err != nil {
+// localIP returns the source address of packets to the first of registryAddrs whose host name
+// resolves. If other hosts cannot dial this address, for example because the registry runs on this
+// host, localIP returns the source address of the default route. Without a default route, localIP
+// returns 127.0.0.1.
+//
+// localIP returns an error if no host name resolves. The default route is then no substitute: in a
+// container with several networks it may lead elsewhere, and the name may resolve a moment later.
+func localIP(registryAddrs []string) (string, error) {
+	var unresolved error
+	for _, addr := range registryAddrs {
+		ip, err := sourceIP(addr)
+		if dns := (*net.DNSError)(nil); errors.As(err, &dns) {
+			unresolved = err
 			continue
 		}
-		conn.Close()
-		// Skip loopback addresses, and link-local addresses, which are valid on one link only.
-		if ip := conn.LocalAddr().(*net.UDPAddr).IP; ip.IsGlobalUnicast() {
-			return ip.String()
+		return cmp.Or(ip, defaultIP()), nil
+	}
+	if unresolved != nil {
+		return "", unresolved
+	}
+	return defaultIP(), nil
+}
+
+// defaultIP returns the source address of the default route, or 127.0.0.1 without one.
+func defaultIP() string {
+	// Addresses reserved for documentation (RFC 5737 and RFC 3849): they select the default route.
+	for _, addr := range []string{"203.0.113.1:9", "[2001:db8::1]:9"} {
+		if ip, _ := sourceIP(addr); ip != "" {
+			return ip
 		}
 	}
 	return "127.0.0.1"
+}
+
+// sourceIP returns the source address of packets to addr. It returns "" for a loopback address, and
+// for a link-local address, which is valid on one link only.
+func sourceIP(addr string) (string, error) {
+	conn, err := net.DialTimeout("udp", addr, lookupTimeout) // selects a route; sends no packet
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	ip := conn.LocalAddr().(*net.UDPAddr).IP
+	if !ip.IsGlobalUnicast() {
+		return "", nil
+	}
+	return ip.String(), nil
 }

@@ -24,17 +24,37 @@ func hasDefaultRoute() bool {
 }
 
 func TestLocalIP(t *testing.T) {
-	for _, registryAddr := range []string{"127.0.0.1:8500", "[::1]:8500", "", "/run/consul.sock", "no.such.host.invalid:8500"} {
-		host := net.ParseIP(localIP(registryAddr))
-		require.NotNil(t, host, registryAddr)
-		require.False(t, host.IsUnspecified(), registryAddr)
-		require.False(t, host.IsLinkLocalUnicast(), registryAddr)
-		require.Equal(t, !hasDefaultRoute(), host.IsLoopback(), registryAddr)
+	for _, registryAddrs := range [][]string{
+		nil,
+		{"127.0.0.1:8500"},
+		{"[::1]:8500"},
+		{"/run/consul.sock"},
+		{"no.such.host.invalid:8500", "127.0.0.1:8500"},
+	} {
+		ip, err := localIP(registryAddrs)
+		require.NoError(t, err, registryAddrs)
+		host := net.ParseIP(ip)
+		require.NotNil(t, host, registryAddrs)
+		require.False(t, host.IsUnspecified(), registryAddrs)
+		require.False(t, host.IsLinkLocalUnicast(), registryAddrs)
+		require.Equal(t, !hasDefaultRoute(), host.IsLoopback(), registryAddrs)
 		// A server can listen only on an address of this machine.
 		l, err := net.Listen("tcp", net.JoinHostPort(host.String(), "0"))
-		require.NoError(t, err, registryAddr)
+		require.NoError(t, err, registryAddrs)
 		l.Close()
 	}
+}
+
+// A name that does not resolve yet says nothing about the route to the registry.
+func TestNothingIsAdvertisedWhileNoAgentResolves(t *testing.T) {
+	inner := memory.NewRegistry()
+	r := newAdvertisingRegistry(inner, Options{RegistryAddresses: []string{"a.invalid:8500", "b.invalid:8500"}, Server: server.Options{Address: ":0"}})
+	node := &registry.Node{Id: "svc-1", Address: "[::]:4711"}
+	err := r.Register(&registry.Service{Name: "svc", Nodes: []*registry.Node{node}})
+	var dns *net.DNSError
+	require.ErrorAs(t, err, &dns)
+	_, err = inner.GetService("svc")
+	require.ErrorIs(t, err, registry.ErrNotFound)
 }
 
 // registered registers a node at guess, the address that go-micro chose for a server with opts.
@@ -44,7 +64,7 @@ func registered(t *testing.T, opts server.Options, guess string) string {
 	inner := memory.NewRegistry()
 	node := &registry.Node{Id: "svc-1", Address: guess}
 	service := &registry.Service{Name: "svc", Version: "1", Nodes: []*registry.Node{node}}
-	require.NoError(t, newAdvertisingRegistry(inner, Options{RegistryAddress: "127.0.0.1:8500", Server: opts}).Register(service))
+	require.NoError(t, newAdvertisingRegistry(inner, Options{RegistryAddresses: []string{"127.0.0.1:8500"}, Server: opts}).Register(service))
 	require.Equal(t, guess, node.Address, "the caller's own node is left alone")
 	got, err := inner.GetService("svc")
 	require.NoError(t, err)
@@ -52,7 +72,9 @@ func registered(t *testing.T, opts server.Options, guess string) string {
 }
 
 func TestAddressesThatAreNotChosenAreReplaced(t *testing.T) {
-	want := net.JoinHostPort(localIP("127.0.0.1:8500"), "4711")
+	host, err := localIP([]string{"127.0.0.1:8500"})
+	require.NoError(t, err)
+	want := net.JoinHostPort(host, "4711")
 	for _, opts := range []server.Options{
 		{Address: ":0"},
 		{Address: ":4711"},

@@ -25,10 +25,11 @@ const retryInterval = time.Second
 
 // Options are the settings of NewRegistry.
 type Options struct {
-	// RegistryAddress is the host:port of the registry. The node advertises the source address
-	// of packets to the registry. If RegistryAddress is empty, the node advertises the source
-	// address of the default route.
-	RegistryAddress string
+	// RegistryAddresses has the host:port of each agent of the registry. The node advertises the
+	// source address of packets to the first agent whose name resolves. While no name resolves,
+	// the registration fails and is retried. If RegistryAddresses is empty, the node advertises
+	// the source address of the default route.
+	RegistryAddresses []string
 	// Server has the options of the server. If Advertise names a host, the node advertises
 	// this host instead. Without Advertise, the same holds for Address.
 	Server server.Options
