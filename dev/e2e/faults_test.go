@@ -225,7 +225,7 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%d of %d calls failed, more than %s; the first with %s", n, len(all), args[0], all[i].Outcome)
 	}
 	if after > 0 {
-		s.row.Note("%d of %d failed after %v", n, len(all), after)
+		s.row.Note("later than %[3]v after the fault, %[1]d of %[2]d calls failed", n, len(all), after)
 	}
 }
 
@@ -281,7 +281,7 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 	if best < least {
 		ts.Fatalf("at most %d calls in a second that began within one of the mark, not %d", best, least)
 	}
-	s.row.Note("%d in the second from %v after", best, at)
+	s.row.Note("%d calls in the second that began %v after the fault", best, at)
 }
 
 // slowdown percent wants nodes to take that much longer to answer since the mark
@@ -360,7 +360,7 @@ func received(ts *testscript.TestScript, neg bool, args []string) {
 	if n != made {
 		ts.Fatalf("the servers received %d calls, the client made %d", n, made)
 	}
-	of(ts).row.Note("received once each")
+	of(ts).row.Note("each call received once")
 }
 
 // underway min wants so many calls to have been under way at the mark.
@@ -373,7 +373,7 @@ func underway(ts *testscript.TestScript, neg bool, args []string) {
 	if n < least {
 		ts.Fatalf("%d calls under way, not %d", n, least)
 	}
-	s.row.Note("%d under way", n)
+	s.row.Note("%d in flight at SIGTERM", n)
 }
 
 // slowest duration wants no call to have taken longer than that to fail, and those
@@ -394,7 +394,7 @@ func slowest(ts *testscript.TestScript, neg bool, args []string) {
 	if longest > limit || len(nodes) > 1 {
 		ts.Fatalf("calls failed after up to %v, not %v, at nodes %v", longest, limit, slices.Collect(maps.Keys(nodes)))
 	}
-	s.row.Note("each within %v", longest.Round(time.Millisecond))
+	s.row.Note("each failed call within %v", longest.Round(time.Millisecond))
 }
 
 // refused duration wants 99 of 100 of the last client's calls that the open
@@ -418,7 +418,7 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 	if p99 > limit {
 		ts.Fatalf("p99 of %d refusals %v, not %v", len(took), p99, limit)
 	}
-	of(ts).row.Note("%d refused, p99 %v, max %v", len(took), p99, quantile(took, 1))
+	of(ts).row.Note("%d calls rejected, p99 %v, max %v", len(took), p99, quantile(took, 1))
 }
 
 const circuitOpen = "hystrix: circuit open"
@@ -437,5 +437,5 @@ func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	if since[i].failed() {
 		ts.Fatalf("the first call that the circuit let through failed with %s", since[i].Outcome)
 	}
-	s.row.Note("first call let through ok, %v after the servers were back", since[i].end().Sub(s.mark).Round(time.Millisecond))
+	s.row.Note("first trial call succeeded %v after the servers were up", since[i].end().Sub(s.mark).Round(time.Millisecond))
 }

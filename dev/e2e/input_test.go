@@ -222,7 +222,7 @@ func garbage(ts *testscript.TestScript, neg bool, args []string) {
 	for err := range failures {
 		ts.Fatalf("seed %d: %v", seed, err)
 	}
-	of(ts).row.Note("seed %d; all connections closed, %d with an answer", seed, answered.Load())
+	of(ts).row.Note("seed %d; all connections closed, %d of them after a response", seed, answered.Load())
 }
 
 // randomBytes returns up to 1,000 random bytes, after as much of the beginning
@@ -306,7 +306,7 @@ func halfopen(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	s := of(ts)
 	s.row.Calls, s.row.Failed = made, failed
-	s.row.Note("all closed by the server")
+	s.row.Note("the server closed all")
 }
 
 // callFor makes normal calls, one after another, for as long as d. It returns
@@ -365,7 +365,7 @@ func deaf(ts *testscript.TestScript, neg bool, args []string) {
 	if !isClosed(err) {
 		ts.Fatalf("a client that never reads sent %d requests, and the server did not close the connection: %v", sent, err)
 	}
-	of(ts).row.Note("cut off after %d requests", sent)
+	of(ts).row.Note("closed after %d requests", sent)
 }
 
 // flood name n makes n calls at once on one connection and sends, after the
@@ -393,7 +393,7 @@ func flood(ts *testscript.TestScript, neg bool, args []string) {
 		})
 	}
 	callers.Wait()
-	of(ts).row.Note("%d messages taken", sent.Load())
+	of(ts).row.Note("%d messages accepted", sent.Load())
 }
 
 // impostor registers, in the script's Consul, a server of the same service whose

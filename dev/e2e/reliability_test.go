@@ -37,7 +37,9 @@ func recordTo(table *[]measured.Row, r measured.Row) {
 
 const reliabilityHead = `# Reliability
 
-What was measured when things broke, by ` + "`make reliability`" + `, which wrote this file. The scripts in [` + "`dev/e2e/testdata/faults`" + `](../dev/e2e/testdata/faults) break them, under a client that makes 250 calls a second from eight callers, with the breaker's limits raised so that it does not hide failures. All programs serve [metrics](operations.md) meanwhile. A script fails if the client's metrics and the client's log differ in the number of calls. The soak makes 500 a second from fifty.
+` + "`make reliability`" + ` measures how many calls fail when something breaks, and writes this file. The scripts in [` + "`dev/e2e/testdata/faults`" + `](../dev/e2e/testdata/faults) break servers, Consul or Jaeger. Meanwhile, a client makes 250 calls per second from eight callers. The client has high breaker limits, so that the breaker hides no failures. All programs serve [metrics](operations.md#metrics). A script fails if the client's metrics and the client's log count different numbers of calls.
+
+The soak makes 500 calls per second from fifty callers. *First* is the second tenth of its time, and *last* is the last tenth. In the column *allowed*, a number at the start is the largest number of failed calls.
 
 | | |
 |---|---|
@@ -47,16 +49,16 @@ What was measured when things broke, by ` + "`make reliability`" + `, which wrot
 | commit | %s |
 | time | %s |
 
-| fault | allowed | calls | failed | besides |
+| fault | allowed | calls | failed | also measured |
 |---|---|---|---|---|
 `
 
 const inputsHead = `
 ## Bad input
 
-What callers sent that were not the pair's own client, and how much memory the server had resident at most. After each of these a normal call was answered; calls in the table are normal ones that were made meanwhile.
+Scripts send wrong or hostile input to a server. After each input, a normal call succeeds. The server may have at most 100 MB of resident memory; the last number of each row is its maximum. The columns *calls* and *failed* count normal calls that were made meanwhile.
 
-| what was sent | allowed | calls | failed | besides |
+| what was sent | allowed | calls | failed | also measured |
 |---|---|---|---|---|
 `
 

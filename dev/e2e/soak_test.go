@@ -106,8 +106,8 @@ func TestSoak(t *testing.T) {
 	require.NoError(t, status)
 	require.Greater(t, float64(made), 0.9*soakRate*took.Seconds(), "calls made")
 	r := measured.Row{
-		Fault:   fmt.Sprintf("soak: %v at %d calls a second, a server replaced every %v", *soak, soakRate, replaceEvery),
-		Allowed: "0; memory and goroutines within 10%; connections bounded by the nodes",
+		Fault:   fmt.Sprintf("soak: %v at %d calls/s; one server replaced every %v", *soak, soakRate, replaceEvery),
+		Allowed: "0; memory and goroutines grow by at most 10%; at most one connection per node",
 		Calls:   made, Failed: failed,
 	}
 	for _, p := range []struct {
@@ -122,7 +122,7 @@ func TestSoak(t *testing.T) {
 		log, err := os.ReadFile(p.process.Log)
 		require.NoError(t, err)
 		some, more := goroutines(t, log, *soak/10, *soak/5), goroutines(t, log, *soak*9/10, *soak)
-		r.Note("%s %.1f MB, then %.1f, and %d goroutines, then %d", p.name, early/1e6, late/1e6, some, more)
+		r.Note("%s: first %.1f MB, last %.1f MB; first %d goroutines, last %d", p.name, early/1e6, late/1e6, some, more)
 		require.Less(t, late, maxGrowth*early, "%s: resident bytes", p.name)
 		require.LessOrEqual(t, float64(more), maxGrowth*float64(some), "%s: goroutines", p.name)
 	}
