@@ -1,6 +1,6 @@
-// Package breaker completes go-plugins' hystrix wrapper. Only failures of the service
-// open the circuit, callers' timeouts hold, and a call that hystrix gave up is
-// canceled.
+// Package breaker is a circuit breaker: it adds two layers to go-plugins' hystrix wrapper. Only
+// failures of the service open a circuit. A call's own timeout applies. A call that times out in
+// hystrix is canceled.
 package breaker
 
 import (
@@ -13,30 +13,30 @@ import (
 	"github.com/gomicroexample/basis/client/failure"
 )
 
-// Headroom is to be added to hystrix's own MaxConcurrentRequests. Hystrix counts a call
-// as in flight for a moment after its response: Headroom is more calls than end within
-// such a moment.
+// Headroom is the number to add to hystrix's own MaxConcurrentRequests. Hystrix counts a call as
+// in flight until a moment after its response. Fewer calls than Headroom end within this moment.
 const Headroom = 1000
 
-// New returns a wrapper that puts plugin, go-plugins' hystrix wrapper, between two
-// layers.
+// New returns a wrapper that puts plugin between an outer and an inner layer. plugin is
+// go-plugins' hystrix wrapper.
 //
-// The outer layer rejects calls beyond maxConcurrent (1 or more) in flight, with
-// hystrix.ErrMaxConcurrency; hystrix itself would count the rejection as a failure. It
-// sets the call's request timeout as the deadline of its context: the timeout of the
-// call's own options or the client's, or the deadline that the context has already, if
-// that is earlier. It cancels the context when hystrix returns: a call that timed out
-// would run on otherwise, on the server too.
+// The outer layer allows maxConcurrent calls in flight, 1 or more. It rejects further calls with
+// hystrix.ErrMaxConcurrency. Hystrix itself would count such a rejection as a failure.
 //
-// The inner layer reports an error to hystrix only if failure.Outcome.OpensCircuit
-// says so. The caller gets every error.
+// The outer layer also sets the deadline of the call's context. The deadline is the request
+// timeout of the call's options, or else of the client. If the context already has an earlier
+// deadline, the earlier deadline applies. When hystrix returns, the outer layer cancels the
+// context. Otherwise a call that timed out would continue, on the server too.
 //
-// Each service's endpoint has a circuit of its own, with hystrix's settings for
-// "service.endpoint". All clients of a process share the circuits.
+// The inner layer reports an error to hystrix only if failure.Outcome.OpensCircuit is true for the
+// error. The caller gets every error.
 //
-// Hystrix measures its sleep window and its last 10 s with the wall clock. After the wall
-// clock was set back by an hour, an open circuit would stay open for an hour. So all
-// circuits start anew, closed, when the wall clock was set back by more than a second.
+// Each endpoint of a service has its own circuit, with hystrix's settings for "service.endpoint".
+// All clients of a process share the circuits.
+//
+// Hystrix measures its sleep window and its last 10 s with the wall clock. If the wall clock is set
+// back by an hour, an open circuit stays open for an hour. So when the wall clock is set back by
+// more than 1 s, the next call replaces all circuits with new, closed circuits.
 func New(plugin client.Wrapper, maxConcurrent int) client.Wrapper {
 	return func(c client.Client) client.Client {
 		return &admission{Client: plugin(&filter{c}), slots: make(chan struct{}, maxConcurrent)}
@@ -46,7 +46,7 @@ func New(plugin client.Wrapper, maxConcurrent int) client.Wrapper {
 // admission is the outer layer.
 type admission struct {
 	client.Client
-	slots chan struct{} // holds an element for each call in flight
+	slots chan struct{} // holds one element for each call in flight
 }
 
 func (a *admission) Call(ctx context.Context, req client.Request, rsp any, opts ...client.CallOption) error {
@@ -74,7 +74,8 @@ func (a *admission) Call(ctx context.Context, req client.Request, rsp any, opts 
 	return uncounted
 }
 
-// uncountedKey is the context key of a pointer to the error that hystrix does not see.
+// uncountedKey is the context key of a pointer to an error. The inner layer stores an error there
+// that hystrix must not count.
 type uncountedKey struct{}
 
 // filter is the inner layer.

@@ -13,7 +13,8 @@ var stateDesc = prometheus.NewDesc("basis_circuit_state",
 	"1 for the state that a circuit is in: closed; open, and calls are refused; or half_open, while the one call that was let through has not ended.",
 	[]string{"circuit", "state"}, nil)
 
-// circuits has the circuits of the process, as hystrix has.
+// circuits collects the metrics of the process's circuits. It is a global variable because hystrix's
+// circuits are global.
 var circuits = &collector{
 	events: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "basis_circuit_events_total",
@@ -22,10 +23,11 @@ var circuits = &collector{
 	circuits: map[string]*circuit{},
 }
 
-// events are what a circuit makes of calls, in the order of circuit.Update.
+// events are the values of the metric's label "event", in the order of the list in circuit.Update.
 var events = [...]string{"success", "failure", "timeout", "short_circuit", "rejected", "canceled", "deadline_exceeded"}
 
-// collector has the circuits that hystrix has made since its registration.
+// collector collects the metrics of the circuits that hystrix has created since the collector was
+// registered.
 type collector struct {
 	register   sync.Once
 	registered atomic.Bool
@@ -35,10 +37,10 @@ type collector struct {
 	circuits map[string]*circuit // by name
 }
 
-// Collector returns the metrics of all circuits of this process. Before its first call,
-// nothing is counted, so call it before the first call of a client.
+// Collector returns the metrics of this process's circuits. A circuit that hystrix created before
+// the first call of Collector has no metrics. So call Collector before the first call of a client.
 //
-// hystrix itself drops counts when more than 2,000 calls of one circuit end before it has
+// Hystrix itself drops counts if more than 2,000 calls of one circuit end before hystrix has
 // counted them.
 func Collector() prometheus.Collector {
 	circuits.register.Do(func() {
@@ -54,15 +56,15 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	c.events.Describe(ch)
 }
 
-// Collect implements prometheus.Collector. hystrix opens a circuit when somebody asks for
-// its state: a call, or Collect.
+// Collect implements prometheus.Collector. Hystrix opens a circuit only when the circuit's state is
+// read. A call reads the state, and so does Collect: Collect may open a circuit.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.mu.RLock()
 	all := make([]*circuit, 0, len(c.circuits))
 	for _, one := range c.circuits {
 		all = append(all, one)
 	}
-	c.mu.RUnlock() // hystrix may make a circuit below, and then calls newCircuit
+	c.mu.RUnlock() // below, hystrix may create a circuit and call newCircuit, which locks c.mu
 	for _, one := range all {
 		current := one.state()
 		for _, state := range []string{"closed", "half_open", "open"} {
@@ -76,7 +78,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.events.Collect(ch)
 }
 
-// newCircuit is called by hystrix when it makes a circuit.
+// newCircuit creates the metrics of one circuit. Hystrix calls newCircuit when it creates a circuit.
 func (c *collector) newCircuit(name string) metricCollector.MetricCollector {
 	one := &circuit{name: name}
 	for i, event := range events {
@@ -88,8 +90,8 @@ func (c *collector) newCircuit(name string) metricCollector.MetricCollector {
 	return one
 }
 
-// begin tells the circuit that a call was let through. The returned function is to be called
-// when the call has ended.
+// begin records that the named circuit let a call through. The caller must call end when the call
+// has ended.
 func (c *collector) begin(name string) (end func()) {
 	c.mu.RLock()
 	one := c.circuits[name]
@@ -105,11 +107,12 @@ func (c *collector) begin(name string) (end func()) {
 type circuit struct {
 	name   string
 	counts [len(events)]prometheus.Counter
-	open   atomic.Bool  // as far as the last event or the last look tell
-	trials atomic.Int64 // calls in flight that were let through while the circuit was open
+	open   atomic.Bool  // whether the circuit was open at the last event or the last read of its state
+	trials atomic.Int64 // calls in flight that the circuit let through while it was open
 }
 
-// Update implements metricCollector.MetricCollector. A success closes a circuit.
+// Update implements metricCollector.MetricCollector. A success means that hystrix has closed the
+// circuit.
 func (c *circuit) Update(r metricCollector.MetricResult) {
 	if r.ShortCircuits > 0 {
 		c.open.Store(true)
@@ -125,11 +128,11 @@ func (c *circuit) Update(r metricCollector.MetricResult) {
 	}
 }
 
-// Reset implements metricCollector.MetricCollector. hystrix forgets its counts when a circuit
-// closes. Prometheus' counters never fall.
+// Reset implements metricCollector.MetricCollector. Hystrix calls Reset when a circuit closes, to
+// clear the counts. Reset does nothing, because Prometheus counters must never decrease.
 func (c *circuit) Reset() {}
 
-// state asks hystrix for the state of the circuit.
+// state reads the circuit's state from hystrix. It returns "closed", "half_open" or "open".
 func (c *circuit) state() string {
 	cb, _, _ := hystrix.GetCircuit(c.name) // never fails
 	open := cb.IsOpen()

@@ -5,26 +5,28 @@ import (
 	"time"
 )
 
-// maxStepBack is how far the wall clock may be set back without effect.
+// maxStepBack is the longest step back of the wall clock that a stepDetector ignores.
 const maxStepBack = time.Second
 
-// wallClock is the wall clock of the process.
+// wallClock watches the wall clock of the process.
 var wallClock = &stepDetector{epoch: time.Now()}
 
-// stepDetector finds out when the wall clock is set back.
+// stepDetector detects that the wall clock was set back.
 type stepDetector struct {
 	epoch time.Time
-	ahead atomic.Int64 // how far the wall clock was ahead of the monotonic one since epoch, in nanoseconds
+	ahead atomic.Int64 // wall clock time minus monotonic time, both since epoch, in nanoseconds
 }
 
-// steppedBack reports whether the wall clock was set back between an earlier call and now,
-// which has a wall clock and a monotonic reading. Of concurrent calls one returns true.
+// steppedBack reports whether the wall clock was set back by more than maxStepBack since an
+// earlier call. now is the current time, with a wall clock reading and a monotonic reading. If
+// several goroutines call steppedBack after a step, it returns true to one of them only.
 func (d *stepDetector) steppedBack(now time.Time) bool {
 	wall := now.Round(0).Sub(d.epoch.Round(0)) // Round strips the monotonic reading
 	return d.moved(int64(wall - now.Sub(d.epoch)))
 }
 
-// moved is steppedBack for a wall clock that is so far ahead now.
+// moved does the work of steppedBack. ahead is the current difference of the clocks, as in the
+// field ahead.
 func (d *stepDetector) moved(ahead int64) bool {
 	before := d.ahead.Load()
 	if ahead == before || ahead < before && before-ahead <= int64(maxStepBack) {

@@ -7,17 +7,17 @@ import (
 	"github.com/afex/hystrix-go/hystrix"
 )
 
-// dashboards are the readers of hystrix's event stream. Hystrix's circuits are the process's, so
-// one handler has them all; and it has to be one, since the durations of a circuit must not be
-// read by two handlers at once.
+// dashboards counts the readers of hystrix's event stream, and holds the handler that serves them.
+// The handler covers all circuits of the process. All readers share one handler, because two
+// handlers must not read the durations of a circuit at the same time.
 var dashboards struct {
 	sync.Mutex
 	readers int
-	handler *hystrix.StreamHandler // nil while nobody reads
+	handler *hystrix.StreamHandler // nil if there are no readers
 }
 
-// Stream serves hystrix's event stream: an event a second for each circuit of the process, for
-// dashboards that read it. It collects them only while somebody reads.
+// Stream serves hystrix's event stream, for dashboards. Once per second, it sends the events of
+// each circuit of the process. Events are collected only while the stream has readers.
 func Stream(w http.ResponseWriter, r *http.Request) {
 	h := join()
 	defer leave()
@@ -29,7 +29,7 @@ func join() *hystrix.StreamHandler {
 	defer dashboards.Unlock()
 	if dashboards.readers == 0 {
 		dashboards.handler = hystrix.NewStreamHandler()
-		dashboards.handler.Start() // collects for the first time a second later, when no other one does any more
+		dashboards.handler.Start() // first collects after 1 s; by then the previous handler has ended
 	}
 	dashboards.readers++
 	return dashboards.handler
