@@ -1,6 +1,6 @@
-// Package limiter limits the rate of a client's calls with go-plugins' wrapper of
-// uber's limiter. It adds what that wrapper lacks: a call stops waiting when its
-// context ends, and idle time earns no burst.
+// Package limiter limits the rate of a client's calls with go-plugins' wrapper of uber's limiter.
+// It changes two things: a call stops waiting when its context ends, and no burst of calls follows
+// after idle time.
 package limiter
 
 import (
@@ -14,18 +14,17 @@ import (
 	"go.uber.org/ratelimit"
 )
 
-// New returns a wrapper that lets perSecond calls a second through, of all callers
-// together; 0 is no limit. Calls beyond the rate wait for their turn, in the order of
-// their arrival. There is no slack: uber's limiter by default makes up for idle time
-// with a burst of up to 10 calls.
+// New returns a wrapper that sends perSecond calls per second, of all callers together. If
+// perSecond is 0, there is no limit. Calls beyond the rate wait for their turn, in the order of
+// their arrival. New turns off the slack of uber's limiter. With the default slack, a burst of up
+// to 10 calls may follow after idle time.
 //
-// A call is not sent if its context, or ctx, ends before its turn. A call whose
-// deadline is before its turn fails at once, and takes no turn. The error wraps
-// context.Canceled or context.DeadlineExceeded. ctx is the program's own: once it ends,
-// no waiting call is sent any more.
+// ctx is the context of the program. If ctx or the call's own context ends before the call's turn,
+// the call is not sent. If the call's deadline is before its turn, the call fails at once, and
+// takes no turn. The error wraps context.Canceled or context.DeadlineExceeded.
 //
-// observe is called with how long each call waited that had a turn, sent or not. A nil
-// observe is not called.
+// New's wrapper calls observe with the waiting time of each call that took a turn, even if the call
+// was not sent in the end. observe may be nil.
 func New(ctx context.Context, perSecond int, observe func(wait time.Duration)) client.Wrapper {
 	if perSecond == 0 {
 		return func(c client.Client) client.Client { return c }
@@ -51,7 +50,7 @@ func (l *limiter) Call(ctx context.Context, req client.Request, rsp any, opts ..
 	return l.Client.Call(ctx, req, rsp, opts...)
 }
 
-// wait blocks until it is the call's turn.
+// wait blocks until the call's turn. It returns an error if the call must not be sent.
 func (l *limiter) wait(ctx context.Context) error {
 	d, err := l.turns.take(ctx)
 	if err != nil {
@@ -76,25 +75,27 @@ func (l *limiter) wait(ctx context.Context) error {
 	return l.ctx.Err()
 }
 
-// epoch is where the limiter's times start. uber's limiter compares wall clock times, and
-// after a wall clock was set back by an hour no call would have a turn for an hour. So the
-// limiter gets times that advance with the monotonic clock.
+// epoch is the start of the times that turns gives to uber's limiter. These times advance with the
+// monotonic clock. uber's limiter by itself compares wall clock times: after the wall clock is set
+// back by an hour, no call has a turn for an hour.
 var epoch = time.Now()
 
-// turns hands out turns. uber's limiter knows when each turn is, but tells only by
-// sleeping until then, on a clock that can be chosen. turns is that clock, and takes
-// the length of the sleep as the answer. So no caller sleeps with the mutex held.
+// turns gives each call its turn. uber's limiter computes the time of each turn, but the plugin does
+// not return this time: the limiter sleeps until the turn, with the Sleep method of its clock. turns
+// is this clock. Its Sleep method returns at once, and stores the duration of the sleep. So no
+// caller sleeps while it holds the mutex.
 type turns struct {
 	interval time.Duration
 	plugin   client.Client
 
 	mu   sync.Mutex
-	now  time.Time     // of the take that is in progress
-	wait time.Duration // that the limiter asked for in that take
-	last time.Time     // the latest turn that was taken
+	now  time.Time     // the current time, for the current call of take
+	wait time.Duration // the sleep that the limiter asked for in the current call of take
+	last time.Time     // the time of the latest turn that a call took
 }
 
-// take takes the next turn and returns how long to wait for it.
+// take takes the next turn and returns the time to wait for it. It returns an error and takes no
+// turn if ctx has ended or if the deadline of ctx is before the turn.
 func (t *turns) take(ctx context.Context) (time.Duration, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -118,7 +119,8 @@ func (t *turns) Now() time.Time { return t.now }
 // Sleep implements ratelimit.Clock.
 func (t *turns) Sleep(d time.Duration) { t.wait = d }
 
-// nullClient ends the plugin's call once its turn is known.
+// nullClient is the client that the plugin wraps. Its Call does nothing: the limiter itself sends
+// the call when the turn comes.
 type nullClient struct{ client.Client }
 
 func (nullClient) Call(context.Context, client.Request, any, ...client.CallOption) error { return nil }
