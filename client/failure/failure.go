@@ -1,5 +1,5 @@
-// Package failure classifies the outcomes of calls. Retry, circuit breaker and
-// balancer all follow its one table.
+// Package failure classifies the outcomes of calls. Its table of outcomes controls retries, the
+// circuit breaker and the balancer.
 package failure
 
 import (
@@ -14,29 +14,29 @@ import (
 	"github.com/gomicroexample/basis/internal/oneline"
 )
 
-// ClientID is the ID in the errors that go-micro's clients make themselves, as
-// opposed to errors that a server returned.
+// ClientID is the ID of the errors that go-micro's clients create themselves. The errors of a
+// go-micro server have the server's ID.
 const ClientID = "go.micro.client"
 
-// Outcome is the kind of result that a call, or one attempt of a call, had.
+// Outcome is the kind of result of a call, or of one attempt of a call.
 type Outcome int
 
-// The outcomes. Codes are HTTP's, as in go-micro's errors.
+// The outcomes. The codes are HTTP status codes, as in go-micro's errors.
 const (
 	Success          Outcome = iota
-	ClientError              // a server's 4xx: every server would reject the request
-	TooManyRequests          // a server's 429
-	ServerTimeout            // a server's 408
-	Unimplemented            // a server's 501
-	ServerError              // a server's other 5xx
-	Unreachable              // the client's own 5xx: no connection, or a connection that broke
-	Canceled                 // the caller gave up
+	ClientError              // another 4xx from a server: every server would reject the request
+	TooManyRequests          // 429 from a server
+	ServerTimeout            // 408 from a server
+	Unimplemented            // 501 from a server
+	ServerError              // another 5xx from a server
+	Unreachable              // 5xx from the client itself: no connection, or the connection was lost
+	Canceled                 // the caller canceled the call
 	DeadlineExceeded         // the deadline passed while the call was in flight
-	Rejected                 // the breaker did not let the call through
-	Other                    // any other error: no node is known, for example
+	Rejected                 // the breaker rejected the call
+	Other                    // any other error, for example: no node is known
 )
 
-// names are the outcomes' names for metrics.
+// names are the names of the outcomes in metrics.
 var names = [...]string{
 	Success: "success", ClientError: "client_error", TooManyRequests: "too_many_requests",
 	ServerTimeout: "server_timeout", Unimplemented: "unimplemented", ServerError: "server_error",
@@ -47,17 +47,17 @@ var names = [...]string{
 // String returns the name of the outcome, in lower case and with underscores.
 func (o Outcome) String() string { return names[o] }
 
-// policy says what follows from an outcome.
+// policy is the reaction to an outcome.
 type policy struct {
-	retry   bool // go-micro's client attempts the call again, at another node
+	retry   bool // go-micro's client retries the call at another node
 	breaker bool // the breaker counts a failure of the service
 	node    bool // the balancer counts a failure of the node
 }
 
-// policies is the one table. The breaker counts a deadline that passed in flight,
-// because a service that has become slow looks like that. It does not count a caller
-// that gave up, because that says nothing about the service. A node is not blamed
-// for a lost connection here: the balancer sees the connection itself.
+// policies is the table of reactions. The breaker counts DeadlineExceeded, because calls to a slow
+// service end this way. The breaker does not count Canceled: the caller canceled the call, and the
+// service may be healthy. Unreachable is not a failure of the node here, because the balancer
+// watches the node's connection itself.
 var policies = [...]policy{
 	//                 retry  breaker node
 	Success:          {false, false, false},
@@ -73,7 +73,7 @@ var policies = [...]policy{
 	Other:            {false, true, false},
 }
 
-// Retried reports whether the call is to be attempted again.
+// Retried reports whether the client retries the call.
 func (o Outcome) Retried() bool { return policies[o].retry }
 
 // OpensCircuit reports whether the breaker counts the outcome as a failure.
@@ -82,8 +82,8 @@ func (o Outcome) OpensCircuit() bool { return policies[o].breaker }
 // EjectsNode reports whether the balancer counts the outcome as a failure of the node.
 func (o Outcome) EjectsNode() bool { return policies[o].node }
 
-// Of returns the outcome of a call that ended with err, which may be nil. It knows
-// go-micro's errors, hystrix's, and those of the context package.
+// Of returns the outcome of a call that returned err. A nil err is a Success. Of recognizes the
+// errors of go-micro, of hystrix and of package context. Any other error is Other.
 func Of(err error) Outcome {
 	switch {
 	case err == nil:
@@ -120,14 +120,15 @@ func Of(err error) Outcome {
 	}
 }
 
-// Retry is a client.RetryFunc that follows the table. go-micro's own,
-// client.RetryOnError, retries 408 and 500 only.
+// Retry is a client.RetryFunc that reports whether the outcome of err is Retried. go-micro's default
+// RetryFunc, client.RetryOnError, retries only 408 and 500. Retry never returns an error.
 func Retry(_ context.Context, _ client.Request, _ int, err error) (bool, error) {
 	return Of(err).Retried(), nil
 }
 
-// Kind names the group that err, which is not nil, belongs to: the text of hystrix's
-// errors, as "hystrix: timeout", and the code of go-micro's, as "400 Bad Request".
+// Kind returns the kind of err, for counting errors by kind. err must not be nil. The kind of a
+// go-micro error is its code and status, as in "400 Bad Request". The kind of any other error is the
+// error's text, as in "hystrix: timeout". Kind escapes line breaks.
 func Kind(err error) string {
 	if e := parse(err); e != nil {
 		return oneline.Escape(fmt.Sprintf("%d %s", e.Code, e.Status))
@@ -135,8 +136,8 @@ func Kind(err error) string {
 	return oneline.Escape(err.Error())
 }
 
-// Describe returns err, which is not nil, as one line of text. go-micro's own text of
-// its errors is JSON.
+// Describe returns err as one line of text. err must not be nil. For a go-micro error, the line has
+// the code, status, detail and ID; the Error method of go-micro's errors returns JSON instead.
 func Describe(err error) string {
 	if e := parse(err); e != nil {
 		return Kind(err) + oneline.Escape(fmt.Sprintf(": %s (%s)", e.Detail, e.Id))
@@ -144,8 +145,8 @@ func Describe(err error) string {
 	return Kind(err)
 }
 
-// parse returns err as go-micro's error, or nil if err is none. The RPC client
-// returns the text alone.
+// parse returns err as a go-micro error, or nil if err is not a go-micro error. go-micro's RPC client
+// returns only the text of a go-micro error; parse also reads this text.
 func parse(err error) *microerrors.Error {
 	if e, ok := err.(*microerrors.Error); ok {
 		return e
