@@ -1,6 +1,7 @@
-// Package flags defines the client's own flags: variables, defaults and limits.
+// Package flags defines the client's own flags, with their variables, defaults and limits.
 //
-// It is a package, not a file of package main, so that "go run client/main.go" works.
+// The flags are in a package of their own so that "go run client/main.go" works. This command
+// compiles no other file of package main.
 package flags
 
 import (
@@ -18,14 +19,15 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// Settings are the values of the client's flags, which Flags explains.
+// Settings are the values of the client's flags. The usage texts in Flags explain the flags.
 type Settings struct {
 	Name                             string
 	Requests, Concurrency, RateLimit int
 	Wait                             time.Duration
 
-	// RequestTimeout is go-micro's --client_request_timeout, the deadline of a call with all its
-	// retries. 0 stands for go-micro's default, or for HystrixTimeout if that is longer.
+	// RequestTimeout is the value of go-micro's flag --client_request_timeout: the time limit of a
+	// call with all its retries. 0 means go-micro's default of 5 s, or HystrixTimeout if
+	// HystrixTimeout is longer.
 	RequestTimeout time.Duration
 
 	HystrixTimeout, HystrixSleepWindow                       time.Duration
@@ -36,7 +38,7 @@ type Settings struct {
 	TLS           mtls.Files
 }
 
-// Flags returns the flags that fill s. The defaults are the article's.
+// Flags returns the flags that set the fields of s. The defaults are the article's.
 func (s *Settings) Flags() []cli.Flag {
 	return append([]cli.Flag{
 		cli.StringFlag{Name: "name", EnvVar: variable("name"), Destination: &s.Name, Value: "John", Usage: "Who to greet, 1 to 256 bytes on one line"},
@@ -70,15 +72,16 @@ func duration(name string, to *time.Duration, value time.Duration, usage string)
 
 func variable(flag string) string { return "BASIS_" + strings.ToUpper(flag) }
 
-// maxDuration is more than one process runs. Hystrix adds the sleep window to the time in
-// nanoseconds, which overflows at some 230 years: the circuit would let every call try.
+// maxDuration is longer than any process runs. Hystrix adds the sleep window to the current time in
+// nanoseconds. With a sleep window of about 230 years, the sum would overflow, and an open circuit
+// would let every call through.
 const maxDuration = 365 * 24 * time.Hour
 
-// maxCallers is more callers than one process has a use for.
+// maxCallers is more callers than one process can use.
 const maxCallers = 100_000
 
-// Check returns an error that names the first flag whose value is out of range. What
-// a name may be, beyond UTF-8, is the server's to check.
+// Check returns an error that names the first flag whose value is out of range. Check only requires
+// that the name is UTF-8. The server checks the name itself.
 func (s *Settings) Check() error {
 	if !utf8.ValidString(s.Name) {
 		return fmt.Errorf("--name is %q; want UTF-8", s.Name)
@@ -121,7 +124,9 @@ func (s *Settings) Check() error {
 	return tracer.CheckAddress(s.JaegerAddress)
 }
 
-// CallTimeout returns the deadline of a call with all its retries.
+// CallTimeout returns the time limit of a call with all its retries. It is RequestTimeout if
+// RequestTimeout is not 0. Otherwise it is go-micro's default of 5 s, or HystrixTimeout if
+// HystrixTimeout is longer.
 func (s *Settings) CallTimeout() time.Duration {
 	if s.RequestTimeout > 0 {
 		return s.RequestTimeout
@@ -129,10 +134,9 @@ func (s *Settings) CallTimeout() time.Duration {
 	return max(s.HystrixTimeout, microclient.DefaultRequestTimeout)
 }
 
-// MaxRetries returns how many retries fit into a call. go-micro backs off for 10 ms before
-// the first retry, and ten times longer before each further one. The call would end with a
-// timeout during a back-off that does not fit, and its caller would not see the server's
-// error.
+// MaxRetries returns the number of retries that fit into a call. go-micro backs off for 10 ms
+// before the first retry, and ten times longer before each further retry. During a back-off that
+// does not fit, the call would time out, and the caller would not see the server's error.
 func (s *Settings) MaxRetries() int {
 	end := min(s.HystrixTimeout, s.CallTimeout())
 	var waited time.Duration
