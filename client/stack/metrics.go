@@ -15,7 +15,7 @@ import (
 	"github.com/gomicroexample/basis/internal/grpcmetrics"
 )
 
-// metrics measures what passes the stack. A nil *metrics measures nothing.
+// metrics measures the calls that pass the stack. A nil *metrics measures nothing.
 type metrics struct {
 	registerer prometheus.Registerer
 	calls      *prometheus.CounterVec
@@ -23,19 +23,20 @@ type metrics struct {
 	waits      prometheus.Histogram
 	attempts   *grpcmetrics.Calls
 
-	methods sync.Map // of *methodMetrics by method
+	methods sync.Map // maps a method to its *methodMetrics
 }
 
 // method is a method of a service.
 type method struct{ service, endpoint string }
 
-// methodMetrics are those of the calls of one method.
+// methodMetrics are the metrics of the calls of one method.
 type methodMetrics struct {
 	duration prometheus.Observer
 	outcomes [failure.Other + 1]prometheus.Counter
 }
 
-// newMetrics registers the metrics of a stack with r; with a nil r it returns nil.
+// newMetrics creates the metrics of a stack and registers them with r. If r is nil, newMetrics
+// returns nil.
 func newMetrics(r prometheus.Registerer) *metrics {
 	if r == nil {
 		return nil
@@ -62,14 +63,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
-// observe has m collect the metrics of the balancer.
+// observe registers b, which collects the balancer's metrics.
 func (m *metrics) observe(b *balancer.Balancer) {
 	if m != nil {
 		m.registerer.MustRegister(b)
 	}
 }
 
-// dialOptions measures attempts, as gRPC sees them.
+// dialOptions returns the gRPC options that measure attempts.
 func (m *metrics) dialOptions() []ggrpc.DialOption {
 	if m == nil {
 		return nil
@@ -77,14 +78,14 @@ func (m *metrics) dialOptions() []ggrpc.DialOption {
 	return []ggrpc.DialOption{ggrpc.WithChainUnaryInterceptor(m.attempts.UnaryClientInterceptor)}
 }
 
-// observeWait measures a wait for the limiter.
+// observeWait records d, the time that a call waited for the limiter.
 func (m *metrics) observeWait(d time.Duration) {
 	if m != nil {
 		m.waits.Observe(d.Seconds())
 	}
 }
 
-// wrap is a client wrapper that counts calls.
+// wrap is a client wrapper that counts calls and measures their durations.
 func (m *metrics) wrap(c microclient.Client) microclient.Client {
 	if m == nil {
 		return c
@@ -92,8 +93,9 @@ func (m *metrics) wrap(c microclient.Client) microclient.Client {
 	return &countingClient{c, m}
 }
 
-// of returns the metrics of a method. All outcomes have a counter from the first call on:
-// Prometheus takes the value that a counter begins with for no increase.
+// of returns the metrics of a method. At the method's first call, of creates the counters of all
+// outcomes, with value 0. Prometheus does not count the first value of a counter as an increase, so
+// it would miss the first call of an outcome whose counter starts at 1.
 func (m *metrics) of(called method) *methodMetrics {
 	if found, ok := m.methods.Load(called); ok {
 		return found.(*methodMetrics)

@@ -12,16 +12,17 @@ import (
 
 const (
 	grpc = "grpc"
-	mucp = "mucp" // go-micro's own protocol, which its flags call rpc
+	mucp = "mucp" // go-micro's own protocol; go-micro's flags call it rpc
 )
 
-// protocol returns a call wrapper that names the flags to blame if a node does not speak the
-// protocol of the client, which is own. A call in mucp to a gRPC server is not sent. A
-// server with mucp responds to gRPC, but its errors cannot be read.
+// protocol returns a call wrapper for a client that speaks the protocol own. If a node speaks
+// another protocol, the wrapper returns an error that names the flags to change. The wrapper does
+// not send a mucp call to a gRPC server. It does send a gRPC call to a mucp server: such a server
+// responds, but the client cannot read its errors.
 func protocol(own string) microclient.CallWrapper {
 	return func(next microclient.CallFunc) microclient.CallFunc {
 		return func(ctx context.Context, node *registry.Node, req microclient.Request, rsp any, opts microclient.CallOptions) error {
-			server := node.Metadata["server"] // go-micro's name of the implementation; "" for a server without go-micro
+			server := node.Metadata["server"] // the name of go-micro's server implementation; "" for other servers
 			if own == mucp && server == grpc {
 				return errors.InternalServerError(failure.ClientID, "calling %s: the server speaks gRPC; leave out --client, or start the server with --server=rpc", node.Address)
 			}

@@ -1,4 +1,4 @@
-// Package stack puts together what a call of the client goes through.
+// Package stack assembles the wrappers that each call of the client passes.
 package stack
 
 import (
@@ -23,14 +23,14 @@ import (
 	"github.com/gomicroexample/basis/client/limiter"
 )
 
-// Retries is how often a failed call is retried by default, each time at another node:
-// of three nodes, two may fail at once.
+// Retries is the default number of retries of a failed call. Each retry goes to another node: of
+// three nodes, two may fail at the same time.
 const Retries = 2
 
-// Options returns the options that install the stack in a service. It sets hystrix's
-// defaults for the whole process. No call that waits for the limiter is sent once ctx
-// has ended. The client uses TLS unless tlsConfig is nil. The stack's metrics are registered
-// with r; with a nil r, nothing is measured.
+// Options returns the options that install the stack in a service. It also sets hystrix's defaults,
+// for the whole process. After ctx has ended, calls that wait for the limiter are not sent. If
+// tlsConfig is nil, the client does not use TLS. Options registers the stack's metrics with r. If r
+// is nil, nothing is measured.
 func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsConfig *tls.Config, r prometheus.Registerer) []micro.Option {
 	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
 	hystrix.DefaultSleepWindow = int(s.HystrixSleepWindow.Milliseconds())
@@ -43,23 +43,24 @@ func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsCon
 	return []micro.Option{
 		callOptions(s, tlsConfig),
 		nodeSelector(nodes),
-		// A call passes these from the first to the last. The span covers the limiter's
-		// wait and the breaker's rejections. The limiter is outside of the breaker, which
-		// would take the wait for latency.
+		// A call passes these wrappers from first to last. The tracer's span covers the limiter's
+		// wait and the breaker's rejections. The limiter comes before the breaker: otherwise the
+		// breaker would count the wait as latency.
 		micro.WrapClient(
 			m.wrap,
 			ocplugin.NewClientWrapper(t),
 			limiter.New(ctx, s.RateLimit, m.observeWait),
 			breaker.New(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent),
-			nodes.Wrap(roundrobin.NewClientWrapper()), // which chooses from the nodes that the selector offers
+			nodes.Wrap(roundrobin.NewClientWrapper()), // chooses one of the nodes that the selector offers
 		),
-		// And each attempt of the call passes this.
+		// Each attempt of the call passes this wrapper.
 		micro.WrapCall(nodes.WrapCall),
 	}
 }
 
-// callOptions sets the request timeout, which errors are retried and how often, as far as
-// that fits into the timeouts, and TLS for calls that the balancer leaves to go-micro.
+// callOptions sets the client's request timeout, its retries, and the check of the protocol. It
+// reduces the number of retries to the number that fits into the timeouts. It also sets TLS for the
+// calls that the balancer leaves to go-micro.
 func callOptions(s flags.Settings, tlsConfig *tls.Config) micro.Option {
 	return func(o *micro.Options) {
 		opts := []microclient.Option{
@@ -75,7 +76,7 @@ func callOptions(s flags.Settings, tlsConfig *tls.Config) micro.Option {
 	}
 }
 
-// nodeSelector makes the balancer the client's selector, on the client's registry.
+// nodeSelector sets the balancer as the client's selector. The selector uses the client's registry.
 func nodeSelector(b *balancer.Balancer) micro.Option {
 	return func(o *micro.Options) {
 		s := b.Selector(selector.Registry(o.Client.Options().Registry))
