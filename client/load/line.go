@@ -7,18 +7,19 @@ import (
 	"time"
 )
 
-// lineFormat is the format of a Line.
+// lineFormat is the text format of a Line.
 const lineFormat = "call=%d outcome=%q latency=%s node=%s trace=%s start=%s waited=%s"
 
-// timeFormat is the format of a Line's start.
+// timeFormat is the text format of a Line's Start.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// Unsampled is the Trace of a call whose trace the tracer did not sample. Jaeger does not have
-// such a trace.
+// Unsampled is the Trace of a call that the tracer did not sample. Jaeger has no trace of such a
+// call.
 const Unsampled = "unsampled"
 
-// Line is what --verbose prints for one call; see Result. Outcome is "ok" or why the call
-// failed. Node and Trace are "none" where there is none.
+// Line is the line that --verbose prints for one call. Its fields have the same meaning as the
+// fields of Result. Outcome is "ok", or the error of a failed call. An empty Node or Trace is printed
+// as "none".
 type Line struct {
 	Number          int
 	Outcome         string
@@ -27,16 +28,16 @@ type Line struct {
 	Start           time.Time
 }
 
-// String returns the line, without its end.
+// String returns the text of the line, without a newline.
 func (l Line) String() string {
 	return fmt.Sprintf(lineFormat,
 		l.Number, l.Outcome, l.Latency.Round(time.Microsecond), cmp.Or(l.Node, "none"), cmp.Or(l.Trace, "none"),
 		l.Start.UTC().Format(timeFormat), l.Waited.Round(time.Microsecond))
 }
 
-// ParseLines returns the lines of calls in the client's stderr, in their order, and skips
-// all other lines. It returns an error for a line that begins as one of a call and is
-// none.
+// ParseLines returns the Lines in stderr, the client's output, in their order. It skips all lines
+// that do not begin with "call=". It returns an error if a line begins with "call=" but does not
+// have the format of a Line.
 func ParseLines(stderr string) ([]Line, error) {
 	var all []Line
 	for text := range strings.Lines(stderr) {

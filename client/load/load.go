@@ -1,4 +1,4 @@
-// Package load makes many calls from several callers at once, and reports them.
+// Package load makes many calls from several concurrent callers, and reports the results.
 package load
 
 import (
@@ -17,30 +17,32 @@ type Result struct {
 	Start   time.Time     // when the caller started the call
 	Latency time.Duration // from Start to the result
 	Waited  time.Duration // the part of Latency before the last attempt: the limiter's wait, earlier attempts
-	Node    string        // host:port of the last attempt; empty if there was none
+	Node    string        // host:port of the last attempt; empty without an attempt
 	Trace   string        // ID of the trace, or Unsampled; empty without a tracer
 }
 
-// Plan says which calls to make.
+// Plan describes the calls to make.
 type Plan struct {
-	Requests    int           // how many calls; 0 is no end
-	Concurrency int           // how many callers share them
-	Grace       time.Duration // how long calls in flight may take after an interrupt
+	Requests    int           // number of calls; 0 means no limit
+	Concurrency int           // number of callers, which share the calls
+	Grace       time.Duration // how long to wait for calls in flight after an interrupt
 }
 
-// Run makes the calls of plan with call, and passes each result to report, one at a
-// time. It returns when all calls are made, or after an interrupt, which is the end of
-// ctx: then no call starts any more, and calls in flight may take plan.Grace. Run returns
-// the number of calls still in flight, whose results are lost.
+// Run makes the calls of plan with the function call. It passes each result to report, one at a
+// time. Run returns 0 when all calls have ended.
 //
-// The context of a call does not end with ctx, so that an interrupt fails no call in
-// flight. A call that was waiting to be sent has to end on an interrupt by itself, with
-// an error that wraps context.Canceled. Run does not report such a call.
+// When ctx ends, Run is interrupted. It then starts no more calls, and waits up to plan.Grace for
+// the calls in flight. Run returns the number of calls that are still in flight after plan.Grace.
+// The results of these calls are lost.
+//
+// An interrupt does not fail a call in flight, because the call's context does not end with ctx. A
+// call that is not sent yet must notice the interrupt itself, and return an error that wraps
+// context.Canceled. Run does not report such a call.
 func Run(ctx context.Context, plan Plan, call func(context.Context) Result, report func(Result)) (inFlight int) {
 	var (
 		callCtx = context.WithoutCancel(ctx)
-		started atomic.Int64 // calls, and at most one number beyond the plan per caller
-		unsent  atomic.Int64 // calls that an interrupt kept from being sent
+		started atomic.Int64 // number of calls; at the end, each caller may add 1 without a call
+		unsent  atomic.Int64 // number of calls that were not sent because of an interrupt
 		callers sync.WaitGroup
 		results = make(chan Result)
 		left    = make(chan struct{}) // closed when Run returns
@@ -86,7 +88,7 @@ func Run(ctx context.Context, plan Plan, call func(context.Context) Result, repo
 		case <-interrupted:
 			interrupted, graceOver = nil, time.After(plan.Grace)
 		case <-graceOver:
-			for { // the results that are ready
+			for { // report the results that are ready
 				select {
 				case r, ok := <-results:
 					if !ok {

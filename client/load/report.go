@@ -17,31 +17,31 @@ import (
 	"github.com/gomicroexample/basis/internal/oneline"
 )
 
-// Report writes answers to one stream and all else to another. It is not safe for
-// concurrent use.
+// Report reports the results of calls. It writes the answers to one stream, and everything else to
+// another stream. It is not safe for concurrent use.
 type Report struct {
-	Made   int   // calls, failed ones included
-	Failed int   // calls
-	Err    error // the first error of writing an answer; the answer is lost
+	Made   int   // number of calls, including failed calls
+	Failed int   // number of failed calls
+	Err    error // first error of writing an answer; the answer is lost
 
 	answers, notes io.Writer
 	verbose        bool
 	progress       *mpb.Progress
-	bar            *mpb.Bar // nil without progress
+	bar            *mpb.Bar // nil without a progress bar
 
 	start     time.Time
-	failures  map[string]int          // by kind
-	nodes     map[string]int          // by address
-	latencies *hdrhistogram.Histogram // of successful calls, in microseconds
+	failures  map[string]int          // number of failed calls by kind of failure
+	nodes     map[string]int          // number of calls by address of the node
+	latencies *hdrhistogram.Histogram // latencies of successful calls, in microseconds
 }
 
-// maxLatency bounds the latencies in the summary; a longer one counts as this.
+// maxLatency is the longest latency in the summary. A longer latency counts as maxLatency.
 const maxLatency = time.Hour
 
-// NewReport returns a report of requests calls (0 is no end). It writes answers to
-// stdout, a line each. To stderr it writes a line for each call that failed, or for every
-// call if verbose. If stderr is a terminal, there are several calls, and verbose is off,
-// it draws a progress bar there.
+// NewReport returns a report of as many calls as requests says; 0 means no limit. The report writes
+// each answer to stdout, on a line of its own. If verbose is true, it writes a line for each call to
+// stderr; otherwise, it writes a line for each failed call. If verbose is false, requests is not 1,
+// and stderr is a terminal, it also draws a progress bar on stderr.
 func NewReport(requests int, verbose bool) *Report {
 	r := newReport(os.Stdout, os.Stderr, verbose)
 	if requests != 1 && !verbose && isTerminal(os.Stderr) {
@@ -62,7 +62,7 @@ func newReport(answers, notes io.Writer, verbose bool) *Report {
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// showProgress draws a bar on stderr. mpb puts all other lines above the bar.
+// showProgress draws a progress bar on stderr. mpb writes all other lines above the bar.
 func (r *Report) showProgress(requests int) {
 	r.progress = mpb.New(mpb.WithOutput(os.Stderr))
 	r.notes = r.progress
@@ -79,8 +79,8 @@ func (r *Report) showProgress(requests int) {
 		mpb.AppendDecorators(decor.AverageSpeed(0, " %.0f a second "), decor.Elapsed(decor.ET_STYLE_GO)))
 }
 
-// Add reports one call. It escapes text from servers and registries, so that the text
-// stays on its line.
+// Add reports the result of one call. It escapes line breaks in text from servers and registries,
+// so that the text stays on one line.
 func (r *Report) Add(c Result) {
 	r.Made++
 	node := oneline.Escape(c.Node)
@@ -114,7 +114,7 @@ func (r *Report) Add(c Result) {
 func (r *Report) Summarize() {
 	if r.bar != nil {
 		r.bar.Abort(true)
-		r.progress.Wait() // until the lines above the bar are written
+		r.progress.Wait() // waits until the lines above the bar are written
 		r.notes = os.Stderr
 	}
 	took := time.Since(r.start)
@@ -130,7 +130,7 @@ func (r *Report) Summarize() {
 	r.count(r.nodes)
 }
 
-// count writes how many calls there were of each.
+// count writes the names in counts, each with its number of calls.
 func (r *Report) count(counts map[string]int) {
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		fmt.Fprintf(r.notes, "  %-30s %d\n", name, counts[name])
