@@ -1,5 +1,5 @@
-// Command client finds the Basis service in Consul and calls its Hello through
-// a round robin, a limiter, a circuit breaker and a tracer.
+// Command client finds the Basis service in Consul and calls its method Hello. Each call passes a
+// tracer, a rate limiter, a circuit breaker and a round robin.
 package main
 
 import (
@@ -42,10 +42,10 @@ const (
 	clientName  = "go.micro.client.basis"
 	serviceName = "go.micro.srv.basis"
 
-	findTimeout  = 700 * time.Millisecond  // of each look for a node of the service
-	findInterval = 500 * time.Millisecond  // between looks
-	electionTime = 1500 * time.Millisecond // that any client waits: Consul's servers elect a leader within a second or so
-	maxGrace     = 5 * time.Second         // for calls in flight after an interrupt
+	findTimeout  = 700 * time.Millisecond  // time limit of each search for a node of the service
+	findInterval = 500 * time.Millisecond  // pause between searches
+	electionTime = 1500 * time.Millisecond // minimum wait for Consul's servers, which elect a leader within about 1 s
+	maxGrace     = 5 * time.Second         // longest wait for calls in flight after an interrupt
 )
 
 func main() {
@@ -62,7 +62,7 @@ func run() int {
 	)
 	consulRegistry, consulErr := consul.NewRegistry() // at 127.0.0.1:8500
 	service := micro.NewService(
-		// First: the options below act on the server and client set here.
+		// These two come first: the options below change the server and the client.
 		micro.Server(grpcserver.NewServer()),
 		micro.Client(grpcclient.NewClient(microclient.Retries(stack.Retries))),
 		micro.Registry(consulRegistry),
@@ -93,7 +93,7 @@ func run() int {
 		return fail(consulErr)
 	}
 
-	// A node's address is not in its certificate; the service's name is.
+	// A node's certificate contains the service's name, and not the node's address.
 	tlsConfig, err := s.TLS.Config(serviceName)
 	if err != nil {
 		return fail(err)
@@ -112,11 +112,11 @@ func run() int {
 	}
 	defer closer.Close() // sends the last spans
 
-	// From here on, an interrupt ends ctx. Then no call is sent any more, and calls in flight
-	// finish. A second interrupt ends the process.
+	// From here on, an interrupt ends ctx. After an interrupt, no more calls are sent, and calls in
+	// flight may finish. A second interrupt ends the process.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	signal.Ignore(syscall.SIGPIPE) // "client | head": writing fails instead
+	signal.Ignore(syscall.SIGPIPE) // with "client | head", writing returns an error instead
 
 	service.Init(stack.Options(ctx, t, s, tlsConfig, operators.Registerer())...)
 
@@ -154,7 +154,7 @@ func run() int {
 	return 0
 }
 
-// askHealth asks another client for its health.
+// askHealth prints the health of another client. It returns the exit status.
 func askHealth(as admin.Settings) int {
 	answer, err := as.AskHealth()
 	if err != nil {
@@ -164,8 +164,8 @@ func askHealth(as admin.Settings) int {
 	return 0
 }
 
-// find looks for a node of the service. It waits for up to wait while there is no node or
-// no registry, and for up to electionTime while the registry is there and does not answer.
+// find searches for a node of the service, for up to wait. If Consul has no leader or the registry
+// does not answer in time, find searches for at least electionTime.
 func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 	start := time.Now()
 	for reported := false; ; {
@@ -197,7 +197,7 @@ func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 	}
 }
 
-// explain says why r has no node of the service, and what to do.
+// explain turns err into an error that says why r has no node of the service, and what to do.
 func explain(r registry.Registry, err error) error {
 	switch err {
 	case balancer.ErrNoNode:
@@ -208,7 +208,7 @@ func explain(r registry.Registry, err error) error {
 	return consul.Explain(r, err)
 }
 
-// hello makes one call, in a trace of its own.
+// hello makes one call, in its own trace.
 func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, name string) load.Result {
 	span := t.StartSpan("call")
 	defer span.Finish()
@@ -229,7 +229,7 @@ func hello(ctx context.Context, t opentracing.Tracer, basis proto.BasisService, 
 	}
 	if sc, ok := span.Context().(jaeger.SpanContext); ok {
 		r.Trace = sc.TraceID().String()
-		if !sc.IsSampled() { // and Jaeger does not get it
+		if !sc.IsSampled() { // Jaeger does not receive the trace
 			r.Trace = load.Unsampled
 		}
 	}
