@@ -15,9 +15,9 @@ import (
 	"github.com/gomicroexample/basis/client/breaker"
 )
 
-// fake is a client whose calls do what a test says.
+// fake is a client whose Call calls a function of the test.
 type fake struct {
-	client.Client // only to be a client.Client
+	client.Client // nil; provides the methods that the tests do not call
 	call          func(context.Context) error
 	timeout       time.Duration
 }
@@ -32,19 +32,19 @@ func (f *fake) Options() client.Options {
 
 const maxConcurrent = 2
 
-// protected returns a function that makes a call through the breaker. Each test
-// has a circuit of its own, named after it.
+// protected returns a function that makes a call through the breaker. Each test has its own circuit,
+// which has the name of the test.
 func protected(t *testing.T, cfg hystrix.CommandConfig, call func(context.Context) error) func() error {
 	t.Helper()
-	hystrix.Flush() // what an earlier run of the same test left
+	hystrix.Flush() // removes the circuits of an earlier run of the same test
 	req := client.NewRequest(t.Name(), "Basis.Hello", nil)
 	hystrix.ConfigureCommand(t.Name()+".Basis.Hello", cfg)
 	c := breaker.New(hystrixplugin.NewClientWrapper(), maxConcurrent)(&fake{call: call, timeout: time.Minute})
 	return func() error { return c.Call(context.Background(), req, nil) }
 }
 
-// opens calls until the circuit is open. Hystrix counts in the background, so
-// the next call after a failure may still go through.
+// opens makes calls until the circuit is open. Hystrix counts in the background, so the circuit may
+// let the next call after a failure through.
 func opens(t *testing.T, call func() error) {
 	t.Helper()
 	require.Eventually(t, func() bool { return call() == hystrix.ErrCircuitOpen },
@@ -76,7 +76,8 @@ func TestCallersFaultsDoNotOpenTheCircuit(t *testing.T) {
 	stays(t, t.Name())
 }
 
-// stays wants the circuit of a service to stay closed once hystrix has counted all calls.
+// stays fails the test if the circuit of a service opens within 200 ms. In this time, hystrix counts
+// all calls.
 func stays(t *testing.T, service string) {
 	t.Helper()
 	circuit, _, err := hystrix.GetCircuit(service + ".Basis.Hello")
@@ -148,7 +149,7 @@ func TestEachCallHasTheClientsRequestTimeout(t *testing.T) {
 	require.WithinRange(t, deadline, before.Add(time.Minute), time.Now().Add(time.Minute))
 }
 
-// As many callers as may have calls in flight are never rejected.
+// If there are maxConcurrent callers, no call is rejected.
 func TestCallersWithinTheLimitAreNotRejected(t *testing.T) {
 	call := protected(t, touchy, func(context.Context) error { return nil })
 	var callers sync.WaitGroup

@@ -23,7 +23,8 @@ import (
 	"github.com/gomicroexample/basis/client/breaker"
 )
 
-// samples returns the values of a metric of one circuit by its other label.
+// samples returns the values of a metric for one circuit. The key is the value of the metric's other
+// label, state or event.
 func samples(t *testing.T, metric, circuit string) map[string]float64 {
 	t.Helper()
 	r := prometheus.NewRegistry()
@@ -50,7 +51,7 @@ func samples(t *testing.T, metric, circuit string) map[string]float64 {
 
 func value(m *dto.Metric) float64 { return m.GetGauge().GetValue() + m.GetCounter().GetValue() }
 
-// becomes waits until exactly one state of the circuit is 1.
+// becomes waits until the metric of the circuit is 1 for the given state and 0 for the other states.
 func becomes(t *testing.T, circuit, state string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -89,9 +90,9 @@ func TestStatesOfACircuit(t *testing.T) {
 		}
 		return err
 	}
-	// counted waits until hystrix has counted the refused calls, except perhaps the last one. A
-	// refused call counts as a failure, and those that hystrix counts after the circuit has closed
-	// open it again.
+	// counted waits until hystrix has counted the rejected calls, except perhaps the last one. Hystrix
+	// counts a rejected call as a failure. If hystrix counts rejected calls after the circuit has
+	// closed, the circuit opens again.
 	before := samples(t, "basis_circuit_events_total", circuit)["short_circuit"]
 	counted := func() {
 		require.Eventually(t, func() bool {
@@ -106,7 +107,8 @@ func TestStatesOfACircuit(t *testing.T) {
 	opens(t, call)
 	becomes(t, circuit, "open")
 
-	// The call that is let through after the sleep window fails, and then one succeeds.
+	// After a sleep window, the circuit lets one call through. The first of these calls fails, the
+	// second succeeds.
 	for _, fail := range []bool{true, false} {
 		wait, ended := make(chan struct{}), make(chan error, 1)
 		set(fail, wait)
@@ -150,7 +152,7 @@ func TestEventsOfACircuitAreCounted(t *testing.T) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// hystrix forgets its counts when a circuit closes; counters of Prometheus never fall.
+// Hystrix clears its counts when a circuit closes. Prometheus counters must not decrease.
 func TestCountsSurviveTheEndOfAnOpenCircuit(t *testing.T) {
 	breaker.Collector()
 	circuit := t.Name() + ".Basis.Hello"
@@ -169,15 +171,15 @@ func TestCountsSurviveTheEndOfAnOpenCircuit(t *testing.T) {
 	mu.Lock()
 	err = nil
 	mu.Unlock()
-	// A refused call that hystrix counts late may open the circuit again.
+	// If hystrix counts a rejected call late, the circuit may open again.
 	require.Eventually(t, func() bool {
 		return call() == nil && samples(t, "basis_circuit_state", circuit)["closed"] == 1
 	}, 10*time.Second, time.Millisecond)
 	require.Positive(t, samples(t, "basis_circuit_events_total", circuit)["failure"])
 }
 
-// Several dashboards read at once, while calls go on. When they have gone, nothing collects for
-// them.
+// Many dashboards read the stream at the same time, while calls continue. After all dashboards have
+// disconnected, no goroutine collects events.
 func TestStreamHasAllCircuitsForEachReader(t *testing.T) {
 	call := protected(t, touchy, func(context.Context) error { return nil })
 	require.NoError(t, call())

@@ -52,7 +52,7 @@ func TestNoCircuitStaysOpenWhenTheWallClockIsSetBack(t *testing.T) {
 	require.Eventually(t, func() bool { return call() == hystrix.ErrCircuitOpen }, time.Minute, time.Millisecond)
 
 	before := f.calls
-	wallClock.ahead.Add(int64(time.Hour)) // as if the wall clock had been an hour ahead so far
+	wallClock.ahead.Add(int64(time.Hour)) // as if the wall clock had been an hour ahead until now
 	require.EqualError(t, call(), "oops")
 	require.Equal(t, before+1, f.calls)
 }

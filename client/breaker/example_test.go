@@ -19,8 +19,8 @@ func (rejecting) Call(context.Context, client.Request, any, ...client.CallOption
 	return errors.BadRequest("greeter", "name is empty")
 }
 
-// One failure would open the circuit. It stays closed, because client errors are no
-// failures of the service.
+// One failure of the service would open the circuit. The circuit stays closed, because a client
+// error is not a failure of the service.
 func ExampleNew() {
 	hystrix.ConfigureCommand("greeter.Hello", hystrix.CommandConfig{
 		ErrorPercentThreshold:  1,
@@ -48,7 +48,7 @@ func (weather) Call(_ context.Context, req client.Request, _ any, _ ...client.Ca
 	return nil
 }
 
-// A client calls two services. Each has a circuit of its own.
+// A client calls two services. Each service has its own circuit.
 func ExampleNew_services() {
 	hystrix.ConfigureCommand("weather.Weather.Now", hystrix.CommandConfig{
 		ErrorPercentThreshold:  1,

@@ -13,13 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What hystrix and its plugin do by themselves, which New mends or relies on.
+// The tests in this file show what hystrix and its plugin do without New. New fixes this behavior or
+// relies on it.
 
-// stock returns a function that makes a call through the plugin alone, and the
-// call's circuit.
+// stock returns a function that makes a call through the plugin alone. It also returns the call's
+// circuit.
 func stock(t *testing.T, cfg hystrix.CommandConfig, call func(context.Context) error) (func() error, *hystrix.CircuitBreaker) {
 	t.Helper()
-	hystrix.Flush() // what an earlier run of the same test left
+	hystrix.Flush() // removes the circuits of an earlier run of the same test
 	req := client.NewRequest(t.Name(), "Basis.Hello", nil)
 	hystrix.ConfigureCommand(t.Name()+".Basis.Hello", cfg)
 	circuit, _, err := hystrix.GetCircuit(t.Name() + ".Basis.Hello")
@@ -28,24 +29,24 @@ func stock(t *testing.T, cfg hystrix.CommandConfig, call func(context.Context) e
 	return func() error { return c.Call(context.Background(), req, nil) }, circuit
 }
 
-// touchyWith is touchy with another limit of calls in flight.
+// touchyWith returns touchy with another limit on calls in flight.
 func touchyWith(maxConcurrent int) hystrix.CommandConfig {
 	cfg := touchy
 	cfg.MaxConcurrentRequests = maxConcurrent
 	return cfg
 }
 
-// MaxConcurrentRequests is no rate.
+// MaxConcurrentRequests limits the calls in flight, and not the calls per second.
 func TestStockMaxConcurrentIsNotPerSecond(t *testing.T) {
 	call, _ := stock(t, touchyWith(1000), func(context.Context) error { return nil })
 	start := time.Now()
 	for range 10_000 {
 		require.NoError(t, call())
 	}
-	require.Less(t, time.Since(start), 9*time.Second) // the tenth thousand would have to wait for that long
+	require.Less(t, time.Since(start), 9*time.Second) // a limit of 1000 calls per second would take 9 s
 }
 
-// Refusals of calls beyond MaxConcurrentRequests count as failures.
+// Hystrix rejects calls beyond MaxConcurrentRequests, and counts these rejections as failures.
 func TestStockRefusalsOpenTheCircuit(t *testing.T) {
 	const max = 2
 	var inFlight, callers sync.WaitGroup
@@ -66,7 +67,7 @@ func TestStockRefusalsOpenTheCircuit(t *testing.T) {
 	callers.Wait()
 }
 
-// So do a caller's own mistakes.
+// The plugin counts client errors (4xx) as failures.
 func TestStockCallersFaultsOpenTheCircuit(t *testing.T) {
 	call, circuit := stock(t, touchy, func(context.Context) error {
 		return errors.BadRequest("go.micro.srv.basis", "name is empty")
@@ -75,7 +76,7 @@ func TestStockCallersFaultsOpenTheCircuit(t *testing.T) {
 	require.Eventually(t, circuit.IsOpen, 10*time.Second, time.Millisecond)
 }
 
-// A call that timed out is not told to end.
+// The plugin does not cancel a call that timed out.
 func TestStockTimeoutLeavesTheCallRunning(t *testing.T) {
 	cfg := touchy
 	cfg.Timeout = 10
@@ -95,8 +96,8 @@ func TestStockTimeoutLeavesTheCallRunning(t *testing.T) {
 	<-ended
 }
 
-// ErrorPercentThreshold is reached, not exceeded, and only counts once
-// RequestVolumeThreshold calls were made.
+// The circuit opens when the percentage of failures is ErrorPercentThreshold or more. It does not
+// open before RequestVolumeThreshold calls were made.
 func TestStockThresholds(t *testing.T) {
 	for _, test := range []struct {
 		name           string
@@ -130,7 +131,7 @@ func TestStockThresholds(t *testing.T) {
 	}
 }
 
-// What a caller is told is hystrix's own error, and no go-micro error with a code.
+// A rejected caller gets hystrix's own error. This error is not a go-micro error with a code.
 func TestStockRefusalIsNoServiceUnavailable(t *testing.T) {
 	call, circuit := stock(t, touchy, func(context.Context) error { return errors.InternalServerError("go.micro.srv.basis", "oops") })
 	require.Error(t, call())
