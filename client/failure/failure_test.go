@@ -15,7 +15,7 @@ import (
 
 const server = "go.micro.srv.basis"
 
-// The whole table, row by row.
+// TestOutcomes tests each row of the table of outcomes.
 func TestOutcomes(t *testing.T) {
 	type follows struct{ retry, breaker, node bool }
 	for _, test := range []struct {
