@@ -10,13 +10,13 @@ import (
 	"github.com/gomicroexample/basis/client/limiter"
 )
 
-// answering is a client of a server that answers at once.
+// answering is a client whose server responds at once.
 type answering struct{ client.Client }
 
 func (answering) Call(context.Context, client.Request, any, ...client.CallOption) error { return nil }
 
-// A client calls two services. Both share the limit: at ten calls a second, the first of
-// three calls is sent at once, and each of the others a tenth of a second later.
+// A client calls two services, which share the limit of ten calls per second. The first of three
+// calls is sent at once. Each further call is sent a tenth of a second after the previous call.
 func ExampleNew() {
 	c := limiter.New(context.Background(), 10, nil)(answering{client.NewClient()})
 	start := time.Now()

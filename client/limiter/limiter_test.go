@@ -14,17 +14,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Callers that have not called for a while may not make up for it in a burst.
+// After idle time, callers cannot make a burst of calls.
 func TestNoSlack(t *testing.T) {
 	c := New(context.Background(), 20, nil)(&fake{call: func() {}})
 	call := func() { require.NoError(t, c.Call(context.Background(), nil, nil)) }
 	call()
-	<-time.After(300 * time.Millisecond) // the test is about idle time, here worth six calls
+	<-time.After(300 * time.Millisecond) // idle time, long enough for six calls
 	start := time.Now()
 	for range 4 {
 		call()
 	}
-	// The first call is sent at once, the others at their intervals.
+	// The first call is sent at once. Each further call is sent 1/20 s after the previous call.
 	require.GreaterOrEqual(t, time.Since(start), 3*time.Second/20)
 }
 
@@ -54,8 +54,8 @@ func TestZeroIsNoLimit(t *testing.T) {
 	require.Equal(t, 1000, n)
 }
 
-// waitAll has callers wait for turns that are up to half a minute away, until end is
-// called. It returns their errors.
+// waitAll starts 30 callers. The last of their turns is about half a minute away. While the callers
+// wait, waitAll calls end. It returns the errors of the callers.
 func waitAll(t *testing.T, c client.Client, ctx context.Context, end func()) []error {
 	t.Helper()
 	errs := make(chan error, 30)
@@ -72,7 +72,7 @@ func waitAll(t *testing.T, c client.Client, ctx context.Context, end func()) []e
 	ended := time.Now()
 	var all []error
 	for range cap(errs) {
-		if err := <-errs; err != nil { // without one, its turn came
+		if err := <-errs; err != nil { // nil if the call's turn came before end
 			all = append(all, err)
 		}
 	}
@@ -107,12 +107,12 @@ func TestTheWaitEndsWithTheProgram(t *testing.T) {
 func TestACallThatCannotGetItsTurnFailsAtOnceAndTakesNone(t *testing.T) {
 	c := New(context.Background(), 1, nil)(&fake{call: func() {}})
 	require.NoError(t, c.Call(context.Background(), nil, nil))
-	for range 1000 { // in turn, these would take a quarter of an hour
+	for range 1000 { // if these calls took turns, the turns would take a quarter of an hour
 		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 		err := c.Call(ctx, nil, nil)
 		cancel()
 		if err == nil {
-			return // a busy machine: a second has passed, and it is the next call's turn
+			return // on a busy machine, a second has passed and the next turn has come
 		}
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 	}
@@ -121,7 +121,7 @@ func TestACallThatCannotGetItsTurnFailsAtOnceAndTakesNone(t *testing.T) {
 	require.Less(t, time.Since(start), 10*time.Second, "the failed calls took turns")
 }
 
-// fake is a client whose calls do what a test says.
+// fake is a client whose Call calls a function of the test.
 type fake struct {
 	client.Client
 	call func()

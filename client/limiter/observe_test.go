@@ -27,7 +27,7 @@ func TestWaitsAreObserved(t *testing.T) {
 	require.ErrorIs(t, call(ctx), context.Canceled)
 	ctx, cancel = context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
-	require.ErrorIs(t, call(ctx), context.DeadlineExceeded) // it has no turn, and no wait
+	require.ErrorIs(t, call(ctx), context.DeadlineExceeded) // the call takes no turn and does not wait
 
 	require.Len(t, waits, 3)
 	require.Less(t, waits[0], 20*time.Millisecond)

@@ -10,9 +10,8 @@ import (
 	"go.uber.org/ratelimit"
 )
 
-// What uber's limiter does by itself, which New mends: it makes up for idle time
-// with a burst. After a minute in which nobody called, 11 calls at one a second go
-// at once.
+// By default, uber's limiter allows a burst of calls after idle time. At one call per second, it
+// sends 11 calls at once after a minute without calls. New turns off this slack.
 func TestStockLimiterHasSlack(t *testing.T) {
 	clock := &fakeClock{now: time.Now()}
 	c := rateplugin.NewClientWrapper(1, ratelimit.WithClock(clock))(&fake{call: func() {}})
@@ -27,7 +26,7 @@ func TestStockLimiterHasSlack(t *testing.T) {
 	require.Equal(t, time.Second, clock.slept)
 }
 
-// fakeClock is a clock of which a test says what time it is.
+// fakeClock is a clock whose time the test sets. Its Sleep does not sleep, but adds up the sleeps.
 type fakeClock struct {
 	now   time.Time
 	slept time.Duration
