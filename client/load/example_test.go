@@ -7,7 +7,7 @@ import (
 	"github.com/gomicroexample/basis/client/load"
 )
 
-// Two callers share four calls, which end in any order.
+// Two callers share four calls. The calls end in any order.
 func ExampleRun() {
 	greet := func(context.Context) load.Result { return load.Result{Answer: "Hello John"} }
 	inFlight := load.Run(context.Background(), load.Plan{Requests: 4, Concurrency: 2}, greet, func(r load.Result) {
