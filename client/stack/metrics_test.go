@@ -20,8 +20,8 @@ import (
 	"github.com/gomicroexample/basis/client/stack"
 )
 
-// find returns the value of the metric with the given name and labels: of a histogram, how
-// many values were observed. It is -1 for a metric that is not there.
+// find returns the value of the metric with the given name and labels. For a histogram, it returns
+// the number of observed values. If the metric does not exist, find returns -1.
 func find(t *testing.T, r prometheus.Gatherer, name string, labels map[string]string) float64 {
 	t.Helper()
 	families, err := r.Gather()
@@ -53,7 +53,7 @@ func has(m *dto.Metric, labels map[string]string) bool {
 
 func TestCallsAreMeasured(t *testing.T) {
 	registry := registrymemory.NewRegistry()
-	service := "measured-" + rand.Text() // hystrix's circuits are the process's
+	service := "measured-" + rand.Text() // unique, because all tests of the process share hystrix's circuits
 	start(t, registry, service, 0)
 	r := prometheus.NewRegistry()
 	opts := micro.Options{Client: grpcclient.NewClient(
@@ -71,7 +71,7 @@ func TestCallsAreMeasured(t *testing.T) {
 	for range 3 {
 		require.NoError(t, hello(context.Background(), c, service))
 	}
-	// Nobody listens there: two attempts that reach no server.
+	// No server listens at this address: both attempts fail.
 	require.Error(t, hello(context.Background(), c, service, microclient.WithAddress("127.0.0.1:1", "127.0.0.1:1")))
 
 	method := map[string]string{"service": service, "endpoint": "Basis.Hello"}

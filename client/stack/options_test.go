@@ -25,10 +25,11 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// clientWith returns a client of r, made by newClient, with the stack for s.
+// clientWith returns a client with registry r and the stack for the settings s. newClient creates
+// the client.
 func clientWith(t *testing.T, r registry.Registry, newClient func(...microclient.Option) microclient.Client, retries int, s flags.Settings) microclient.Client {
 	t.Helper()
-	hystrix.Flush() // what an earlier test left
+	hystrix.Flush() // removes the circuits of earlier tests
 	opts := micro.Options{Client: newClient(
 		microclient.Registry(r),
 		microclient.Selector(selector.NewSelector(selector.Registry(r))),
@@ -42,7 +43,8 @@ func clientWith(t *testing.T, r registry.Registry, newClient func(...microclient
 	return opts.Client
 }
 
-// A timeout that is go-micro's default counts as one that was set.
+// A RequestTimeout that is set to go-micro's default of 5 s applies, even if HystrixTimeout is
+// longer.
 func TestTimeoutAndRetriesOfTheClient(t *testing.T) {
 	for _, test := range []struct {
 		breaker, request time.Duration
@@ -65,14 +67,14 @@ func TestTimeoutAndRetriesOfTheClient(t *testing.T) {
 	}
 }
 
-// failing is a service that fails.
+// failing is a service whose calls fail.
 type failing struct{}
 
 func (failing) Hello(context.Context, *proto.Request, *proto.Response) error {
 	return errors.InternalServerError("failing", "no disk")
 }
 
-// serve runs a server of handler.
+// serve runs a server with handler, and registers it in r.
 func serve(t *testing.T, r registry.Registry, service string, handler proto.BasisHandler, newServer func(...server.Option) server.Server) {
 	t.Helper()
 	s := newServer(
@@ -84,7 +86,8 @@ func serve(t *testing.T, r registry.Registry, service string, handler proto.Basi
 	t.Cleanup(func() { require.NoError(t, s.Stop()) })
 }
 
-// With three retries, the breaker's timeout would pass during the last back-off.
+// Three retries do not fit into the breaker's timeout of 1 s: the timeout would pass during the last
+// back-off. So the client retries less often, and the caller sees the server's error.
 func TestRetriesThatDoNotFitHideNoError(t *testing.T) {
 	r := registrymemory.NewRegistry()
 	serve(t, r, "failing", failing{}, grpcserver.NewServer)
@@ -92,7 +95,7 @@ func TestRetriesThatDoNotFitHideNoError(t *testing.T) {
 	require.ErrorContains(t, hello(context.Background(), c, "failing"), "no disk")
 }
 
-// A client and a server that do not speak the same protocol say so.
+// If the client and the server speak different protocols, the error says which flags to change.
 func TestProtocolsThatDiffer(t *testing.T) {
 	r := registrymemory.NewRegistry()
 	settings := flags.Settings{HystrixTimeout: time.Minute}
@@ -107,7 +110,7 @@ func TestProtocolsThatDiffer(t *testing.T) {
 	err = hello(context.Background(), grpc, "rpc")
 	require.ErrorContains(t, err, "; the server has --server=rpc: use --client=rpc")
 
-	// Those that do speak the same are left alone.
+	// If both speak the same protocol, the error does not change.
 	grpc = clientWith(t, r, grpcclient.NewClient, 0, settings)
 	require.ErrorContains(t, hello(context.Background(), grpc, "grpc"), `"detail":"no disk"`)
 	rpc = clientWith(t, r, microclient.NewClient, 0, settings)

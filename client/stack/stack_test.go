@@ -38,10 +38,10 @@ func start(t *testing.T, r registry.Registry, service string, delay time.Duratio
 	t.Cleanup(func() { require.NoError(t, s.Stop()) })
 }
 
-// newClient returns a client of r with the whole stack and the article's thresholds.
+// newClient returns a client with registry r, the whole stack, and the article's thresholds.
 func newClient(t *testing.T, r registry.Registry, rateLimit int) microclient.Client {
 	t.Helper()
-	hystrix.Flush() // what an earlier test left
+	hystrix.Flush() // removes the circuits of earlier tests
 	opts := micro.Options{Client: grpcclient.NewClient(
 		microclient.Registry(r),
 		microclient.Selector(selector.NewSelector(selector.Registry(r))),
@@ -99,7 +99,7 @@ func TestADeadlineThatPassesAtTheLimiterOpensNoCircuit(t *testing.T) {
 	require.NoError(t, hello(context.Background(), c, "limited"))
 }
 
-// One client calls two services, one of which fails.
+// One client calls two services. If one service fails, the circuit of the other stays closed.
 func TestServicesDoNotShareTheirFate(t *testing.T) {
 	r := registrymemory.NewRegistry()
 	start(t, r, "well", 0)

@@ -24,7 +24,7 @@ import (
 	"github.com/gomicroexample/basis/client/balancer"
 	"github.com/gomicroexample/basis/client/breaker"
 	"github.com/gomicroexample/basis/client/limiter"
-	_ "github.com/gomicroexample/basis/internal/cmdline" // gives go-micro's default router nothing to follow
+	_ "github.com/gomicroexample/basis/internal/cmdline" // keeps go-micro's default router from querying the network
 )
 
 // inner is the client that a wrapper under test wraps.
@@ -43,8 +43,8 @@ func (c *inner) Call(ctx context.Context, req microclient.Request, rsp any, opts
 	return c.call(ctx, req, rsp, all)
 }
 
-// wrappers create the client wrappers of the stack, and go-plugins' that it wraps. close
-// ends what a wrapper has started.
+// wrappers are functions that create the client wrappers to test: the stack's own wrappers, and the
+// wrappers of go-plugins. close stops all that a wrapper has started.
 var wrappers = map[string]func(t *testing.T) (wrap microclient.Wrapper, close func()){
 	"tracer": func(*testing.T) (microclient.Wrapper, func()) {
 		return ocplugin.NewClientWrapper(opentracing.NoopTracer{}), func() {}
@@ -72,9 +72,9 @@ var wrappers = map[string]func(t *testing.T) (wrap microclient.Wrapper, close fu
 
 type wrapperKey struct{}
 
-// TestWrappersKeepGoMicrosContract tests what a client relies on, whichever wrappers it has.
+// TestWrappersKeepGoMicrosContract tests the behavior that callers rely on, with any wrapper.
 func TestWrappersKeepGoMicrosContract(t *testing.T) {
-	hystrix.Flush() // what an earlier test left
+	hystrix.Flush() // removes the circuits of earlier tests
 	hystrix.DefaultTimeout, hystrix.DefaultMaxConcurrent, hystrix.DefaultVolumeThreshold = 60_000, 100+breaker.Headroom, 1_000_000
 	t.Cleanup(hystrix.Flush)
 	for name, newWrapper := range wrappers {
@@ -99,13 +99,14 @@ func TestWrappersKeepGoMicrosContract(t *testing.T) {
 			require.Equal(t, "Hi John@a", rsp)
 			require.EqualValues(t, 1, in.calls.Load())
 
-			// The error of the inner client comes back as it is.
+			// The caller gets the error of the inner client, unchanged.
 			in.call = func(context.Context, microclient.Request, any, microclient.CallOptions) error {
 				return errors.NotFound("svc", "nobody of that name")
 			}
 			require.Equal(t, errors.NotFound("svc", "nobody of that name"), c.Call(ctx, req, &rsp))
 
-			// The inner client sees the end of the caller's context, and the call returns then.
+			// When the caller's context ends, the context of the inner client ends too, and the call
+			// returns.
 			in.call = func(ctx context.Context, _ microclient.Request, _ any, _ microclient.CallOptions) error {
 				<-ctx.Done()
 				return errors.Timeout("go.micro.client", "%v", ctx.Err())
@@ -114,7 +115,7 @@ func TestWrappersKeepGoMicrosContract(t *testing.T) {
 			defer cancel()
 			require.EqualError(t, c.Call(timeout, req, &rsp), errors.Timeout("go.micro.client", "context deadline exceeded").Error())
 
-			// Many callers share the wrapper, each gets its own response, and nothing is left.
+			// Several callers share the wrapper. Each caller gets its own response. No goroutine leaks.
 			in.call = func(_ context.Context, r microclient.Request, to any, _ microclient.CallOptions) error {
 				*to.(*string) = r.Body().(string)
 				return nil
@@ -134,16 +135,16 @@ func TestWrappersKeepGoMicrosContract(t *testing.T) {
 			closeWrapper()
 			ignored := []goleak.Option{
 				before,
-				// Hystrix keeps these of each circuit.
+				// Hystrix never stops these two goroutines of a circuit.
 				goleak.IgnoreAnyFunction("github.com/afex/hystrix-go/hystrix.(*metricExchange).Monitor"),
 				goleak.IgnoreAnyFunction("github.com/afex/hystrix-go/hystrix.(*poolMetrics).Monitor"),
-				// The registry leaves events to watchers that have gone.
+				// The memory registry may still send events to stopped watchers.
 				goleak.IgnoreAnyFunction("github.com/micro/go-micro/registry/memory.(*Registry).watch"),
 				goleak.IgnoreAnyFunction("github.com/micro/go-micro/registry/memory.(*Watcher).Next"),
 			}
 			leak := goleak.Find(ignored...)
 			for end := time.Now().Add(time.Minute); leak != nil && time.Now().Before(end); {
-				leak = goleak.Find(ignored...) // which waits for a while
+				leak = goleak.Find(ignored...) // Find itself waits for a moment
 			}
 			require.NoError(t, leak)
 		})
