@@ -14,7 +14,7 @@ import (
 	"github.com/gomicroexample/basis/client/flags"
 )
 
-// parse returns what arguments and the environment make of the flags.
+// parse returns the settings that result from the arguments args and the environment.
 func parse(args ...string) (flags.Settings, error) {
 	var s flags.Settings
 	app := cli.NewApp()
@@ -24,7 +24,7 @@ func parse(args ...string) (flags.Settings, error) {
 	return s, err
 }
 
-// TestMain clears what the caller's environment says.
+// TestMain removes the variables of the flags from the environment.
 func TestMain(m *testing.M) {
 	for _, variable := range os.Environ() {
 		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "BASIS_") || strings.HasPrefix(name, "JAEGER_") {
@@ -54,7 +54,7 @@ func TestEverySettingHasAVariable(t *testing.T) {
 	} {
 		t.Setenv(key, value)
 	}
-	s, err := parse("--requests=30") // a flag comes before its variable
+	s, err := parse("--requests=30") // a flag overrides its variable
 	require.NoError(t, err)
 	require.Equal(t, flags.Settings{
 		Name: "Ann", Requests: 30, Concurrency: 4, RateLimit: 5, Wait: 11 * time.Second,
@@ -90,7 +90,8 @@ func TestOutOfRange(t *testing.T) {
 	}
 }
 
-// Hystrix adds the longest window to the time, and does not let a call try at once.
+// With the longest allowed sleep window, an open circuit rejects calls. With a longer window,
+// hystrix's addition overflows, and the open circuit lets every call through.
 func TestTheLongestSleepWindowHolds(t *testing.T) {
 	_, err := parse("--hystrix_sleep_window=8760h")
 	require.NoError(t, err)
@@ -111,7 +112,7 @@ func TestCallTimeout(t *testing.T) {
 	for _, test := range []struct{ breaker, request, want time.Duration }{
 		{1200 * time.Millisecond, 0, 5 * time.Second},
 		{time.Minute, 0, time.Minute},
-		{time.Minute, 5 * time.Second, 5 * time.Second}, // go-micro's default, when asked for
+		{time.Minute, 5 * time.Second, 5 * time.Second}, // go-micro's default, set by the flag
 		{time.Second, time.Minute, time.Minute},
 	} {
 		s := flags.Settings{HystrixTimeout: test.breaker, RequestTimeout: test.request}
