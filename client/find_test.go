@@ -19,8 +19,8 @@ import (
 	"github.com/gomicroexample/basis/internal/consul"
 )
 
-// finding returns the result of find, without --wait, at a Consul that answers status for
-// as long after its first request.
+// finding returns the result of find, called with a wait of 0. find asks a Consul agent that responds
+// with status for the duration as after its first request. After this time, the agent returns a node.
 func finding(t *testing.T, status int, as time.Duration) error {
 	t.Helper()
 	var first sync.Once

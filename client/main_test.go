@@ -33,8 +33,8 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// The whole stack in one process: two servers over real gRPC on loopback, eight
-// callers, and a Jaeger agent, under the race detector.
+// The test runs the whole stack in one process, so that the race detector sees all of it. Two
+// servers serve real gRPC on loopback. There are eight callers and a mock of the Jaeger agent.
 func TestEightCallersTwoServersOneAgent(t *testing.T) {
 	const requests = 400
 	agent, err := testutils.StartMockAgent()
@@ -64,7 +64,7 @@ func TestEightCallersTwoServersOneAgent(t *testing.T) {
 	require.NoError(t, balancer.Find(ctx, opts.Client, serviceName))
 
 	basis := proto.NewBasisService(serviceName, opts.Client)
-	// On a busy machine a node may take longer to connect than a call waits.
+	// On a busy machine, connecting to a node may take longer than a call waits for a connection.
 	warmUp, connected := 0, map[string]bool{}
 	require.Eventually(t, func() bool {
 		warmUp++
@@ -96,7 +96,7 @@ func TestEightCallersTwoServersOneAgent(t *testing.T) {
 		time.Minute, 10*time.Millisecond, "two spans a call in the servers")
 }
 
-// startServer runs a server as srv does, but for its registry.
+// startServer runs a server like srv's, but with registry r.
 func startServer(t *testing.T, r registry.Registry, id, agentAddr string) {
 	t.Helper()
 	tr, closer, err := tracer.NewTracer(serviceName, agentAddr)
@@ -127,7 +127,7 @@ func spans(batches []*jaeger.Batch, service string) int {
 	return n
 }
 
-// away is a Consul that cannot be asked.
+// away is a Consul registry without a Consul agent.
 type away struct{ registry.Registry }
 
 func (away) String() string { return "consul" }

@@ -24,9 +24,10 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// What go-micro and its plugins do by themselves, which the stack fixes or relies on.
+// The tests in this file show what go-micro and its plugins do without the stack. The stack fixes
+// this behavior or relies on it.
 
-// fake is a client whose calls do what a test says.
+// fake is a client whose Call calls a function of the test.
 type fake struct {
 	microclient.Client
 	call func(context.Context) error
@@ -36,14 +37,14 @@ func (f *fake) Call(ctx context.Context, _ microclient.Request, _ any, _ ...micr
 	return f.call(ctx)
 }
 
-// through calls Hello through wrap, and then does what call says.
+// through calls Hello of a client that wrap wraps. The wrapped client calls the function call.
 func through(ctx context.Context, wrap microclient.Wrapper, call func(context.Context) error) error {
 	c := wrap(&fake{microclient.NewClient(), call})
 	_, err := proto.NewBasisService(serviceName, c).Hello(ctx, new(proto.Request))
 	return err
 }
 
-// A service that is told nothing neither speaks gRPC nor asks Consul.
+// By default, a go-micro service speaks mucp and not gRPC. It uses mDNS and not Consul.
 func TestStockServiceSpeaksItsOwnProtocolAndUsesMDNS(t *testing.T) {
 	s := micro.NewService()
 	require.Equal(t, "mucp", s.Server().String())
@@ -51,7 +52,8 @@ func TestStockServiceSpeaksItsOwnProtocolAndUsesMDNS(t *testing.T) {
 	require.Equal(t, "mdns", s.Options().Registry.String())
 }
 
-// Within one WrapClient the first wrapper is the outermost; of several the last.
+// In one WrapClient, the first wrapper is the outermost wrapper. With several WrapClient options,
+// the wrapper of the last option is the outermost wrapper.
 func TestStockOrderOfWrappers(t *testing.T) {
 	var passed []string
 	named := func(name string) microclient.Wrapper {
@@ -79,7 +81,7 @@ func TestStockOrderOfWrappers(t *testing.T) {
 	}
 }
 
-// A flag that chooses a client drops the wrappers that were given before.
+// A flag that selects a client removes the wrappers that were set before.
 func TestStockFlagsDropWrappers(t *testing.T) {
 	args := os.Args
 	defer func() { os.Args = args }()
@@ -93,7 +95,7 @@ func TestStockFlagsDropWrappers(t *testing.T) {
 		}),
 	)
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // nobody is there to call
+	cancel() // there is no server to call
 	call := func() error {
 		_, err := proto.NewBasisService(serviceName, s.Client()).Hello(ctx, new(proto.Request), microclient.WithAddress("127.0.0.1:1"))
 		return err
@@ -108,8 +110,8 @@ func TestStockFlagsDropWrappers(t *testing.T) {
 	require.False(t, wrapped)
 }
 
-// Without being asked to, go-micro makes a call that failed with a 500 or a
-// timeout once more, and no other.
+// By default, go-micro retries a call once if it failed with a 500 or a timeout. It does not retry
+// a call that failed with another error.
 func TestStockRetries(t *testing.T) {
 	r := registrymemory.NewRegistry()
 	require.NoError(t, r.Register(&registry.Service{
@@ -135,7 +137,7 @@ func TestStockRetries(t *testing.T) {
 	}
 }
 
-// The span that the plugin makes of a call that failed looks like any other.
+// The plugin does not mark the span of a failed call.
 func TestStockSpansAreNotMarked(t *testing.T) {
 	tr := mocktracer.New()
 	require.Error(t, through(context.Background(), ocplugin.NewClientWrapper(tr), func(context.Context) error {
@@ -147,9 +149,9 @@ func TestStockSpansAreNotMarked(t *testing.T) {
 	require.Empty(t, spans[0].Logs())
 }
 
-// The lines of the article's client. It sets no global tracer, so its span call
-// is never reported, and it injects nothing. The plugin's span is, as a trace of
-// its own, and the plugin injects it itself.
+// The test runs the lines of the article's client. The article's client does not set a global
+// tracer. So the span named call is never reported, and Inject adds nothing to the metadata. The
+// plugin's span is reported, as a trace of its own. The plugin itself injects its span.
 func TestStockInjectionIsUnused(t *testing.T) {
 	reporter := jaeger.NewInMemoryReporter()
 	tr, closer := jaeger.NewTracer(clientName, jaeger.NewConstSampler(true), reporter)
