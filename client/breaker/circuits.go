@@ -10,7 +10,7 @@ import (
 )
 
 var stateDesc = prometheus.NewDesc("basis_circuit_state",
-	"1 for the state that a circuit is in: closed; open, and calls are refused; or half_open, while the one call that was let through has not ended.",
+	"1 for the current state of a circuit, and 0 for its other states: closed; open, when calls are rejected; half_open, while the one call that an open circuit let through is in flight.",
 	[]string{"circuit", "state"}, nil)
 
 // circuits collects the metrics of the process's circuits. It is a global variable because hystrix's
@@ -18,7 +18,7 @@ var stateDesc = prometheus.NewDesc("basis_circuit_state",
 var circuits = &collector{
 	events: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "basis_circuit_events_total",
-		Help: "Calls by what a circuit made of them, as hystrix counts.",
+		Help: "Calls, by the event that hystrix counted for each call.",
 	}, []string{"circuit", "event"}),
 	circuits: map[string]*circuit{},
 }

@@ -43,21 +43,21 @@ func (s *Settings) Flags() []cli.Flag {
 	return append([]cli.Flag{
 		cli.StringFlag{Name: "name", EnvVar: variable("name"), Destination: &s.Name, Value: "John", Usage: "Who to greet, 1 to 256 bytes on one line"},
 		number("requests", &s.Requests, 1, "How many calls to make; 0: until interrupted"),
-		number("concurrency", &s.Concurrency, 1, "How many callers make them at once"),
+		number("concurrency", &s.Concurrency, 1, "How many callers make the calls, at the same time"),
 		duration("wait", &s.Wait, 0, "How long to wait for the registry and a server before the first call, as in 60s"),
 		number("rate_limit", &s.RateLimit, 1, "Limiter: calls a second, of all callers together; 0: no limit"),
 		duration("hystrix_timeout", &s.HystrixTimeout, 1200*time.Millisecond,
 			"Breaker: a call that takes longer has failed; in whole milliseconds, as in 1200ms or 2s"),
 		duration("hystrix_sleep_window", &s.HystrixSleepWindow, 2*time.Second,
-			"Breaker: how long an open circuit refuses calls before it lets one try; in whole milliseconds"),
+			"Breaker: how long an open circuit rejects calls before it lets one call through; in whole milliseconds"),
 		number("hystrix_error_percent", &s.HystrixErrorPercent, 10,
-			"Breaker: percent of the last 10 s' calls that, failed, open the circuit"),
+			"Breaker: failure rate over the last 10 s, in percent, at which the circuit opens"),
 		number("hystrix_max_concurrent", &s.HystrixMaxConcurrent, 2, "Breaker: calls in flight at once; more are rejected"),
 		number("hystrix_volume", &s.HystrixVolume, 1, "Breaker: calls in the last 10 s before the circuit may open"),
 		tracer.AddressFlag(&s.JaegerAddress),
 		cli.BoolFlag{
 			Name: "verbose", EnvVar: variable("verbose"), Destination: &s.Verbose,
-			Usage: "A line per call on stderr: number, outcome, latency, node, trace, start, and how long of the latency it waited",
+			Usage: "A line per call on stderr: number, outcome, latency, node, trace, start, and how much of the latency was waiting",
 		},
 	}, s.TLS.Flags()...)
 }
