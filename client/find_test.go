@@ -19,8 +19,8 @@ import (
 	"github.com/gomicroexample/basis/internal/consul"
 )
 
-// finding returns the result of find, called with a wait of 0. find asks a Consul agent that responds
-// with status for the duration as after its first request. After this time, the agent returns a node.
+// finding calls find with a wait of 0 and returns its result. find queries a fake Consul agent. After
+// its first request, the agent responds with status for the duration as. Later it returns a node.
 func finding(t *testing.T, status int, as time.Duration) error {
 	t.Helper()
 	var first sync.Once

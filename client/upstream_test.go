@@ -37,7 +37,7 @@ func (f *fake) Call(ctx context.Context, _ microclient.Request, _ any, _ ...micr
 	return f.call(ctx)
 }
 
-// through calls Hello of a client that wrap wraps. The wrapped client calls the function call.
+// through calls Hello with a client that wrap has wrapped. The inner client runs the function call.
 func through(ctx context.Context, wrap microclient.Wrapper, call func(context.Context) error) error {
 	c := wrap(&fake{microclient.NewClient(), call})
 	_, err := proto.NewBasisService(serviceName, c).Hello(ctx, new(proto.Request))

@@ -1,6 +1,6 @@
-// Package breaker is a circuit breaker: it adds two layers to go-plugins' hystrix wrapper. Only
-// failures of the service open a circuit. A call's own timeout applies. A call that times out in
-// hystrix is canceled.
+// Package breaker provides a circuit breaker for calls. It adds two layers to go-plugins' hystrix
+// wrapper. Only failures of the service open a circuit. A call's own timeout applies. A call that
+// times out in hystrix is canceled.
 package breaker
 
 import (
@@ -13,23 +13,25 @@ import (
 	"github.com/gomicroexample/basis/client/failure"
 )
 
-// Headroom is the number to add to hystrix's own MaxConcurrentRequests. Hystrix counts a call as
-// in flight until a moment after its response. Fewer calls than Headroom end within this moment.
+// Headroom is the number to add to hystrix's own MaxConcurrentRequests. With Headroom, hystrix
+// itself rejects no calls. Hystrix counts a call as in flight until a moment after its response.
+// Fewer calls than Headroom end within this moment.
 const Headroom = 1000
 
 // New returns a wrapper that puts plugin between an outer and an inner layer. plugin is
 // go-plugins' hystrix wrapper.
 //
-// The outer layer allows maxConcurrent calls in flight, 1 or more. It rejects further calls with
-// hystrix.ErrMaxConcurrency. Hystrix itself would count such a rejection as a failure.
+// The outer layer allows up to maxConcurrent calls in flight; maxConcurrent must be 1 or more. It
+// rejects further calls with hystrix.ErrMaxConcurrency. If hystrix itself rejected these calls, it
+// would count the rejections as failures.
 //
-// The outer layer also sets the deadline of the call's context. The deadline is the request
-// timeout of the call's options, or else of the client. If the context already has an earlier
+// The outer layer also limits the call's context to the request timeout. The request timeout is set
+// in the call's options, or else in the client's options. If the context already has an earlier
 // deadline, the earlier deadline applies. When hystrix returns, the outer layer cancels the
 // context. Otherwise a call that timed out would continue, on the server too.
 //
-// The inner layer reports an error to hystrix only if failure.Outcome.OpensCircuit is true for the
-// error. The caller gets every error.
+// The inner layer reports an error to hystrix only if OpensCircuit is true for the error's
+// failure.Outcome. The caller gets every error.
 //
 // Each endpoint of a service has its own circuit, with hystrix's settings for "service.endpoint".
 // All clients of a process share the circuits.

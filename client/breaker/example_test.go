@@ -38,7 +38,7 @@ func ExampleNew() {
 	// name is empty
 }
 
-// weather is a client of two services, one of which fails.
+// weather is a client of two services. The service named weather fails.
 type weather struct{ client.Client }
 
 func (weather) Call(_ context.Context, req client.Request, _ any, _ ...client.CallOption) error {

@@ -15,7 +15,7 @@ import (
 )
 
 // ClientID is the ID of the errors that go-micro's clients create themselves. The errors of a
-// go-micro server have the server's ID.
+// go-micro server have other IDs.
 const ClientID = "go.micro.client"
 
 // Outcome is the kind of result of a call, or of one attempt of a call.
@@ -24,14 +24,14 @@ type Outcome int
 // The outcomes. The codes are HTTP status codes, as in go-micro's errors.
 const (
 	Success          Outcome = iota
-	ClientError              // another 4xx from a server: every server would reject the request
+	ClientError              // any other 4xx from a server: every server would reject the request
 	TooManyRequests          // 429 from a server
 	ServerTimeout            // 408 from a server
 	Unimplemented            // 501 from a server
-	ServerError              // another 5xx from a server
+	ServerError              // any other 5xx from a server
 	Unreachable              // 5xx from the client itself: no connection, or the connection was lost
 	Canceled                 // the caller canceled the call
-	DeadlineExceeded         // the deadline passed while the call was in flight
+	DeadlineExceeded         // the call's deadline or the breaker's timeout passed
 	Rejected                 // the breaker rejected the call
 	Other                    // any other error, for example: no node is known
 )

@@ -77,11 +77,11 @@ func variable(flag string) string { return "BASIS_" + strings.ToUpper(flag) }
 // would let every call through.
 const maxDuration = 365 * 24 * time.Hour
 
-// maxCallers is more callers than one process can use.
+// maxCallers is more callers than one process needs.
 const maxCallers = 100_000
 
-// Check returns an error that names the first flag whose value is out of range. Check only requires
-// that the name is UTF-8. The server checks the name itself.
+// Check returns an error that names the first flag whose value is out of range. Check requires the
+// name to be UTF-8. The server checks everything else about the name.
 func (s *Settings) Check() error {
 	if !utf8.ValidString(s.Name) {
 		return fmt.Errorf("--name is %q; want UTF-8", s.Name)

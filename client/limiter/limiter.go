@@ -1,5 +1,5 @@
 // Package limiter limits the rate of a client's calls with go-plugins' wrapper of uber's limiter.
-// It changes two things: a call stops waiting when its context ends, and no burst of calls follows
+// It changes two things: a call stops waiting when its context ends, and there is no burst of calls
 // after idle time.
 package limiter
 
@@ -14,10 +14,10 @@ import (
 	"go.uber.org/ratelimit"
 )
 
-// New returns a wrapper that sends perSecond calls per second, of all callers together. If
+// New returns a wrapper that sends at most perSecond calls per second, of all callers together. If
 // perSecond is 0, there is no limit. Calls beyond the rate wait for their turn, in the order of
-// their arrival. New turns off the slack of uber's limiter. With the default slack, a burst of up
-// to 10 calls may follow after idle time.
+// their arrival. New turns off the slack of uber's limiter. By default, this slack allows a burst of
+// up to 10 calls after idle time.
 //
 // ctx is the context of the program. If ctx or the call's own context ends before the call's turn,
 // the call is not sent. If the call's deadline is before its turn, the call fails at once, and
@@ -80,10 +80,10 @@ func (l *limiter) wait(ctx context.Context) error {
 // back by an hour, no call has a turn for an hour.
 var epoch = time.Now()
 
-// turns gives each call its turn. uber's limiter computes the time of each turn, but the plugin does
-// not return this time: the limiter sleeps until the turn, with the Sleep method of its clock. turns
-// is this clock. Its Sleep method returns at once, and stores the duration of the sleep. So no
-// caller sleeps while it holds the mutex.
+// turns gives each call its turn. uber's limiter computes the time of each turn, and sleeps until
+// the turn. The plugin does not return this time. But the limiter sleeps with the Sleep method of a
+// clock, and turns is this clock. turns.Sleep does not sleep. It stores the duration of the sleep,
+// and take returns the duration. So no caller sleeps while it holds the mutex.
 type turns struct {
 	interval time.Duration
 	plugin   client.Client

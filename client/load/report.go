@@ -38,10 +38,10 @@ type Report struct {
 // maxLatency is the longest latency in the summary. A longer latency counts as maxLatency.
 const maxLatency = time.Hour
 
-// NewReport returns a report of as many calls as requests says; 0 means no limit. The report writes
-// each answer to stdout, on a line of its own. If verbose is true, it writes a line for each call to
-// stderr; otherwise, it writes a line for each failed call. If verbose is false, requests is not 1,
-// and stderr is a terminal, it also draws a progress bar on stderr.
+// NewReport returns an empty report. requests is the number of calls to come; 0 means no limit. The
+// report writes each answer to stdout, on its own line. If verbose is true, the report writes a line
+// for each call to stderr. Otherwise it writes a line for each failed call to stderr. If verbose is
+// false, requests is not 1, and stderr is a terminal, the report also draws a progress bar on stderr.
 func NewReport(requests int, verbose bool) *Report {
 	r := newReport(os.Stdout, os.Stderr, verbose)
 	if requests != 1 && !verbose && isTerminal(os.Stderr) {

@@ -94,8 +94,8 @@ func (m *metrics) wrap(c microclient.Client) microclient.Client {
 }
 
 // of returns the metrics of a method. At the method's first call, of creates the counters of all
-// outcomes, with value 0. Prometheus does not count the first value of a counter as an increase, so
-// it would miss the first call of an outcome whose counter starts at 1.
+// outcomes, with value 0. Prometheus does not count the first value of a counter as an increase. If
+// a counter started at 1, Prometheus would miss the first call.
 func (m *metrics) of(called method) *methodMetrics {
 	if found, ok := m.methods.Load(called); ok {
 		return found.(*methodMetrics)
