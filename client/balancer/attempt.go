@@ -20,34 +20,37 @@ import (
 // contentType is the default content type of go-micro's gRPC client.
 const contentType = "application/grpc+proto"
 
-// Attempt is one attempt of a call, at the node with the address Address (host:port).
+// Attempt is one attempt of a call at one node.
 type Attempt struct {
-	Address string
-	Sent    time.Time // when the balancer began to send it
+	Address string    // host:port of the node
+	Sent    time.Time // when the balancer began to send the attempt
 }
 
-// attemptKey is the context key of a pointer to the last attempt.
+// attemptKey is the context key of the pointer to a call's last attempt.
 type attemptKey struct{}
 
-// RecordAttempt returns a context for one call, and a pointer that WrapCall sets to the
-// last attempt of the call; nil if there was none. The pointer is atomic because an
-// attempt may go on for a moment after its call has returned.
+// RecordAttempt returns a context for one call, and a pointer to the last attempt of this call.
+// WrapCall sets the pointer. The pointer is nil if there was no attempt. It is atomic because an
+// attempt may continue for a moment after its call has returned.
 func RecordAttempt(ctx context.Context) (context.Context, *atomic.Pointer[Attempt]) {
 	last := new(atomic.Pointer[Attempt])
 	return context.WithValue(ctx, attemptKey{}, last), last
 }
 
-// WrapCall is a call wrapper, for micro.WrapCall. It makes the attempt in the place of
-// go-micro's gRPC client, over the node's shared connection. Its errors are those of
-// go-micro's client, except that a server's error always has another ID than
-// failure.ClientID. Attempts that are not protobuf over gRPC, as with --client=rpc, are
-// left to next.
+// WrapCall is a call wrapper for micro.WrapCall. It makes the attempt over the node's shared
+// connection, in place of go-micro's gRPC client. It calls next only for attempts that are not
+// protobuf over gRPC, for example with --client=rpc.
 //
-// An attempt whose context has ended is not sent. A context that ends while the attempt
-// is in flight does the connection no harm.
+// WrapCall returns the same errors as go-micro's client, with one exception: the ID of an error
+// that a server returned is never failure.ClientID.
+//
+// WrapCall does not send an attempt whose context has ended. If the context ends while the attempt
+// is in flight, the connection stays open. If the node sent nothing during the attempt, WrapCall
+// probes the connection.
 func (b *Balancer) WrapCall(next client.CallFunc) client.CallFunc {
 	return func(ctx context.Context, node *registry.Node, req client.Request, rsp any, opts client.CallOptions) error {
-		// go-micro may get here after its caller has left: it sleeps before a retry.
+		// The caller may already have given up: go-micro sleeps before a retry, even if the call's
+		// context ends.
 		if err := ctx.Err(); err != nil {
 			return contextError(err)
 		}
@@ -80,9 +83,10 @@ func (b *Balancer) WrapCall(next client.CallFunc) client.CallFunc {
 	}
 }
 
-// outgoing returns a context that has go-micro's metadata as gRPC's. It leaves out the
-// headers that go-micro adds and gRPC has too: a server starts a timer for each deadline,
-// and a value that no two calls share takes a place in HTTP/2's table on both sides.
+// outgoing returns ctx with go-micro's metadata as gRPC's metadata. Unlike go-micro's client, it
+// does not add the headers timeout and x-content-type: gRPC sends its own headers for both. The
+// header timeout makes a server start a second timer. Its value is different in each call, and
+// each value takes space in the header tables of HTTP/2 on both sides.
 func outgoing(ctx context.Context) context.Context {
 	m, ok := metadata.FromContext(ctx)
 	if !ok {
@@ -91,24 +95,24 @@ func outgoing(ctx context.Context) context.Context {
 	return grpcmetadata.NewOutgoingContext(ctx, grpcmetadata.New(m))
 }
 
-// method returns /service.Struct/Method for the endpoint Struct.Method.
+// method returns the full gRPC method, /service.Struct/Method, for the endpoint Struct.Method.
 func method(req client.Request) string {
 	structName, methodName, _ := strings.Cut(req.Endpoint(), ".")
 	return "/" + req.Service() + "." + structName + "/" + methodName
 }
 
-// contextError returns the error that go-micro's client has for a context that ended.
+// contextError returns the error that go-micro's client returns if a context ends with err.
 func contextError(err error) error { return errors.New(failure.ClientID, err.Error(), 408) }
 
-// microError returns a gRPC error as go-micro's client does: the error that the server
-// returned, or one of the client.
+// microError converts a gRPC error to an error of go-micro, as go-micro's client does. The result
+// is the error that the server returned, or an error of the client.
 func (b *Balancer) microError(ctx context.Context, service, address string, err error) error {
 	if err == nil {
 		return nil
 	}
 	s := status.Convert(err)
 	if e := errors.Parse(s.Message()); e.Code > 0 {
-		if e.Id == failure.ClientID { // the server passes on an error of its own client
+		if e.Id == failure.ClientID { // the server returned an error of its own go-micro client
 			e.Id = service + "/" + e.Id
 		}
 		return e
@@ -118,11 +122,12 @@ func (b *Balancer) microError(ctx context.Context, service, address string, err 
 		if ctx.Err() != nil {
 			return contextError(ctx.Err())
 		}
-	case codes.Unknown: // gRPC's code for a handler's plain error
+	case codes.Unknown: // gRPC's code for a handler's error that has no code
 		return errors.InternalServerError(service, "%s", s.Message())
 	case codes.Unavailable:
 		hint := ""
-		if b.tls == nil && strings.Contains(s.Message(), "server preface") { // gRPC's words for a connection that was closed at once
+		// gRPC's message has these words if the server closed the connection at once.
+		if b.tls == nil && strings.Contains(s.Message(), "server preface") {
 			hint = "; if the server has TLS on, use --tls_cert, --tls_key and --tls_ca"
 		}
 		return errors.InternalServerError(failure.ClientID, "calling %s: %s%s", address, s.Message(), hint)

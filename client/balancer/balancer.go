@@ -1,14 +1,14 @@
-// Package balancer chooses the node for each attempt of a call, and makes the attempt
-// over one gRPC connection per node that all callers share. It serves a client of any
-// number of services, on any of go-micro's registries.
+// Package balancer chooses a node for each attempt of a call, and makes the attempt over one gRPC
+// connection per node. All callers share this connection. A client may call any number of
+// services, and may use any of go-micro's registries.
 //
-// go-plugins' round robin does the choosing, among the nodes that the balancer offers:
-// connected ones that do not fail at everything. go-micro alone calls a dead node until
-// its TTL has passed. go-micro's pool gives each call in flight a connection of its own,
-// and closes the connection after any error.
+// go-plugins' round robin chooses the node. The balancer gives it the nodes that are connected and
+// not ejected. Without the balancer, go-micro calls a dead node until the TTL of the node's
+// registration has passed. Also, go-micro's pool uses a separate connection for each in-flight
+// call, and closes the connection after any error.
 //
-// A client needs all three parts of a Balancer: Selector as its selector, Wrap around its
-// round robin, and WrapCall among its call wrappers.
+// A client needs all three parts of a Balancer: Selector as its selector, Wrap around its round
+// robin, and WrapCall among its call wrappers.
 package balancer
 
 import (
@@ -23,12 +23,12 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Balancer holds what one client knows of its services and their nodes, and the
-// connections. It is safe for concurrent use.
+// Balancer holds the known nodes of the services that one client calls, and the connections to
+// these nodes. It is safe for concurrent use.
 type Balancer struct {
 	tls         *tls.Config // nil for plaintext
 	dialOptions []grpc.DialOption
-	start       uint32 // where the round robin starts
+	start       uint32 // random; selects the first node in the lists of nodes
 
 	mu      sync.RWMutex // never held during I/O
 	options selector.Options
@@ -37,16 +37,16 @@ type Balancer struct {
 	closed  bool
 }
 
-// New returns a balancer without connections. It connects to a node before the first
-// call to the node, with TLS unless config is nil. If config has no ServerName, the
-// certificate of a node has to have the name of its service. opts are for each connection, in
-// addition to the balancer's own.
+// New returns a balancer without connections. The balancer connects to a node before it makes the
+// first call to the node. It uses TLS unless config is nil. If config has no ServerName, a node's
+// certificate must be valid for the name of the node's service. The balancer adds opts to its own
+// options for each connection.
 func New(config *tls.Config, opts ...grpc.DialOption) *Balancer {
 	return &Balancer{tls: config, dialOptions: opts, start: rand.Uint32(), groups: map[string]*group{}}
 }
 
-// Close stops following the registry, and closes all connections; calls in flight finish
-// first. Later calls fail.
+// Close stops watching the registry, and closes all connections. A connection with in-flight calls
+// stays open until these calls have ended; Close does not wait for them. Later calls fail.
 func (b *Balancer) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -60,16 +60,17 @@ func (b *Balancer) Close() {
 	b.closed = true
 }
 
-// Wrap returns a client wrapper: roundRobin, which is go-plugins' wrapper, choosing
-// from the nodes that Selector offers. It has to be the innermost client wrapper.
+// Wrap returns a client wrapper that finds the nodes of a call's service before roundRobin makes
+// the call. roundRobin is the result of go-plugins' roundrobin.NewClientWrapper. Use the returned
+// wrapper as the innermost client wrapper.
 //
-// The first call to a service waits for the registry, at most until its context ends.
-// Other first calls wait for the same lookup. Later calls do not wait.
+// The first call to a service waits until the registry responds or the call's context ends.
+// Concurrent first calls wait for the same lookup. Later calls do not wait.
 func (b *Balancer) Wrap(roundRobin client.Wrapper) client.Wrapper {
 	return func(c client.Client) client.Client { return roundRobin(&finder{c, b}) }
 }
 
-// finder is a client that looks up the nodes of a call's service before the call.
+// finder is a client that finds the nodes of a call's service before it makes the call.
 type finder struct {
 	client.Client
 	balancer *Balancer
@@ -80,7 +81,7 @@ func (f *finder) Call(ctx context.Context, req client.Request, rsp any, opts ...
 	for _, o := range opts {
 		o(&callOpts)
 	}
-	if len(callOpts.Address) == 0 { // else go-micro does not ask the selector
+	if len(callOpts.Address) == 0 { // with an address, go-micro does not use the selector
 		if _, err := f.balancer.find(ctx, req.Service()); err != nil && ctx.Err() != nil {
 			return contextError(ctx.Err())
 		}
@@ -88,7 +89,7 @@ func (f *finder) Call(ctx context.Context, req client.Request, rsp any, opts ...
 	return f.Client.Call(ctx, req, rsp, opts...)
 }
 
-// group returns the group of a service.
+// group returns the group of a service. It creates the group if there is none.
 func (b *Balancer) group(service string) *group {
 	b.mu.RLock()
 	g := b.groups[service]

@@ -18,57 +18,67 @@ import (
 	"github.com/gomicroexample/basis/internal/mtls"
 )
 
-// connectTimeout is how long an attempt waits for its node's connection. A handshake
-// within a data center takes a few milliseconds.
+// connectTimeout is how long an attempt waits for the node's connection. A handshake within a data
+// center takes a few milliseconds.
 const connectTimeout = 300 * time.Millisecond
 
-// maxBackoff bounds how long a node that came back is not called.
+// maxBackoff is the maximum pause between two attempts to connect to a node. gRPC varies the pause
+// by up to 20 %. A node that is up again is not called until the pause ends.
 const maxBackoff = 3 * time.Second
 
-// probeTimeout is how long a connection may stay silent once the balancer probes it.
+// probeTimeout is how long a probe waits for a response. If the node sends nothing in this time,
+// the balancer replaces the connection.
 const probeTimeout = time.Second
 
-// silentTime is how long a connection must have been silent to be probed when another one
-// is. At many calls a second, no node that responds is silent for so long.
+// silentTime is how long a connection must have been silent to be suspect. The balancer probes such
+// connections when a call to another node gets no response. At many calls per second, a healthy
+// node is never silent for so long.
 const silentTime = 300 * time.Millisecond
 
-// dialTimeout is how long a TCP handshake may take. The kernel repeats a lost SYN after 1 s.
-// Without a timeout of its own, an attempt would last for as long as gRPC's back-off, and a
-// node that came back in the middle of one would wait for two of them.
+// dialTimeout is the timeout of a TCP handshake. It is longer than 1 s because the kernel repeats
+// a lost SYN after 1 s. It is shorter than gRPC's timeout, which is maxBackoff here: a node that
+// comes up during a handshake would wait for the end of the handshake, and then for a pause of up
+// to maxBackoff.
 const dialTimeout = 1500 * time.Millisecond
 
-// maxResponseBytes bounds a response, and its metadata. The longest response of Hello has
-// 265 bytes. gRPC's own limits are 4 MB, and 16 MB for metadata.
+// maxResponseBytes is the maximum size of a response, and also of a response's metadata. The
+// longest response of Hello has 265 bytes. gRPC's defaults are 4 MB for a response and 16 MB for
+// metadata.
 const maxResponseBytes = 8 << 10
 
-// epoch is where times of lastRead start. The wall clock may jump.
+// epoch is the start of the time that lastRead counts. time.Since(epoch) uses the monotonic clock,
+// because the wall clock may jump.
 var epoch = time.Now()
 
-// maxUnlisted bounds the connections to nodes that the registry does not list, as calls
-// with client.WithAddress make.
+// maxUnlisted limits the connections to nodes that the registry does not list. Calls with
+// client.WithAddress create such connections. If a service has at least maxUnlisted more
+// connections than listed nodes, the balancer closes the unlisted connections before it creates
+// another connection.
 const maxUnlisted = 64
 
-// conn is the connection to one node. The mutex of its group guards the fields.
+// conn is the connection to one node. The mutex of the group guards the fields below lastRead.
 type conn struct {
 	*grpc.ClientConn
 	lastRead *atomic.Int64 // when the node last sent something, in nanoseconds since epoch
 
 	state        connectivity.State // as last seen by watch
-	calls        int                // in flight
-	retired      bool               // to be closed when the last call ends
-	untried      bool               // neither connected nor failed yet
-	probed       bool               // the balancer waits for a sign of life
+	calls        int                // in-flight calls, including a probe
+	retired      bool               // no new call uses c; c closes when its last call ends
+	untried      bool               // the first attempt to connect has not ended or timed out
+	probed       bool               // a probe is in flight
 	failures     int                // consecutive server errors
 	ejectedUntil time.Time          // zero if the node was never ejected
 }
 
-// callable reports whether c is connected, or connecting for the first time.
+// callable reports whether new calls should use c: c is connected and not being probed, or c
+// connects for the first time.
 func (c *conn) callable() bool {
 	return c.untried || c.state == connectivity.Ready && !c.probed
 }
 
-// take returns the connection to a node for one call, which release ends. It creates the
-// connection if there is none.
+// take returns the connection to the node at address, and counts one call on it. It creates the
+// connection if there is none. Call release when the call ends. take returns an error if the
+// balancer is closed.
 func (g *group) take(address string) (*conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -91,7 +101,7 @@ func (g *group) take(address string) (*conn, error) {
 	return c, nil
 }
 
-// release ends a call that take began.
+// release ends a call that take counted.
 func (g *group) release(c *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -101,8 +111,8 @@ func (g *group) release(c *conn) {
 	}
 }
 
-// retire closes c, which no new call gets, as soon as it has no calls in flight. The
-// group's mutex must be held.
+// retire closes c as soon as c has no in-flight calls. The caller must have removed c from
+// group.conns, so that no new call uses c. The group's mutex must be held.
 func (c *conn) retire() {
 	c.retired = true
 	if c.calls == 0 {
@@ -110,10 +120,11 @@ func (c *conn) retire() {
 	}
 }
 
-// close closes c in the background: gRPC blocks for up to 5 s if the node does not read.
+// close closes c in the background: gRPC blocks for up to 5 s if the node does not read from the
+// connection.
 func (c *conn) close() { go c.ClientConn.Close() }
 
-// watch follows the state of c until c is closed, and connects c whenever it is idle.
+// watch records the state of c until c is closed. Whenever c is idle, watch starts to connect c.
 func (g *group) watch(c *conn) {
 	for state := c.GetState(); state != connectivity.Shutdown; state = c.GetState() {
 		g.mu.Lock()
@@ -131,8 +142,9 @@ func (g *group) watch(c *conn) {
 	}
 }
 
-// connect waits until c is connected, or failed to connect; Invoke then returns the
-// error. It returns an error itself after connectTimeout.
+// connect waits until c is connected, has failed to connect, or is closed. After a failure, connect
+// returns nil, because the following Invoke returns the error. connect returns an error if
+// connectTimeout passes or ctx ends.
 func (g *group) connect(ctx context.Context, c *conn) error {
 	if c.GetState() == connectivity.Ready {
 		return nil
@@ -155,10 +167,10 @@ func (g *group) connect(ctx context.Context, c *conn) error {
 	}
 }
 
-// suspect probes c, after a call to which its node sent nothing at all. Whatever keeps the
-// node from responding, such as a host or a link that is down, may keep other nodes too,
-// and finding out would cost a call for each. So suspect also probes all other connections
-// that have been silent for silentTime, but not more often than probes end.
+// suspect probes c after a call during which the node sent nothing at all. The cause may also
+// affect other nodes, for example if a host or a link is down. Without further probes, each of
+// these nodes would cost one call. So suspect also probes all other connections that have been
+// silent for silentTime, but at most once per probeTimeout.
 func (g *group) suspect(address string, c *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -174,10 +186,11 @@ func (g *group) suspect(address string, c *conn) {
 	}
 }
 
-// probe finds out whether c still works, after a call without a response: the node may
-// be slow, or frozen, or out of reach. Until then the node counts as not connected. A
-// healthy node responds, if only to say that it has no health service. A connection that
-// stays silent is replaced; calls in flight on it go on. g.mu must be held.
+// probe checks in the background whether c still works. The node may be slow, frozen or
+// unreachable. probe calls gRPC's health service, and a healthy node responds even if it has no
+// health service. Until the probe ends, the node counts as not connected. If the node sends nothing
+// within probeTimeout, probe replaces the connection. In-flight calls continue on the old
+// connection. g.mu must be held.
 func (g *group) probe(address string, c *conn) {
 	if c.probed || c.retired {
 		return
@@ -203,10 +216,10 @@ func (g *group) probe(address string, c *conn) {
 	}()
 }
 
-// readSince reports whether the node sent anything since t.
+// readSince reports whether the node has sent anything since t.
 func (c *conn) readSince(t time.Time) bool { return c.lastRead.Load() >= int64(t.Sub(epoch)) }
 
-// replace puts a new connection in the place of old. The node stays ejected if it is.
+// replace replaces old with a new connection to the same address. An ejected node stays ejected.
 // g.mu must be held.
 func (g *group) replace(address string, old *conn) {
 	if g.conns[address] != old {
@@ -214,14 +227,14 @@ func (g *group) replace(address string, old *conn) {
 	}
 	c, err := g.dial(address)
 	if err != nil {
-		return // the address was good for old, so this does not happen
+		return // cannot happen: the address was valid for old
 	}
 	c.ejectedUntil = old.ejectedUntil
 	g.conns[address] = c
 	old.retire()
 }
 
-// dial returns a connection that begins to connect.
+// dial returns a new connection. The connection starts to connect in the background.
 func (g *group) dial(address string) (*conn, error) {
 	creds := insecure.NewCredentials()
 	if config := g.balancer.tls; config != nil {
@@ -232,8 +245,8 @@ func (g *group) dial(address string) (*conn, error) {
 		creds = mtls.ClientCredentials(config)
 	}
 	lastRead := new(atomic.Int64)
-	// Escaped, any text is an address. One that cannot be dialed is a node that is not
-	// connected.
+	// PathEscape makes a valid target of any address. So an address that cannot be dialed is not an
+	// error here; its node is only never connected.
 	cc, err := grpc.NewClient("passthrough:///"+url.PathEscape(address), append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
@@ -244,13 +257,13 @@ func (g *group) dial(address string) (*conn, error) {
 			g.opened.Add(1)
 			return &timedConn{nc, lastRead}, nil
 		}),
-		grpc.WithNoProxy(), // HTTPS_PROXY is not for calls between services
+		grpc.WithNoProxy(), // HTTPS_PROXY does not apply to calls between services
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
 		grpc.WithMaxHeaderListSize(maxResponseBytes),
-		// With windows that adapt, gRPC pings the server again and again.
+		// With dynamic windows, gRPC pings the server repeatedly to measure the bandwidth.
 		grpc.WithStaticStreamWindowSize(64 << 10),
 		grpc.WithStaticConnWindowSize(64 << 10),
-		grpc.WithDisableRetry(), // go-micro retries, at another node
+		grpc.WithDisableRetry(), // go-micro retries at another node
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff},
 			MinConnectTimeout: maxBackoff,
@@ -264,12 +277,12 @@ func (g *group) dial(address string) (*conn, error) {
 	return c, nil
 }
 
-// dialTCP connects to address, within dialTimeout.
+// dialTCP connects to address within dialTimeout.
 func dialTCP(ctx context.Context, address string) (net.Conn, error) {
 	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
 }
 
-// timedConn is a network connection that records when it last received something.
+// timedConn is a network connection that records when it last received data.
 type timedConn struct {
 	net.Conn
 	lastRead *atomic.Int64

@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// ejectFailures is the number of consecutive server errors that eject a node. It is
-	// the default of Envoy's outlier detection (consecutive_5xx): one or two errors may
-	// be due to the requests.
+	// ejectFailures is the number of consecutive server errors that eject a node. The value is the
+	// default of Envoy's outlier detection (consecutive_5xx). One or two errors are not enough,
+	// because requests may cause them.
 	ejectFailures = 5
-	// ejectTime is how long a node stays ejected. Envoy's default (base_ejection_time) is
-	// 30 s. Less is enough here, because a call that fails at the node is retried at
-	// another one.
+	// ejectTime is how long a node stays ejected. Envoy's default (base_ejection_time) is 30 s. A
+	// shorter time is enough here, because a call that fails at the node is retried at another
+	// node.
 	ejectTime = 3 * time.Second
 )
 
@@ -27,8 +27,9 @@ const (
 	notConnected
 )
 
-// best returns the nodes that there is the least reason to avoid, and when the first
-// ejection ends; the zero time without one.
+// best returns the nodes with the weakest reasons to avoid them. tried has the addresses of the
+// call's earlier attempts. until is the time when the first ejection ends, or the zero time if no
+// node is ejected.
 func (g *group) best(nodes []*registry.Node, tried []string) (best []*registry.Node, until time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -60,8 +61,8 @@ func (g *group) best(nodes []*registry.Node, tried []string) (best []*registry.N
 	return best, until
 }
 
-// note records how a call over c ended. Any outcome but a server error ends the series
-// of consecutive failures, even a timeout.
+// note records the outcome of an attempt over c. Any outcome except a server error resets the
+// count of consecutive server errors, even a timeout.
 func (g *group) note(c *conn, outcome failure.Outcome) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

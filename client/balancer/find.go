@@ -10,20 +10,19 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// ErrNoNode is the error of Find if the registry lists no node of the service.
+// ErrNoNode is the error that Find returns if the registry lists no node of the service.
 var ErrNoNode = errors.New("no node is registered")
 
-// findInterval is the pause between two lookups of Find. An mDNS response takes up to
-// 100 ms, and may be lost.
+// findInterval is the pause between two lookups of Find. An mDNS response takes up to 100 ms, and
+// may be lost.
 const findInterval = 100 * time.Millisecond
 
-// Find waits until the selector of c knows a node of service, or until ctx ends. It works
-// with any selector. A program that calls it before its first call can tell a user what is
-// missing.
+// Find waits until the selector of c knows a node of service, or until ctx ends. It works with any
+// selector. A program that calls Find before its first call can tell a user what is missing.
 //
-// Find returns the registry's error at once if the registry fails. If ctx ends, it returns
-// ErrNoNode if the registry has answered, and the error of ctx otherwise, or if ctx was
-// canceled.
+// If the registry fails, Find returns the registry's error at once. If the deadline of ctx passes
+// and the registry has responded that it knows no node, Find returns ErrNoNode. In all other
+// cases, if ctx ends, Find returns the error of ctx.
 func Find(ctx context.Context, c client.Client, service string) error {
 	var late error
 	for {

@@ -12,52 +12,53 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// group is one service: its nodes, and the connections to them.
+// group has the nodes of one service, and the connections to these nodes.
 type group struct {
 	service  string
 	balancer *Balancer
-	known    atomic.Pointer[snapshot] // nil until the first lookup has found some
+	known    atomic.Pointer[snapshot] // nil if no node is known
 
-	// offered has the best nodes as of a version of the group. Whatever may change which
-	// nodes are best makes a new version.
+	// offered caches the best nodes for one version of the group. Every event that may change the
+	// best nodes increments version.
 	offered atomic.Pointer[offering]
 	version atomic.Int64
-	calls   atomic.Uint64 // that got an offer
+	calls   atomic.Uint64 // number of pieces that offer has returned
 
-	retries atomic.Uint64 // attempts after the first one of a call
-	opened  atomic.Uint64 // connections
+	retries atomic.Uint64 // attempts after the first attempt of a call
+	opened  atomic.Uint64 // TCP connections opened
 
 	mu        sync.Mutex       // never held during I/O
 	conns     map[string]*conn // by address
-	lookup    *lookup          // the latest; nil before the first
-	lookingUp bool             // it is in progress
-	repeat    bool             // it is to be repeated
-	lookedUp  time.Time        // when the one before ended
-	closed    bool             // no connection is created any more
-	swept     time.Time        // when all silent connections were probed last
+	lookup    *lookup          // the latest lookup; nil before the first
+	lookingUp bool             // lookup is in progress
+	repeat    bool             // lookup must be repeated
+	lookedUp  time.Time        // when the last lookup ended
+	closed    bool             // the group creates no more connections
+	swept     time.Time        // when suspect last probed all silent connections
 }
 
-// snapshot is the nodes of a service as of a time. It is not changed.
+// snapshot is an immutable list of a service's nodes.
 type snapshot struct {
-	versions []*registry.Service
-	sorted   []*registry.Node
-	at       time.Time
+	versions []*registry.Service // as the registry returned them
+	sorted   []*registry.Node    // the nodes of all versions, as Balancer.sorted returns them
+	at       time.Time           // when the last lookup ended
 }
 
-// offering is the best nodes, in pieces of at most maxOffer nodes.
+// offering holds the best nodes, in pieces of at most maxOffer nodes.
 type offering struct {
 	pieces  [][]*registry.Service // each has one service
 	nodes   int                   // in all pieces
 	version int64                 // of the group
-	until   time.Time             // when the first ejection ends; zero without one
+	until   time.Time             // when the first ejection ends; zero if no node is ejected
 }
 
-// maxOffer is how many nodes the strategy gets at once: go-plugins' round robin copies the
-// list for each call. The pieces take turns, each for as many calls as it has nodes, so
-// that all nodes have been called once after one turn of all pieces.
+// maxOffer is the maximum number of nodes that the strategy gets for one call. The number is
+// limited because go-plugins' round robin copies the list of nodes for each call. The pieces take
+// turns: each piece serves as many calls as it has nodes. So one turn of all pieces calls every
+// node once.
 const maxOffer = 64
 
-// newOffering cuts nodes into pieces.
+// newOffering returns an offering of nodes.
 func newOffering(service string, nodes []*registry.Node, version int64, until time.Time) *offering {
 	o := &offering{nodes: len(nodes), version: version, until: until}
 	for piece := range slices.Chunk(nodes, maxOffer) {
@@ -66,7 +67,7 @@ func newOffering(service string, nodes []*registry.Node, version int64, until ti
 	return o
 }
 
-// piece returns the piece whose turn it is in the call with the given number.
+// piece returns the piece for the call with the given number, or nil if there are no nodes.
 func (o *offering) piece(call uint64) []*registry.Service {
 	if o.nodes == 0 {
 		return nil
@@ -74,10 +75,11 @@ func (o *offering) piece(call uint64) []*registry.Service {
 	return o.pieces[call%uint64(o.nodes)/maxOffer]
 }
 
-// outdated reports whether an ejection has ended since.
+// outdated reports whether an ejection has ended since the offering was made.
 func (o *offering) outdated() bool { return !o.until.IsZero() && !time.Now().Before(o.until) }
 
-// sorted returns the nodes of all versions of a service, by ID, from a random one on.
+// sorted returns the nodes of all versions of a service in the order of their IDs. The list starts
+// at a node that b.start selects, and continues with the lowest ID after the highest.
 func (b *Balancer) sorted(versions []*registry.Service) []*registry.Node {
 	var all []*registry.Node
 	for _, s := range versions {
@@ -91,9 +93,10 @@ func (b *Balancer) sorted(versions []*registry.Service) []*registry.Node {
 	return slices.Concat(all[first:], all[:first])
 }
 
-// set takes the result of a lookup, and returns whether the lookup is over. If the
-// registry has no node any more, the group has none. If the registry fails, the last
-// known nodes stay in use. It closes the connections to nodes that are not listed.
+// set stores the result of a lookup, and reports whether the lookup is over. A lookup is not over
+// if the registry reported a change during the lookup; set then ignores the result. If the
+// registry has no node, the group has no node either. If the registry fails, the last known nodes
+// stay in use. set closes the connections to nodes that the registry does not list.
 func (g *group) set(versions []*registry.Service, err error) (over bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -112,7 +115,8 @@ func (g *group) set(versions []*registry.Service, err error) (over bool) {
 		g.known.Store(nil)
 	default:
 		if known := g.known.Load(); known != nil {
-			g.known.Store(&snapshot{known.versions, known.sorted, g.lookedUp}) // ask again after refreshInterval
+			// The new time delays the next lookup by refreshInterval.
+			g.known.Store(&snapshot{known.versions, known.sorted, g.lookedUp})
 		}
 		return true
 	}
@@ -121,7 +125,7 @@ func (g *group) set(versions []*registry.Service, err error) (over bool) {
 	return true
 }
 
-// closeUnlisted closes the connections to nodes that are not listed. g.mu must be held.
+// closeUnlisted closes the connections to nodes that the registry does not list. g.mu must be held.
 func (g *group) closeUnlisted() {
 	listed := map[string]bool{}
 	for _, node := range g.nodes() {
@@ -135,7 +139,7 @@ func (g *group) closeUnlisted() {
 	}
 }
 
-// close closes all connections.
+// close closes all connections, each when its in-flight calls have ended.
 func (g *group) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -144,7 +148,7 @@ func (g *group) close() {
 	g.closeUnlisted()
 }
 
-// copy returns the versions of the service, for filters.
+// copy returns a copy of the service's versions. Filters may change the copy.
 func (g *group) copy() []*registry.Service {
 	if known := g.known.Load(); known != nil {
 		return registry.Copy(known.versions)
@@ -152,7 +156,7 @@ func (g *group) copy() []*registry.Service {
 	return nil
 }
 
-// nodes returns the known nodes, sorted. They are not to be changed.
+// nodes returns the known nodes, sorted. The caller must not change them.
 func (g *group) nodes() []*registry.Node {
 	if known := g.known.Load(); known != nil {
 		return known.sorted
@@ -160,8 +164,9 @@ func (g *group) nodes() []*registry.Node {
 	return nil
 }
 
-// offer returns the nodes that there is the least reason to avoid, or a piece of them, as
-// one service. tried are the addresses of the call's earlier attempts.
+// offer returns the best nodes for an attempt, as one service. tried has the addresses of the
+// call's earlier attempts. For the first attempt of a call, offer returns one piece of the best
+// nodes.
 func (g *group) offer(tried []string) []*registry.Service {
 	if len(tried) > 0 {
 		best, _ := g.best(g.nodes(), tried)
@@ -170,7 +175,8 @@ func (g *group) offer(tried []string) []*registry.Service {
 	o := g.offered.Load()
 	if version := g.version.Load(); o == nil || o.version != version || o.outdated() {
 		best, until := g.best(g.nodes(), nil)
-		o = newOffering(g.service, best, version, until) // of the version before the look at the nodes
+		// version was read before the nodes: a change in between makes the offering outdated.
+		o = newOffering(g.service, best, version, until)
 		g.offered.Store(o)
 	}
 	return o.piece(g.calls.Add(1) - 1)

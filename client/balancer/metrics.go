@@ -24,8 +24,8 @@ func (b *Balancer) Describe(ch chan<- *prometheus.Desc) {
 	ch <- openedDesc
 }
 
-// Collect implements prometheus.Collector. A Balancer has metrics of each service that its
-// client has called.
+// Collect implements prometheus.Collector. It collects the metrics of each service that the client
+// has called.
 func (b *Balancer) Collect(ch chan<- prometheus.Metric) {
 	b.mu.RLock()
 	groups := make([]*group, 0, len(b.groups))
@@ -43,7 +43,8 @@ func (b *Balancer) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// count returns how many nodes are known, and how many of them are connected or ejected.
+// count returns the numbers of known, connected and ejected nodes. A node that is being probed
+// does not count as connected.
 func (g *group) count() (known, connected, ejected int) {
 	nodes := g.nodes()
 	g.mu.Lock()

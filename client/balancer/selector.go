@@ -11,39 +11,45 @@ import (
 )
 
 const (
-	// refreshInterval is how long a list of nodes is used without a change reported by the
-	// registry. It covers a registry that reports none, and a watcher that lost one.
+	// refreshInterval is the time after which a call starts a new lookup in the background, even if
+	// the registry has reported no change. Some registries report no changes, and a watcher may lose
+	// a change.
 	refreshInterval = 10 * time.Second
-	// retryInterval is the pause after a lookup that found no node. Calls in that time fail
-	// with the error of the lookup, so that many callers do not become many requests.
+	// retryInterval is the pause after a lookup that found no node. During this pause, calls fail
+	// with the error of the lookup. So many callers do not cause many requests to the registry.
 	retryInterval = 200 * time.Millisecond
 )
 
-// Selector returns the balancer as a selector with opts, for micro.Selector or
-// client.Selector. It needs selector.Registry among opts, or as an option of its Init. It
-// follows the registry with go-micro's cache.
+// Selector returns the balancer as a selector with opts, for micro.Selector or client.Selector. The
+// option selector.Registry is required, in opts or in the options of the selector's Init. The
+// selector uses go-micro's cache of the registry, which watches the registry for changes.
 //
-// For each attempt it has the strategy choose from the nodes that are connected; of those,
-// the nodes that are not ejected; of those, the nodes that the same call was not attempted
-// at. A rule that leaves no node is skipped. Five consecutive server errors eject a node
-// for three seconds.
+// For each attempt, the strategy chooses from the nodes that pass three rules, in this order:
 //
-// The strategy gets the nodes in the order of their IDs, from a random one on. The counter
-// of go-plugins' round robin starts at 0 in each process, and a registry may list nodes in
-// any order: without both measures, programs that make one call each would not spread
-// their calls.
+//  1. The node is connected, or the first attempt to connect to it has not ended.
+//  2. The node is not ejected. Five consecutive server errors eject a node for three seconds.
+//  3. No earlier attempt of the same call was at the node.
 //
-// The list of nodes is made when the registry reports a change, or a connection changes
-// its state, and not for each call.
+// A rule that leaves no node is skipped.
+//
+// The strategy gets the nodes in the order of their IDs. The first node is random for each
+// balancer. Both are necessary to spread the calls of programs that make one call each: the counter
+// of go-plugins' round robin starts at 0 in each process, and a registry may list nodes in any
+// order.
+//
+// The selector computes the list of nodes when nodes, connections or ejections change, and not for
+// each call.
 func (b *Balancer) Selector(opts ...selector.Option) selector.Selector {
 	s := &nodeSelector{b}
 	_ = s.Init(opts...) // never fails
 	return s
 }
 
+// nodeSelector is a Balancer as a selector.
 type nodeSelector struct{ balancer *Balancer }
 
-// Init sets the options. A registry in opts replaces the registry before.
+// Init sets the options in opts. A different registry replaces the previous registry, and closes
+// all connections.
 func (s *nodeSelector) Init(opts ...selector.Option) error {
 	b := s.balancer
 	b.mu.Lock()
@@ -73,9 +79,9 @@ func (s *nodeSelector) Options() selector.Options {
 	return s.balancer.options
 }
 
-// Select returns a function that chooses the node of each attempt of one call. It waits
-// for the registry if the nodes of the service are not known. The error is the
-// registry's, or selector.ErrNoneAvailable.
+// Select returns a function that chooses the node for each attempt of one call. Select waits for
+// the registry if no node of the service is known. It returns the registry's error, or
+// selector.ErrNoneAvailable if there is no node.
 func (s *nodeSelector) Select(service string, opts ...selector.SelectOption) (selector.Next, error) {
 	o := selector.SelectOptions{Strategy: s.Options().Strategy}
 	for _, opt := range opts {
@@ -103,7 +109,7 @@ func (s *nodeSelector) Select(service string, opts ...selector.SelectOption) (se
 			return []*registry.Service{{Name: service, Nodes: best}}
 		}
 	}
-	var tried []string // addresses; a call's attempts do not overlap
+	var tried []string // addresses; needs no lock, because a call's attempts do not overlap
 	return func() (*registry.Node, error) {
 		node, err := o.Strategy(offer(tried))()
 		if err == nil {
@@ -116,7 +122,7 @@ func (s *nodeSelector) Select(service string, opts ...selector.SelectOption) (se
 	}, nil
 }
 
-// Mark does nothing: WrapCall sees how attempts end.
+// Mark does nothing, because WrapCall records how attempts end.
 func (s *nodeSelector) Mark(string, *registry.Node, error) {}
 
 // Reset does nothing.
@@ -131,8 +137,8 @@ func (s *nodeSelector) Close() error {
 // String returns the name of the selector.
 func (s *nodeSelector) String() string { return "balancer" }
 
-// find returns the group of a service whose nodes are known. It waits for a lookup if
-// there has been none. The error is the lookup's, or that of ctx.
+// find returns the group of a service. If no node is known, find waits for a lookup. It returns the
+// error of the lookup, or the error of ctx if ctx ends first.
 func (b *Balancer) find(ctx context.Context, service string) (*group, error) {
 	g := b.group(service)
 	if known := g.known.Load(); known != nil {
@@ -152,13 +158,14 @@ func (b *Balancer) find(ctx context.Context, service string) (*group, error) {
 
 // lookup is one lookup of a service's nodes.
 type lookup struct {
-	done chan struct{} // closed at its end
-	err  error         // valid after done
+	done chan struct{} // closed when the lookup ends
+	err  error         // valid after done is closed
 }
 
-// lookUp starts a lookup in the background, unless one is in progress or has just failed,
-// and returns it. changed says that the registry has reported a change: a lookup in
-// progress is then repeated.
+// lookUp starts a lookup in the background, and returns it. If a lookup is in progress, or has
+// failed within retryInterval, lookUp returns this lookup instead. changed means that the registry
+// has reported a change: lookUp then repeats a lookup in progress, and does not wait after a
+// failure.
 func (g *group) lookUp(changed bool) *lookup {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -184,7 +191,8 @@ func (g *group) lookUp(changed bool) *lookup {
 	return l
 }
 
-// ask asks the registry, or go-micro's cache of it, for the nodes of a service.
+// ask queries go-micro's cache for the nodes of a service. The cache queries the registry if
+// necessary.
 func (b *Balancer) ask(service string) ([]*registry.Service, error) {
 	b.mu.RLock()
 	cache := b.cache
@@ -199,7 +207,7 @@ func (b *Balancer) ask(service string) ([]*registry.Service, error) {
 	return versions, err
 }
 
-// reportingRegistry is a registry whose watchers report changes to the balancer too.
+// reportingRegistry is a registry whose watchers also report changes to the balancer.
 type reportingRegistry struct {
 	registry.Registry
 	balancer *Balancer
@@ -220,12 +228,12 @@ func (r *reportingRegistry) Watch(opts ...registry.WatchOption) (registry.Watche
 type reportingWatcher struct {
 	registry.Watcher
 	report  func()
-	changed bool // the last call of Next has returned a change
+	changed bool // the last call of Next returned a change
 }
 
-// Next reports the change that it returned before: the cache has applied it by now. The
-// service in the result is a copy, because the cache changes it, and the registry may have
-// handed out its own.
+// Next reports the previous change, and returns the next change. When the cache calls Next again,
+// it has applied the previous change. The service in the result is a copy, because the cache
+// modifies the service, and the registry may have returned its own data.
 func (w *reportingWatcher) Next() (*registry.Result, error) {
 	if w.changed {
 		w.report()
