@@ -15,8 +15,8 @@ import (
 	"github.com/uber/jaeger-client-go/utils"
 )
 
-// fromEnv sets cfg from the library's variables. The library indexes past the end of
-// JAEGER_TAGS that it cannot parse.
+// fromEnv sets cfg from the library's variables. It turns the library's panic on a malformed
+// JAEGER_TAGS into an error.
 func fromEnv(cfg *jaegercfg.Configuration) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -24,9 +24,9 @@ func fromEnv(cfg *jaegercfg.Configuration) (err error) {
 		}
 	}()
 	_, err = cfg.FromEnv()
-	// The library reads the variables of the agent's address last, and this package does
-	// not use what the library makes of them. Kubernetes sets JAEGER_AGENT_PORT to
-	// tcp://10.0.0.1:6831 beside a service named jaeger-agent.
+	// Ignore errors in the variables of the agent's connection. This package does not use their
+	// values, and the library has read all other variables before. Kubernetes sets
+	// JAEGER_AGENT_PORT to tcp://10.0.0.1:6831 in a namespace with a service named jaeger-agent.
 	if err != nil && (strings.Contains(err.Error(), "env var JAEGER_AGENT_PORT") ||
 		strings.Contains(err.Error(), "env var JAEGER_REPORTER_ATTEMPT_RECONNECT")) {
 		err = nil
@@ -40,8 +40,8 @@ func fromEnv(cfg *jaegercfg.Configuration) (err error) {
 	return err
 }
 
-// checkURL returns an error if the value of a variable is not a URL of HTTP. The error does
-// not repeat the value, which may have a password in it.
+// checkURL returns an error if the value of a variable is not an HTTP or HTTPS URL. The error does
+// not contain the value, because the value may contain a password.
 func checkURL(variable, value string) error {
 	if u, err := url.Parse(value); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return fmt.Errorf("%s is not a URL; want http://host:port/path", variable)
@@ -49,8 +49,9 @@ func checkURL(variable, value string) error {
 	return nil
 }
 
-// defaultAddress returns DefaultAddress, or the address that JAEGER_AGENT_HOST and
-// JAEGER_AGENT_PORT name. A port that is a URL is Kubernetes'.
+// defaultAddress returns DefaultAddress, with the host in JAEGER_AGENT_HOST and the port in
+// JAEGER_AGENT_PORT if these are set. It ignores a port that is a URL, because Kubernetes sets such
+// values.
 func defaultAddress() string {
 	host, port := os.Getenv("JAEGER_AGENT_HOST"), os.Getenv("JAEGER_AGENT_PORT")
 	if strings.Contains(port, "://") {
@@ -61,13 +62,14 @@ func defaultAddress() string {
 		cmp.Or(port, strconv.Itoa(jaeger.DefaultUDPSpanServerPort)))
 }
 
-// hostOf returns the host of an address that CheckAddress has accepted.
+// hostOf returns the host of addr, or localhost if the host is empty. addr must be valid for
+// CheckAddress.
 func hostOf(addr string) string {
 	host, _, _ := net.SplitHostPort(addr)
 	return cmp.Or(host, jaeger.DefaultUDPSpanServerHost)
 }
 
-// logIgnored logs the variables that a user may expect to hold, and that do not.
+// logIgnored logs the variables that are set and have no effect.
 func logIgnored(cfg *jaegercfg.ReporterConfig, addr string) {
 	for _, variable := range []string{
 		"JAEGER_RPC_METRICS", "JAEGER_REPORTER_ATTEMPT_RECONNECTING_DISABLED", "JAEGER_REPORTER_ATTEMPT_RECONNECT_INTERVAL",
@@ -81,8 +83,8 @@ func logIgnored(cfg *jaegercfg.ReporterConfig, addr string) {
 	}
 }
 
-// samplingEndpoint returns the URL of the sampling strategies, and whether a variable names
-// it. Otherwise it is on the host of addr, where spans go.
+// samplingEndpoint returns the URL of the sampling strategies, and whether a variable sets the URL.
+// The default URL is on the host of addr.
 func samplingEndpoint(addr string) (endpoint string, named bool, err error) {
 	if endpoint = os.Getenv("JAEGER_SAMPLING_ENDPOINT"); endpoint != "" {
 		return endpoint, true, checkURL("JAEGER_SAMPLING_ENDPOINT", endpoint)
@@ -96,8 +98,8 @@ func samplingEndpoint(addr string) (endpoint string, named bool, err error) {
 	return "http://" + net.JoinHostPort(hostOf(addr), strconv.Itoa(jaeger.DefaultSamplingServerPort)) + "/sampling", false, nil
 }
 
-// packetSize returns how many bytes a UDP packet to addr may have: JAEGER_REPORTER_MAX_PACKET_SIZE,
-// or what fits the path.
+// packetSize returns the maximum size of a UDP packet to addr, in bytes. The size is the value of
+// JAEGER_REPORTER_MAX_PACKET_SIZE, or by default the size that fits the path.
 func packetSize(addr string) (int, error) {
 	const variable = "JAEGER_REPORTER_MAX_PACKET_SIZE"
 	if text := os.Getenv(variable); text != "" {

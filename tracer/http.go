@@ -16,10 +16,10 @@ import (
 	jaegerhttp "github.com/uber/jaeger-client-go/transport"
 )
 
-// fetchTimeout bounds one request for a sampling strategy, as in jaeger-client-go.
+// fetchTimeout is the timeout of one request for a sampling strategy. The value is jaeger-client-go's.
 const fetchTimeout = 10 * time.Second
 
-// collector sends spans to JAEGER_ENDPOINT.
+// collector is a transport that sends spans to JAEGER_ENDPOINT over HTTP.
 type collector struct {
 	*jaegerhttp.HTTPTransport
 	proxied proxyTransport
@@ -40,21 +40,21 @@ func (c *collector) Close() error {
 	return nil
 }
 
-// fetcher gets the sampling strategy of a service, for the sampler named remote.
+// fetcher gets the sampling strategy of a service, for the remote sampler.
 type fetcher struct {
 	endpoint string
 	client   *http.Client
-	closing  context.Context // ends with the tracer, which waits for Fetch
+	closing  context.Context // ends when the tracer closes; cancels Fetch, because closing waits for it
 }
 
-// newFetcher returns the fetcher of a tracer whose spans go to addr.
+// newFetcher returns the fetcher of a tracer that sends spans to addr.
 func newFetcher(closing context.Context, addr string) (*fetcher, error) {
 	endpoint, named, err := samplingEndpoint(addr)
 	if err != nil {
 		return nil, err
 	}
 	proxied := newProxyTransport()
-	if !named { // it is where spans go, without a proxy
+	if !named { // the endpoint is on the host of addr, and spans reach this host without a proxy
 		proxied.Proxy = nil
 	}
 	context.AfterFunc(closing, proxied.CloseIdleConnections)
@@ -79,16 +79,17 @@ func (f *fetcher) Fetch(service string) ([]byte, error) {
 	return body, err
 }
 
-// proxyTransport sends requests through the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY
-// name, as all of net/http does. An error of a request through a proxy names the proxy and
-// the variable.
+// proxyTransport sends requests through the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY select,
+// as net/http does by default. The error of a request through a proxy names the proxy and the
+// variable.
 type proxyTransport struct{ *http.Transport }
 
 func newProxyTransport() proxyTransport {
 	return proxyTransport{http.DefaultTransport.(*http.Transport).Clone()}
 }
 
-// RoundTrip sends one request.
+// RoundTrip sends one request. Through a proxy, a response with a status of 400 or more is an
+// error.
 func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	rsp, err := t.Transport.RoundTrip(req)
 	if t.Proxy == nil || err == nil && rsp.StatusCode < http.StatusBadRequest {
@@ -98,7 +99,7 @@ func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if proxy == nil {
 		return rsp, err
 	}
-	if err == nil { // from the proxy, or from the server; that cannot be told
+	if err == nil { // the status may be the proxy's or the server's
 		rsp.Body.Close()
 		err = errors.New(rsp.Status)
 	}
@@ -106,7 +107,7 @@ func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		proxy.Scheme, proxy.Host, proxyVariable(req), err, req.URL.Hostname())
 }
 
-// proxyVariable returns the name of the variable that has the proxy for a request.
+// proxyVariable returns the name of the variable that sets the proxy for a request.
 func proxyVariable(req *http.Request) string {
 	upper := strings.ToUpper(req.URL.Scheme) + "_PROXY"
 	if os.Getenv(upper) == "" {

@@ -8,12 +8,17 @@ import (
 // Option is an option of NewTracer.
 type Option func(*options)
 
-type options struct{ spans *prometheus.CounterVec } // nil if nothing is counted
+type options struct{ spans *prometheus.CounterVec } // nil if the tracer counts nothing
 
-// Metrics registers basis_spans_total with r: finished spans that were sent, that could not
-// be sent or were refused (failed), and that did not fit into the queue (dropped). UDP reports
-// a refusal, by a host where no Jaeger listens, only with the next packet; no other loss on the
-// way is reported. A nil r registers nothing.
+// Metrics registers the counter basis_spans_total with r. If r is nil, Metrics registers nothing.
+// The counter has the number of finished spans for each value of the label result:
+//
+//   - sent: the span was sent.
+//   - failed: the span could not be sent, or the host refused it because no Jaeger listens there.
+//   - dropped: the queue was full.
+//
+// Over UDP, a refusal is reported only when the next packet is sent. Other losses in the network
+// are not reported.
 func Metrics(r prometheus.Registerer) Option {
 	return func(o *options) {
 		if r == nil {
@@ -46,20 +51,21 @@ func (o *options) metrics(transport jaeger.Transport) *jaeger.Metrics {
 	return m
 }
 
-// counter is a Prometheus counter as jaeger-client-go wants one.
+// counter is a Prometheus counter as a counter of jaeger-client-go.
 type counter struct{ prometheus.Counter }
 
 func (c counter) Inc(n int64) { c.Add(float64(n)) }
 
-// deliveries counts the spans of packets that were sent over UDP. The reporter calls Inc
-// after each packet, on the goroutine that sent the packet.
+// deliveries counts the spans of packets that were sent over UDP. The reporter calls Inc after each
+// packet, in the goroutine that sent the packet.
 type deliveries struct {
 	sent, failed prometheus.Counter
 	conn         *connection
 }
 
-// Inc counts the n spans of a packet: as failed if the packet before was refused, in place of
-// that packet's spans, which were counted as sent before the refusal was known.
+// Inc counts the n spans of a packet as sent, or as failed if the previous packet was refused. The
+// spans of the previous packet stay counted as sent, because the refusal was not known yet. So Inc
+// counts the spans of this packet as failed in their place.
 func (d *deliveries) Inc(n int64) {
 	if d.conn.refused {
 		d.failed.Add(float64(n))

@@ -11,15 +11,15 @@ import (
 	"github.com/uber/jaeger-client-go/zipkin"
 )
 
-// propagator carries traces in the metadata of calls. It writes the formats that
-// JAEGER_PROPAGATION names, and reads all formats.
+// propagator writes spans to the metadata of calls, and reads them from there. It writes the
+// formats in JAEGER_PROPAGATION, and reads all formats.
 type propagator struct {
 	native    jaeger.Extractor
 	injectors []jaeger.Injector
 }
 
-// newPropagator returns a propagator that writes the formats in names: jaeger, w3c and b3,
-// separated by commas. "" stands for jaeger.
+// newPropagator returns a propagator that writes the formats in names: jaeger, w3c and b3, separated
+// by commas. If names is empty, the format is jaeger. It returns an error for any other name.
 func newPropagator(names string) (*propagator, error) {
 	native := jaeger.NewTextMapPropagator(new(jaeger.HeadersConfig).ApplyDefaults(), *jaeger.NewNullMetrics())
 	if names == "" {
@@ -51,10 +51,10 @@ func (p *propagator) Inject(sc jaeger.SpanContext, carrier any) error {
 	return nil
 }
 
-// Extract returns the span in the first of these headers that is well-formed: Jaeger's
-// uber-trace-id, W3C's traceparent, B3's b3, and B3's x-b3-traceid with x-b3-spanid.
-// Jaeger's is first because go-micro passes all metadata of a call on to the calls that its
-// server makes: the other headers may be from an earlier span of the same trace.
+// Extract returns the span in the first well-formed header, in this order: Jaeger's uber-trace-id,
+// W3C's traceparent, B3's b3, and B3's x-b3-traceid with x-b3-spanid. Jaeger's header is first
+// because a go-micro server copies all metadata of a call to the calls that it makes itself. So the
+// other headers may be from an earlier span of the same trace.
 func (p *propagator) Extract(carrier any) (jaeger.SpanContext, error) {
 	sc, err := p.native.Extract(carrier)
 	if err == nil && sc.IsValid() {
@@ -85,17 +85,18 @@ var foreignHeaders = []string{"traceparent", "b3", "x-b3-traceid", "x-b3-spanid"
 const (
 	notSampled = "0"
 	sampled    = "1"
-	debug      = "3" // which is sampled too
+	debug      = "3" // debug spans are also sampled
 )
 
-// native returns the value of uber-trace-id for a span.
+// native returns the value of the header uber-trace-id for a span.
 func native(trace, span, flags string) string { return trace + ":" + span + ":0:" + flags }
 
-// traceparentForm is that of https://www.w3.org/TR/trace-context/: version, trace, span and
-// flags. A version after 00 may have more.
+// traceparentForm matches the header of https://www.w3.org/TR/trace-context/: version, trace ID,
+// span ID and flags. A version after 00 may have further fields.
 var traceparentForm = regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?$`)
 
-// traceparent returns W3C's header as uber-trace-id, or "" if it is missing or malformed.
+// traceparent converts W3C's header to a value of uber-trace-id. It returns "" if the header is
+// missing or malformed.
 func traceparent(headers map[string]string) string {
 	m := traceparentForm.FindStringSubmatch(headers["traceparent"])
 	if m == nil || m[1] == "ff" || m[1] == "00" && m[5] != "" {
@@ -108,10 +109,11 @@ func traceparent(headers map[string]string) string {
 	return native(m[2], m[3], flags)
 }
 
-// b3SingleForm is that of https://github.com/openzipkin/b3-propagation#single-header.
+// b3SingleForm matches the header of https://github.com/openzipkin/b3-propagation#single-header.
 var b3SingleForm = regexp.MustCompile(`^([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d])(?:-[0-9a-f]{16})?)?$`)
 
-// b3Single returns B3's one header as uber-trace-id, or "" if it is missing or malformed.
+// b3Single converts B3's single header to a value of uber-trace-id. It returns "" if the header is
+// missing or malformed.
 func b3Single(headers map[string]string) string {
 	m := b3SingleForm.FindStringSubmatch(headers["b3"])
 	if m == nil {
@@ -120,12 +122,12 @@ func b3Single(headers map[string]string) string {
 	return native(m[1], m[2], b3Flags[m[3]])
 }
 
-// b3Flags is what a span is by B3's decision. Without a decision it is sampled: Jaeger's
-// tracer does not ask its sampler about the child of a remote span.
+// b3Flags maps B3's sampling decision to the flags of uber-trace-id. A span without a decision is
+// sampled, because Jaeger's tracer does not use its sampler for the child of a remote span.
 var b3Flags = map[string]string{"0": notSampled, "false": notSampled, "1": sampled, "true": sampled, "d": debug, "": sampled}
 
-// b3Multiple returns B3's several headers as uber-trace-id. The value is malformed if they
-// are.
+// b3Multiple converts B3's multiple headers to a value of uber-trace-id. If a required header is
+// missing or malformed, the value is malformed too.
 func b3Multiple(headers map[string]string) string {
 	flags := b3Flags[headers["x-b3-sampled"]]
 	if headers["x-b3-flags"] == "1" {
@@ -134,7 +136,7 @@ func b3Multiple(headers map[string]string) string {
 	return native(headers["x-b3-traceid"], headers["x-b3-spanid"], flags)
 }
 
-// traceparentInjector writes W3C's header. jaeger-client-go has none that does.
+// traceparentInjector writes W3C's header. jaeger-client-go has no injector for this header.
 type traceparentInjector struct{}
 
 func (traceparentInjector) Inject(sc jaeger.SpanContext, carrier any) error {

@@ -15,19 +15,20 @@ import (
 
 // Sizes of UDP packets, in bytes.
 const (
-	// pathPacketSize is that of a packet to another machine. Every path of IPv6 carries
-	// 1,280 bytes in one piece, 48 of them headers, and so do overlay networks and VPNs.
-	// Many of those drop the fragments of a larger packet, without a word.
+	// pathPacketSize is the default size limit of a packet to another machine. Every IPv6 path
+	// carries 1,280 bytes without fragmentation, of which 48 are headers. Overlay networks and VPNs
+	// carry as much. Many of these networks drop the fragments of larger packets and report no
+	// error.
 	pathPacketSize = 1232
-	// minPacketSize leaves a span beside what each packet repeats.
+	// minPacketSize has space for a span after the data that each packet repeats.
 	minPacketSize = 512
-	// batchOverhead is the size of a packet without its spans and its process.
-	// jaeger-client-go counts as much.
+	// batchOverhead is the size of a packet without its spans and its process. The value is
+	// jaeger-client-go's.
 	batchOverhead = 70
 )
 
-// loopbackPacketSize is that of a packet within this machine: jaeger-client-go's maximum, or
-// that of macOS.
+// loopbackPacketSize is the default size limit of a packet to the same machine: jaeger-client-go's
+// maximum, or the maximum of macOS.
 var loopbackPacketSize = func() int {
 	if runtime.GOOS == "darwin" {
 		return 9216
@@ -37,30 +38,32 @@ var loopbackPacketSize = func() int {
 
 var errLarge = errors.New("is larger than a packet that fits the path")
 
-// sender is a transport for UDP, as jaeger-client-go has one. Its limit applies to packets
-// with several spans: sender logs a larger span and sends the span in a packet of its own.
-// The library's transport drops such a span. It serializes every other span twice, the first time
-// only to measure the span. sender is not safe for concurrent use.
+// sender is a transport over UDP, in place of jaeger-client-go's. Its limit, maxSize, applies only
+// to packets with several spans. sender logs a larger span, and sends it in a separate packet. The
+// library's transport drops such a span. It also serializes each span twice: first to measure the
+// span, and then to send it. sender is not safe for concurrent use.
 type sender struct {
 	conn    *connection
-	maxSize int // of a packet with several spans
+	maxSize int // of a packet with several spans, in bytes
 	logger  *logger
 
-	process []byte // serialized, repeated in each packet; nil until the first span
-	spans   []byte // serialized, one behind the other, to be sent
-	count   int    // of spans
+	process []byte // the serialized process, repeated in each packet; nil until the first span
+	spans   []byte // the serialized spans of the next packet, concatenated
+	count   int    // the number of spans in spans
 
-	part, packet *memory // to serialize the process and each span in, and each packet
+	part, packet *memory // part serializes the process and each span; packet serializes whole packets
 
-	batches, tooLarge, unsent int64 // counts that each packet has
+	batches, tooLarge, unsent int64 // total numbers, for the statistics in each packet
 }
 
 func newSender(addr string, maxSize int, l *logger) *sender {
 	return &sender{conn: connect(addr, l), maxSize: maxSize, logger: l, part: newMemory(), packet: newMemory()}
 }
 
-// Append adds a span to the next packet. If the packet is full, it is sent first; Append then
-// returns how many spans it had, and the error.
+// Append adds a span to the next packet. If the span does not fit, Append first sends the packet,
+// and returns the number of spans in the packet and the error of sending it. If the span itself
+// cannot be sent, Append returns 1 and an error: Jaeger's name is not resolved yet, or the span is
+// too large for UDP.
 func (s *sender) Append(span *jaeger.Span) (int, error) {
 	if s.conn.socket.Load() == nil {
 		return 1, errResolving
@@ -86,7 +89,7 @@ func (s *sender) Append(span *jaeger.Span) (int, error) {
 	return flushed, err
 }
 
-// Flush sends the spans that Append has kept. It returns how many there were.
+// Flush sends the spans that Append has added. It returns the number of these spans.
 func (s *sender) Flush() (int, error) {
 	n := s.count
 	if n == 0 {
@@ -104,9 +107,9 @@ func (s *sender) Flush() (int, error) {
 // Close closes the connection.
 func (s *sender) Close() error { return s.conn.close() }
 
-// writeBatch writes the same bytes as EmitBatch of jaeger-client-go's agent.AgentClient: a call of
-// emitBatch with a jaeger.Batch. Compact Thrift encodes a struct the same way at every place, so
-// writeBatch copies the serialized process and spans.
+// writeBatch writes a call of emitBatch with a jaeger.Batch. It writes the same bytes as EmitBatch
+// of jaeger-client-go's agent.AgentClient, but copies the serialized process and spans. This is
+// possible because compact Thrift encodes a struct in the same way at every position.
 func (s *sender) writeBatch(ctx context.Context, p thrift.TProtocol) error {
 	p.WriteMessageBegin(ctx, "emitBatch", thrift.CALL, int32(s.batches))
 	p.WriteStructBegin(ctx, "emitBatch_args")
@@ -128,7 +131,7 @@ func (s *sender) writeBatch(ctx context.Context, p thrift.TProtocol) error {
 	return p.WriteStructEnd(ctx)
 }
 
-// memory is where compact Thrift is written to.
+// memory serializes compact Thrift into a buffer.
 type memory struct {
 	buffer   *thrift.TMemoryBuffer
 	protocol thrift.TProtocol
@@ -139,9 +142,9 @@ func newMemory() *memory {
 	return &memory{buffer, thrift.NewTCompactProtocolConf(buffer, nil)}
 }
 
-// serialize returns what write writes. The next call overwrites it.
+// serialize returns the bytes that write writes. The next call overwrites these bytes.
 func (m *memory) serialize(write func(context.Context, thrift.TProtocol) error) []byte {
 	m.buffer.Reset()
-	_ = write(context.Background(), m.protocol) // to memory, which never fails
+	_ = write(context.Background(), m.protocol) // writing to memory never fails
 	return m.buffer.Bytes()
 }

@@ -1,4 +1,5 @@
-// Package tracer makes the Jaeger tracer that both binaries share.
+// Package tracer creates the Jaeger tracer of both programs. A Jaeger that is down never blocks a
+// call.
 package tracer
 
 import (
@@ -19,41 +20,46 @@ import (
 	"github.com/gomicroexample/basis/internal/hostport"
 )
 
-// DefaultAddress is where a Jaeger on this machine takes spans from
-// jaeger-client-go: compact Thrift over UDP.
+// DefaultAddress is the address at which a Jaeger on the same machine receives the spans of
+// jaeger-client-go, as compact Thrift over UDP.
 const DefaultAddress = "localhost:6831"
 
-// How many finished spans may wait to be sent. More are lost: a few callers that
-// finish together overflow the library's 100. The maximum keeps a slip of the
-// finger from taking all memory.
+// Sizes of the queue of finished spans that wait to be sent, in spans. A span is dropped if the
+// queue is full. The library's default, 100, is too small: a few calls that end at the same time
+// fill the queue. maxQueueSize is the limit for JAEGER_REPORTER_MAX_QUEUE_SIZE, so that a typing
+// error cannot use up all memory.
 const (
 	queueSize    = 10_000
 	maxQueueSize = 10_000_000
 )
 
-// NewTracer returns a tracer that reports the spans of service to the Jaeger at
-// addr, as CheckAddress wants it. Every span is sampled, and finished spans are
-// sent at least once a second. Closing the io.Closer sends what is left, within a
-// second, or logs that it could not.
+// NewTracer returns a tracer that sends the spans of service to the Jaeger at addr. addr is
+// host:port; CheckAddress checks it. The tracer samples every span, and sends finished spans at
+// least once per second. Close the returned io.Closer to send the remaining spans. If this takes
+// longer than a second, Close logs the loss and returns.
 //
-// jaeger-client-go's variables override these settings:
-// https://github.com/jaegertracing/jaeger-client-go#environment-variables. But addr is
-// where spans go, unless JAEGER_ENDPOINT says where to by HTTP. A variable that cannot
-// be parsed is an error. A variable that has no effect is logged. These
-// variables are this package's own, or differ from the library's:
+// The environment variables of jaeger-client-go override these settings:
+// https://github.com/jaegertracing/jaeger-client-go#environment-variables. But JAEGER_AGENT_HOST
+// and JAEGER_AGENT_PORT do not change addr. If JAEGER_ENDPOINT is set, the tracer sends spans to
+// this URL over HTTP, and not to addr.
 //
-//   - JAEGER_PROPAGATION has the formats in which the tracer writes a span to the metadata of
-//     a call, for opentracing.TextMap: jaeger (the default), w3c and b3, separated by
-//     commas. The tracer reads all of them, whatever the variable says.
-//   - JAEGER_REPORTER_MAX_PACKET_SIZE has the bytes of a UDP packet with several spans, 512 to
-//     65000. The default is 65000 (9216 on macOS) to localhost, and 1232 to other machines.
-//   - A sampler of the type remote asks the port 5778 of addr's host for its strategy, unless
-//     JAEGER_SAMPLING_ENDPOINT has another URL.
+// NewTracer returns an error if addr is not valid, or if a variable cannot be parsed. It logs a
+// variable that has no effect. The library does not have these variables, or uses them differently:
 //
-// Requests to a URL in a variable go through the proxy in HTTP_PROXY or HTTPS_PROXY.
+//   - JAEGER_PROPAGATION lists the formats in which the tracer writes a span to the metadata of a
+//     call, for opentracing.TextMap: jaeger (the default), w3c and b3, separated by commas. The
+//     tracer always reads all three formats.
+//   - JAEGER_REPORTER_MAX_PACKET_SIZE is the maximum size of a UDP packet with several spans, from
+//     512 to 65000 bytes. The default is 65000 (9216 on macOS) for localhost, and 1232 for other
+//     machines.
+//   - JAEGER_SAMPLING_ENDPOINT is the URL from which a sampler of type remote gets its strategy.
+//     The default is port 5778 on the host of addr.
 //
-// A Jaeger that is not there is no error: spans are dropped, and no call waits for it or for
-// its name.
+// The tracer sends HTTP requests through the proxy in HTTP_PROXY or HTTPS_PROXY, except the
+// requests to the default sampling endpoint.
+//
+// An unreachable Jaeger is not an error: the tracer drops spans. No call waits for Jaeger, or for
+// the lookup of its name.
 func NewTracer(service, addr string, opts ...Option) (opentracing.Tracer, io.Closer, error) {
 	if err := CheckAddress(addr); err != nil {
 		return nil, nil, err
@@ -116,7 +122,7 @@ func NewTracer(service, addr string, opts ...Option) (opentracing.Tracer, io.Clo
 	return t, timeoutCloser{closer, stop}, nil
 }
 
-// newReporter returns the library's reporter, but for the transport.
+// newReporter returns the reporter that the library would create for cfg, but with transport.
 func newReporter(cfg *jaegercfg.ReporterConfig, transport jaeger.Transport, logger jaeger.Logger, metrics *jaeger.Metrics) jaeger.Reporter {
 	reporter := jaeger.NewRemoteReporter(
 		transport,
@@ -131,10 +137,10 @@ func newReporter(cfg *jaegercfg.ReporterConfig, transport jaeger.Transport, logg
 	return reporter
 }
 
-// AddressFlag returns the flag --jaeger_address, which fills destination. Its variable
-// is JAEGER_ADDRESS. Its default is DefaultAddress, in which jaeger-client-go's
-// JAEGER_AGENT_HOST and JAEGER_AGENT_PORT replace the host and the port. CheckAddress checks
-// the value.
+// AddressFlag returns the flag --jaeger_address, which sets destination. The variable of the flag
+// is JAEGER_ADDRESS. The default is DefaultAddress. jaeger-client-go's variables JAEGER_AGENT_HOST
+// and JAEGER_AGENT_PORT replace the host and the port of the default. Check the value with
+// CheckAddress.
 func AddressFlag(destination *string) cli.Flag {
 	return cli.StringFlag{
 		Name: "jaeger_address", EnvVar: "JAEGER_ADDRESS", Value: defaultAddress(), Destination: destination,
@@ -142,8 +148,8 @@ func AddressFlag(destination *string) cli.Flag {
 	}
 }
 
-// CheckAddress returns an error if addr is not host:port with a numeric port. The
-// host is not looked up: a Jaeger may come up after those who send it spans.
+// CheckAddress returns an error if addr is not host:port with a numeric port. It does not look the
+// host up, because Jaeger may start after the programs that send spans.
 func CheckAddress(addr string) error {
 	if err := hostport.Check(addr); err != nil {
 		return fmt.Errorf("address of Jaeger %q: %w; want host:port, as in %s", addr, err, DefaultAddress)
@@ -151,24 +157,25 @@ func CheckAddress(addr string) error {
 	return nil
 }
 
-// logger passes the library's messages to the standard logger. Without a network, each packet
-// is an error, and with a name that does not resolve, each span. So it logs one error of
-// each kind a minute. No kind keeps another from being logged.
+// logger writes the library's messages to the standard logger. It logs at most one error of each
+// kind per minute. Otherwise it would log an error for each packet if the network is down, and for
+// each span if Jaeger's name cannot be resolved. An error of one kind does not suppress an error of
+// another kind.
 type logger struct {
 	mu   sync.Mutex
-	next [kinds]time.Time // when the next error of a kind may be logged
+	next [kinds]time.Time // when the next error of each kind may be logged
 }
 
 // Kinds of errors.
 const (
 	sending   = iota
-	resolving // the name in Jaeger's address
-	fitting   // spans into packets
+	resolving // looking up the name in Jaeger's address
+	fitting   // a span is too large for a packet
 	sampling
-	kinds
+	kinds // the number of kinds
 )
 
-// Error logs that spans may be lost.
+// Error logs msg, and that spans may be lost.
 func (l *logger) Error(msg string) {
 	kind := sending
 	switch {
@@ -180,8 +187,8 @@ func (l *logger) Error(msg string) {
 	l.log(kind, msg, "spans may be lost")
 }
 
-// log logs an error and what comes of it, unless the last one of that kind was logged less
-// than a minute ago.
+// log logs an error and its effect, unless an error of the same kind was logged less than a minute
+// ago.
 func (l *logger) log(kind int, msg, effect string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -191,8 +198,8 @@ func (l *logger) log(kind int, msg, effect string) {
 	}
 }
 
-// Debugf drops a line per flush. Without it the library logs that it has nowhere to
-// say that.
+// Debugf drops debug messages, for example one message per flush. The method must exist: without
+// it, the library logs "debug logging disabled".
 func (l *logger) Debugf(string, ...any) {}
 
 // Infof logs a message.
@@ -200,14 +207,15 @@ func (l *logger) Infof(msg string, args ...any) {
 	log.Printf("jaeger: "+msg, args...)
 }
 
-// samplerLogger is the logger of the sampler named remote, which asks for its strategy again
-// and again, and reports failures as information.
+// samplerLogger is the logger of the remote sampler. This sampler requests its strategy repeatedly,
+// and logs failures with Infof.
 type samplerLogger struct {
 	*logger
-	closing context.Context // ends with the tracer, and then the last request too
+	closing context.Context // ends when the tracer closes, and cancels the last request
 }
 
-// Infof logs that the sampler could not get its strategy.
+// Infof logs that the sampler failed to get its strategy. It logs nothing after the tracer starts
+// to close: the last request then fails because it is canceled.
 func (l samplerLogger) Infof(msg string, args ...any) {
 	if l.closing.Err() == nil {
 		l.log(sampling, fmt.Sprintf(msg, args...), "the sampler goes on as before")

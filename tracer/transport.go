@@ -14,33 +14,33 @@ import (
 )
 
 const (
-	// resolveTimeout is how long connect waits for the name in an address: long enough for
-	// a program that makes one call and exits, and too short for anyone to notice that the
-	// name server is away.
+	// resolveTimeout is how long connect waits for the first lookup of the name in an address. A
+	// program that makes one call and exits needs this time to send its spans. If the name server
+	// is down, the delay is too short for a user to notice.
 	resolveTimeout = 200 * time.Millisecond
-	// resolveInterval is how often the name is resolved anew: a Jaeger that was
-	// started late, or moved, gets spans within that time.
+	// resolveInterval is the pause between two lookups of the name. A Jaeger that starts late, or
+	// moves to another address, gets spans after this time.
 	resolveInterval = 5 * time.Second
-	// closeTimeout is how long the end of a program waits for its last spans.
+	// closeTimeout is how long a closing tracer waits until the last spans are sent.
 	closeTimeout = time.Second
 )
 
 var errResolving = errors.New("the name in Jaeger's address is still being looked up")
 
-// connection sends UDP packets to an address, and looks the name in the address up again and
-// again in the background. jaeger-client-go's connection blocks its caller for the lookup,
-// before the first packet and after each one that was refused.
+// connection sends UDP packets to an address. In the background, it repeatedly looks up the name in
+// the address. jaeger-client-go's connection blocks its caller during a lookup, before the first
+// packet and after each refused packet.
 type connection struct {
 	addr    string
 	logger  *logger
 	socket  atomic.Pointer[net.Conn] // nil until a lookup has succeeded
 	stop    context.CancelFunc
 	stopped chan struct{}
-	refused bool // whether the packet before the last one was refused
+	refused bool // the packet before the last packet was refused
 }
 
-// connect returns a connection to addr, which CheckAddress has accepted. It waits for the first
-// lookup, for up to resolveTimeout.
+// connect returns a connection to addr. It waits up to resolveTimeout for the first lookup. addr
+// must be valid for CheckAddress.
 func connect(addr string, l *logger) *connection {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &connection{addr: addr, logger: l, stop: stop, stopped: make(chan struct{})}
@@ -67,8 +67,8 @@ func connect(addr string, l *logger) *connection {
 	return c
 }
 
-// resolve looks the host up, and replaces the socket if the host has moved. If the lookup
-// fails, the socket stays.
+// resolve looks up the host, and replaces the socket if the host's address has changed. If the
+// lookup fails, resolve keeps the socket.
 func (c *connection) resolve(ctx context.Context) {
 	_, port, _ := net.SplitHostPort(c.addr)
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", hostOf(c.addr))
@@ -92,8 +92,9 @@ func (c *connection) resolve(ctx context.Context) {
 	}
 }
 
-// preferred returns the first IPv4 address, or the first address, as net.ResolveUDPAddr does.
-// UDP does not tell which of a host's addresses Jaeger listens on.
+// preferred returns the first IPv4 address, or the first address if there is no IPv4 address, as
+// net.ResolveUDPAddr does. It has to guess, because UDP does not report on which of a host's
+// addresses Jaeger listens.
 func preferred(ips []netip.Addr) netip.Addr {
 	for _, ip := range ips {
 		if ip.Unmap().Is4() {
@@ -103,9 +104,10 @@ func preferred(ips []netip.Addr) netip.Addr {
 	return ips[0]
 }
 
-// write sends one packet. A Jaeger that is down refuses it, which is the error of the next
-// packet: that is sent again, and is not lost if Jaeger is back. It is not safe for concurrent
-// use.
+// write sends one packet. If Jaeger is down, its host refuses the packet, and the system reports
+// the refusal as the error of the next write to the socket. This write does not send its packet.
+// So write repeats it once: the packet arrives if Jaeger is up again. write is not safe for
+// concurrent use.
 func (c *connection) write(packet []byte) error {
 	socket := c.socket.Load()
 	if socket == nil {
@@ -119,7 +121,7 @@ func (c *connection) write(packet []byte) error {
 	return err
 }
 
-// close closes the socket, and ends the lookup.
+// close stops the lookups and closes the socket.
 func (c *connection) close() error {
 	c.stop()
 	<-c.stopped
@@ -129,8 +131,8 @@ func (c *connection) close() error {
 	return nil
 }
 
-// timeoutCloser closes a tracer within closeTimeout. It first calls stop, which cancels a
-// request for the sampling strategy.
+// timeoutCloser closes a tracer within closeTimeout. It first calls stop, which cancels a request
+// for the sampling strategy.
 type timeoutCloser struct {
 	io.Closer
 	stop func()
