@@ -32,17 +32,16 @@ import (
 
 const service = "go.micro.srv.basis"
 
-// node is a server that counts connections, and answers with its own ID. While
-// it hangs it answers nothing, not even a handshake.
+// node is a server behind a relay. It counts connections, and responds with its own ID.
 type node struct {
 	id          string
-	server      string       // where the server listens
-	address     string       // where the relay does
-	connections atomic.Int64 // so far
-	closed      atomic.Int64 // of them
-	hang        atomic.Bool
-	answered    atomic.Int64          // calls
-	fail        atomic.Pointer[error] // what calls are answered with, if set
+	server      string                // where the server listens
+	address     string                // where the relay listens
+	connections atomic.Int64          // connections accepted so far
+	closed      atomic.Int64          // connections that clients have closed
+	hang        atomic.Bool           // the relay drops all data, even of handshakes
+	answered    atomic.Int64          // calls received
+	fail        atomic.Pointer[error] // the error that calls return, if set
 	delay       atomic.Int64          // of each call, in nanoseconds
 
 	mu   sync.Mutex
@@ -93,7 +92,7 @@ func startService(t *testing.T, r registry.Registry, service, id string, opts ..
 	return n
 }
 
-// listen starts the relay, or starts it again.
+// listen starts the relay on address, or restarts it.
 func (n *node) listen(t *testing.T, address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
@@ -137,7 +136,7 @@ func (n *node) copy(to, from net.Conn) {
 			return
 		}
 		if n.hang.Load() {
-			continue // lost
+			continue // drop the data
 		}
 		if _, err := to.Write(b[:k]); err != nil {
 			return
@@ -148,7 +147,7 @@ func (n *node) copy(to, from net.Conn) {
 // live returns how many connections clients have to the node.
 func (n *node) live() int64 { return n.connections.Load() - n.closed.Load() }
 
-// kill ends the node as the end of its process would.
+// kill closes the node's listener and connections, as the end of a process does.
 func (n *node) kill() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -158,7 +157,7 @@ func (n *node) kill() {
 	n.open = nil
 }
 
-// newBalanced returns a client on r that b balances.
+// newBalanced returns a client that finds nodes in r and uses b.
 func newBalanced(t *testing.T, b *balancer.Balancer, r registry.Registry, opts ...client.Option) client.Client {
 	t.Helper()
 	t.Cleanup(b.Close)
@@ -167,7 +166,7 @@ func newBalanced(t *testing.T, b *balancer.Balancer, r registry.Registry, opts .
 	}, opts...)...)
 }
 
-// newClient returns a function that makes a call and returns which node answered.
+// newClient returns a function that makes one call, and returns the ID of the node that responded.
 func newClient(t *testing.T, r registry.Registry, timeout time.Duration) func(name string) (string, error) {
 	t.Helper()
 	b := balancer.New(nil)
@@ -190,7 +189,7 @@ func TestOneConnectionPerNodeForAllCallers(t *testing.T) {
 			for i := range 50 {
 				name := "John"
 				if i%10 == 0 {
-					name = "" // an error does not cost the connection
+					name = "" // an error must not close the connection
 				}
 				if _, err := call(name); (err != nil) != (name == "") {
 					t.Error(err)
@@ -259,7 +258,7 @@ func TestAFrozenNodeCostsOneCallAndIsCalledAgainWhenItWakes(t *testing.T) {
 		if err != nil {
 			require.ErrorContains(t, err, "408")
 			failed++
-			// go-micro may tell the caller before the connection is replaced.
+			// go-micro may return the error before the connection is replaced.
 			require.Eventually(t, func() bool { return a.connections.Load() == 2 }, time.Minute, time.Millisecond)
 			continue
 		}
@@ -274,7 +273,7 @@ func TestAFrozenNodeCostsOneCallAndIsCalledAgainWhenItWakes(t *testing.T) {
 	}, time.Minute, 10*time.Millisecond, "a is not called again")
 }
 
-// A host or a network that is down takes many nodes at once.
+// If a host or a network is down, many nodes are down at the same time.
 func TestNodesThatFreezeTogetherCostOneCall(t *testing.T) {
 	r := memory.NewRegistry()
 	var frozen []*node
@@ -326,7 +325,8 @@ func TestANodeThatIsFrozenFromTheStartCostsNoCall(t *testing.T) {
 	require.LessOrEqual(t, slow, 5, "only the first call waits for a; a busy machine may hold up some more")
 }
 
-// watched reports whether a client watches r: changes before that are not noticed at once.
+// watched reports whether a client watches r. A client does not notice a change at once if it did
+// not watch r when the change was made.
 func watched(r registry.Registry) bool {
 	m := r.(*memory.Registry)
 	m.RLock()
@@ -384,7 +384,8 @@ func TestANodeThatFailsAtEverythingIsEjectedForAWhile(t *testing.T) {
 			tried := a.answered.Load()
 			require.Less(t, tried, int64(10), "five, and one more for each three seconds")
 
-			// It is tried again after some time, and called again once it does better.
+			// After three seconds the node gets a call again. Once it stops failing, it gets calls
+			// as before.
 			require.Eventually(t, func() bool {
 				_, err := call("John")
 				require.NoError(t, err)
@@ -414,7 +415,8 @@ func TestClientErrorsDoNotEjectANode(t *testing.T) {
 	require.EqualValues(t, 10, b.answered.Load())
 }
 
-// A node that deregistered meanwhile stays in the list of a call in flight.
+// The strategy always chooses the first node by ID. Each attempt of a call still goes to another
+// node, because the balancer offers only nodes without an earlier attempt.
 func TestEachAttemptGoesToAnotherNode(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b, c := start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
@@ -437,7 +439,7 @@ func TestEachAttemptGoesToAnotherNode(t *testing.T) {
 	require.Equal(t, c.id, rsp.GetMsg())
 }
 
-// withStrategy is a client whose calls choose nodes by strategy.
+// withStrategy is a client whose calls use strategy.
 type withStrategy struct {
 	client.Client
 	strategy selector.Strategy

@@ -28,19 +28,19 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// What the package promises to whoever copies it.
+// These tests check what the package promises. Users who copy the package can rely on it.
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// go-micro's gRPC server stops none of these, and its memory registry leaves events
-		// to watchers that have gone.
+		// go-micro's gRPC server does not stop these goroutines. Its memory registry still sends
+		// events to watchers that have stopped.
 		goleak.IgnoreAnyFunction("google.golang.org/grpc.(*Server).serverWorker"),
 		goleak.IgnoreAnyFunction("github.com/micro/go-micro/registry/memory.(*Registry).watch"),
 		goleak.IgnoreAnyFunction("github.com/micro/go-micro/registry/memory.(*Watcher).Next"),
 	)
 }
 
-// call returns a client of r, and a function that calls Hello of a service through it.
+// call returns a function that calls Hello of a service. The function uses a client on r.
 func call(t *testing.T, r registry.Registry) func(ctx context.Context, service string) (string, error) {
 	t.Helper()
 	b := balancer.New(nil)
@@ -64,7 +64,7 @@ func TestCallersThatGiveUpCostNoConnection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := memory.NewRegistry()
-			// Otherwise gRPC's server pings its clients at every call.
+			// With static windows, gRPC's server does not ping its clients at every call.
 			quiet := grpcserver.Options(grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10))
 			a, b := start(t, r, "a", quiet), start(t, r, "b", quiet)
 			hello := call(t, r)
@@ -91,7 +91,7 @@ func TestCallersThatGiveUpCostNoConnection(t *testing.T) {
 			a.delay.Store(0)
 			b.delay.Store(0)
 			answers := map[string]int{}
-			require.Eventually(t, func() bool { // once the last probe has its response
+			require.Eventually(t, func() bool { // until the last probe has ended
 				got, err := hello(context.Background(), service)
 				require.NoError(t, err)
 				answers[got]++
@@ -103,7 +103,7 @@ func TestCallersThatGiveUpCostNoConnection(t *testing.T) {
 	}
 }
 
-// go-micro's client leaves a goroutine behind that sleeps before a retry.
+// After a caller gives up, a goroutine of go-micro's client may still sleep before a retry.
 func TestAnAttemptWhoseCallerHasLeftIsNotSent(t *testing.T) {
 	r := memory.NewRegistry()
 	a := start(t, r, "a")
@@ -134,7 +134,7 @@ func TestServicesKeepTheirConnections(t *testing.T) {
 	require.EqualValues(t, 1, b.connections.Load())
 }
 
-// deaf is a node that grants its clients a large window and then reads nothing.
+// deaf starts a node that grants its clients a large window and then reads nothing.
 func deaf(t *testing.T) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -184,8 +184,8 @@ func TestAPeerThatDoesNotReadHoldsUpNoOtherCall(t *testing.T) {
 	}
 	callers.Wait()
 
-	// The balancer replaces the connection after a probe, which takes a second. Calls go on
-	// meanwhile.
+	// The balancer replaces the connection after a probe of one second. Meanwhile, calls to the
+	// other node must not wait.
 	for began := time.Now(); time.Since(began) < 2*time.Second; {
 		hello()
 	}
@@ -204,7 +204,7 @@ func TestManyCallersWithoutANodeAreOneLookup(t *testing.T) {
 	}
 	<-r.asked
 
-	// A caller does not wait longer than its context.
+	// A caller waits no longer than until its context ends.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
 	_, err := hello(ctx, service)
@@ -215,7 +215,7 @@ func TestManyCallersWithoutANodeAreOneLookup(t *testing.T) {
 	require.LessOrEqual(t, r.lookups.Load(), int64(10), "one, and one more for each 200 ms on a busy machine")
 }
 
-// slowRegistry answers once answer is closed.
+// slowRegistry is a registry that responds only after answer is closed.
 type slowRegistry struct {
 	registry.Registry
 	lookups atomic.Int64
@@ -259,7 +259,7 @@ func TestANodeWhoseAddressCannotBeDialedTakesNoTurns(t *testing.T) {
 	require.EqualValues(t, 50, b.answered.Load()-before[1])
 }
 
-// A server that is a client itself may pass an error of that client on.
+// A server may call other services with go-micro's client, and return an error of this client.
 func TestAnErrorThatAServerPassesOnIsTheServers(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b := start(t, r, "a"), start(t, r, "b")
@@ -311,7 +311,8 @@ func TestCallersFiltersApply(t *testing.T) {
 	require.Equal(t, selector.ErrNoneAvailable, err)
 }
 
-// The strategy gets at most 64 nodes at once.
+// The strategy gets at most 64 nodes for one call. All nodes must still get the same number of
+// calls.
 func TestManyNodesAreCalledEvenly(t *testing.T) {
 	for _, n := range []int{63, 64, 65, 200} {
 		r := memory.NewRegistry()

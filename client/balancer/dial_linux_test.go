@@ -12,7 +12,8 @@ import (
 )
 
 func TestAHandshakeThatIsNotAnsweredEndsBeforeTheBackoff(t *testing.T) {
-	// A listener whose queue is full drops SYNs, as a host that is down does.
+	// A listener drops SYNs if its queue is full. To a client, the host then looks as if it were
+	// down.
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer syscall.Close(fd)

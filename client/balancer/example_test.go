@@ -15,8 +15,8 @@ import (
 	"github.com/gomicroexample/basis/client/balancer"
 )
 
-// One client calls two services. The two calls to each service go to its two nodes. Chance
-// decides which of the nodes is first.
+// One client calls two services. Each service has two nodes. The two calls to a service go to
+// different nodes, and the first node is random.
 func ExampleBalancer_Wrap() {
 	r := memory.NewRegistry()
 	for _, name := range []string{"greeter", "weather"} {
@@ -52,7 +52,8 @@ func ExampleBalancer_Wrap() {
 	// weather-2.example.com:8080
 }
 
-// noNetwork stands for the network. It ends attempts that the balancer leaves to go-micro.
+// noNetwork is a call wrapper in place of the network. Every attempt that the balancer passes to it
+// succeeds.
 func noNetwork(client.CallFunc) client.CallFunc {
 	return func(context.Context, *registry.Node, client.Request, any, client.CallOptions) error { return nil }
 }

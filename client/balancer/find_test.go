@@ -87,8 +87,8 @@ func TestRoundRobinIsEvenFromManyCallers(t *testing.T) {
 	require.Equal(t, map[string]int{"a": 80, "b": 80, "c": 80}, counts)
 }
 
-// Many clients that make one call each must not all call the same node. That 40
-// of them do by chance has a probability of 2 to the power of -39.
+// Many clients that make one call each must not all call the same node. The probability that 40
+// clients choose the same one of two nodes by chance is 2 to the power of -39.
 func TestRoundsStartAtRandomNodes(t *testing.T) {
 	r := memory.NewRegistry()
 	register(t, r, "1", "a", "b")
@@ -106,12 +106,12 @@ func TestFindWaitsForANode(t *testing.T) {
 	r := &counting{Registry: memory.NewRegistry(), asked: make(chan struct{}, 1)}
 	found := make(chan error, 1)
 	go func() { found <- find(offlineClient(t, r, func(string) {}), time.Minute) }()
-	<-r.asked // once there was nothing
+	<-r.asked // the first lookup has found no node
 	register(t, r.Registry, "1", "a")
 	require.NoError(t, <-found)
 }
 
-// counting tells of each look-up, after it.
+// counting is a registry that sends to asked after each lookup.
 type counting struct {
 	registry.Registry
 	asked chan struct{}
@@ -126,7 +126,7 @@ func (c *counting) GetService(name string) ([]*registry.Service, error) {
 	return services, err
 }
 
-// failing is a registry that cannot be asked.
+// failing is a registry whose lookups fail with err.
 type failing struct {
 	registry.Registry
 	err error

@@ -46,7 +46,7 @@ func TestNodesRetriesAndConnectionsAreCounted(t *testing.T) {
 	}
 	state(nodes+line("connected", "2")+line("ejected", "0")+line("known", "2"), "basis_nodes")
 
-	// Five consecutive server errors eject a node; each call that failed there is retried.
+	// Five consecutive server errors eject a node. Each call that fails at this node is retried.
 	err := errors.InternalServerError(service, "oops")
 	var oops error = err
 	bad.fail.Store(&oops)

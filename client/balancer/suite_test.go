@@ -14,8 +14,8 @@ import (
 	"github.com/gomicroexample/basis/client/balancer"
 )
 
-// selectorContract tests what callers of go-micro's selector.Selector rely on. The
-// selectors use wrap's result for a registry in memory.
+// selectorContract tests the behavior on which callers of go-micro's selector.Selector rely.
+// newSelector creates the selector to test. wrap wraps the registry of the selector in one test.
 func selectorContract(t *testing.T, wrap func(registry.Registry) registry.Registry, newSelector func(t *testing.T, opts ...selector.Option) selector.Selector) {
 	version := func(version string, ids ...string) *registry.Service {
 		s := &registry.Service{Name: service, Version: version}
@@ -41,7 +41,7 @@ func selectorContract(t *testing.T, wrap func(registry.Registry) registry.Regist
 			return &registry.Node{Id: slices.Min(ids), Address: slices.Min(ids) + ":1"}, nil
 		}
 	}
-	// chosen returns the ID of the node that the next attempt goes to, or "".
+	// chosen returns the ID of the node that s selects, or "" if s returns an error.
 	chosen := func(s selector.Selector, opts ...selector.SelectOption) string {
 		next, err := s.Select(service, opts...)
 		if err != nil {
@@ -78,7 +78,7 @@ func selectorContract(t *testing.T, wrap func(registry.Registry) registry.Regist
 			require.Eventually(t, func() bool {
 				return chosen(s, selector.WithStrategy(first)) == step.want
 			}, time.Minute, time.Millisecond, "wants %s", step.want)
-			// The registry's events reach only watchers that are waiting.
+			// The registry sends an event only to watchers that already exist.
 			require.Eventually(t, func() bool { return watched(r) }, time.Minute, time.Millisecond)
 		}
 	})
@@ -139,8 +139,9 @@ func TestTheBalancerKeepsTheSelectorsContract(t *testing.T) {
 	})
 }
 
-// The contract is go-micro's, not the balancer's own. But go-micro's cache changes the
-// services that a watcher reports, and its registry in memory reports its own.
+// go-micro's own selector passes the same tests, so the contract is go-micro's. It needs a registry
+// whose watchers report copies: go-micro's cache modifies the services that a watcher reports, and
+// the memory registry reports its own data.
 func TestStockSelectorKeepsTheContract(t *testing.T) {
 	copying := func(r registry.Registry) registry.Registry { return copyingRegistry{r} }
 	selectorContract(t, copying, func(t *testing.T, opts ...selector.Option) selector.Selector {

@@ -21,7 +21,7 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// files makes a CA and returns the files of srv and client.
+// files creates a CA, and returns the files of srv and client.
 func files(t *testing.T) (srv, client mtls.Files) {
 	t.Helper()
 	dir := t.TempDir()
@@ -36,13 +36,14 @@ func files(t *testing.T) (srv, client mtls.Files) {
 	return of("srv"), of("client")
 }
 
-// callTLS makes one call as a client with these files. On a busy machine the
-// outcome of a handshake may be known to the next call only.
+// callTLS makes one call as a client with these files. It repeats a call that timed out while it
+// connected: on a busy machine, a handshake may take longer than one call waits.
 func callTLS(t *testing.T, r registry.Registry, f mtls.Files, contentType string) error {
 	t.Helper()
 	config, err := f.Config(service)
 	require.NoError(t, err)
-	opts := []client.Option{client.Retries(0), client.PoolSize(0)} // go-micro closes no connection that its pool keeps
+	// Without a pool, because go-micro's client does not close pooled connections at the end.
+	opts := []client.Option{client.Retries(0), client.PoolSize(0)}
 	if config != nil {
 		opts = append(opts, grpc.AuthTLS(config))
 	}
@@ -59,7 +60,8 @@ func callTLS(t *testing.T, r registry.Registry, f mtls.Files, contentType string
 }
 
 func TestTLS(t *testing.T) {
-	const own, microsOwn = "application/grpc+proto", "application/grpc+json" // whose connection the call takes
+	// With own, a call uses the balancer's connection. With microsOwn, it uses go-micro's.
+	const own, microsOwn = "application/grpc+proto", "application/grpc+json"
 	srv, ours := files(t)
 	_, theirs := files(t)
 	mixed := theirs
@@ -81,8 +83,8 @@ func TestTLS(t *testing.T) {
 	require.ErrorContains(t, err, "protocol version not supported")
 	require.ErrorContains(t, callTLS(t, plain, ours, own), "the server has to be started with --tls_cert")
 	require.ErrorContains(t, callTLS(t, secure, mtls.Files{}, own), "if the server has TLS on, use --tls_cert")
-	// The server may close the connection before all of the client's first words
-	// are written, or after.
+	// The server may close the connection before or after the client has written its first frames.
+	// The error must be the same in both cases.
 	for range 20 {
 		require.ErrorContains(t, callTLS(t, secure, mixed, own), "the server refuses: remote error: tls: unknown certificate authority")
 	}
@@ -93,6 +95,6 @@ func TestTheServersCertificateHasToBeTheServices(t *testing.T) {
 	config, err := ours.Config(service)
 	require.NoError(t, err)
 	r := memory.NewRegistry()
-	start(t, r, "a", grpcserver.AuthTLS(config)) // a client's
+	start(t, r, "a", grpcserver.AuthTLS(config)) // a server with a client's certificate
 	require.ErrorContains(t, callTLS(t, r, ours, "application/grpc+proto"), "not "+service)
 }

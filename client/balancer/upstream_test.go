@@ -13,9 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What go-plugins' wrapper does by itself, which Wrap fixes: its counter
-// starts at 0 in each process, so clients that make one call each all call the same
-// node.
+// This test shows a defect of go-plugins' wrapper that the balancer fixes. The wrapper's counter
+// starts at 0 in each process. So clients that make one call each all call the same node.
 func TestStockRoundsStartAtTheFirstNode(t *testing.T) {
 	r := memory.NewRegistry()
 	register(t, r, "1", "a", "b")
