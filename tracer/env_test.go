@@ -14,7 +14,7 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// captureLog returns a function that returns what was logged since.
+// captureLog returns a function that returns the text logged since the call of captureLog.
 func captureLog(t *testing.T) func() string {
 	t.Helper()
 	w := &logWriter{}
@@ -40,7 +40,8 @@ func (w *logWriter) text() string {
 	return w.buffer.String()
 }
 
-// Kubernetes sets these in every pod beside services named jaeger and jaeger-agent.
+// Kubernetes sets these variables in every pod of a namespace with services named jaeger and
+// jaeger-agent.
 func TestVariablesOfKubernetes(t *testing.T) {
 	for _, prefix := range []string{"JAEGER_", "JAEGER_AGENT_"} {
 		for name, value := range map[string]string{
@@ -51,7 +52,7 @@ func TestVariablesOfKubernetes(t *testing.T) {
 			t.Setenv(prefix+name, value)
 		}
 	}
-	t.Setenv("JAEGER_TAGS", "zone=a") // which holds nevertheless, as do those of the reporter
+	t.Setenv("JAEGER_TAGS", "zone=a") // this variable and those of the reporter must still have effect
 	t.Setenv("JAEGER_REPORTER_LOG_SPANS", "true")
 	for _, port := range []string{"udp://10.0.0.1:6831", "tcp://10.0.0.1:6831"} {
 		t.Setenv("JAEGER_AGENT_PORT", port)
@@ -72,7 +73,7 @@ func TestVariablesOfKubernetes(t *testing.T) {
 	}
 }
 
-// jaegerAddress returns what --jaeger_address is with these arguments.
+// jaegerAddress returns the value of --jaeger_address for a program with these arguments.
 func jaegerAddress(t *testing.T, args ...string) (address string) {
 	t.Helper()
 	app := cli.NewApp()
@@ -126,5 +127,5 @@ func TestDisabled(t *testing.T) {
 	tr, closer, err := tracer.NewTracer("svc", tracer.DefaultAddress)
 	require.NoError(t, err)
 	require.Equal(t, opentracing.NoopTracer{}, tr)
-	require.NoError(t, closer.Close()) // TestMain finds goroutines that are left
+	require.NoError(t, closer.Close()) // TestMain checks that no goroutine is left
 }

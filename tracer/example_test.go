@@ -10,14 +10,14 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// A trace crosses services in the metadata of calls, which go-plugins' opentracing
-// wrappers write and read. Here the caller writes them itself.
+// A call's metadata carries its trace from service to service. Usually go-plugins' opentracing
+// wrappers write and read this metadata. In this example, the caller writes the metadata itself.
 func ExampleNewTracer() {
 	t, closer, err := tracer.NewTracer("greeter", tracer.DefaultAddress)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer closer.Close() // sends the last spans
+	defer closer.Close() // sends the remaining spans
 
 	span := t.StartSpan("call")
 	defer span.Finish()

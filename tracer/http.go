@@ -16,7 +16,7 @@ import (
 	jaegerhttp "github.com/uber/jaeger-client-go/transport"
 )
 
-// fetchTimeout is the timeout of one request for a sampling strategy. The value is jaeger-client-go's.
+// fetchTimeout is the timeout of one request for a sampling strategy, as in jaeger-client-go.
 const fetchTimeout = 10 * time.Second
 
 // collector is a transport that sends spans to JAEGER_ENDPOINT over HTTP.

@@ -17,8 +17,9 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// proxied counts the requests that reached the proxy in HTTP_PROXY, by URL. net/http reads the
-// variable once, and sends requests to loopback addresses without a proxy.
+// proxied counts the requests that reached the proxy in HTTP_PROXY, by URL. All tests share this
+// proxy, because net/http reads the variable only once. net/http sends requests to loopback
+// addresses without a proxy.
 var proxied sync.Map
 
 func count(url string) int64 {
@@ -26,8 +27,8 @@ func count(url string) int64 {
 	return n.(*atomic.Int64).Load()
 }
 
-// startProxy returns the URL of a proxy for http://. It answers for all hosts, and rejects
-// denied.example.
+// startProxy starts a proxy for http:// URLs, and returns the proxy's URL. The proxy responds to
+// all requests itself, and rejects requests to denied.example.
 func startProxy() string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n, _ := proxied.LoadOrStore(r.URL.String(), new(atomic.Int64))
@@ -71,7 +72,7 @@ func TestACollectorBehindAProxy(t *testing.T) {
 	}
 }
 
-// awaitUnsampled waits until the tracer follows strategyOff.
+// awaitUnsampled waits until a tracer with a remote sampler uses strategyOff.
 func awaitUnsampled(t *testing.T, addr string) {
 	t.Helper()
 	t.Setenv("JAEGER_SAMPLER_TYPE", "remote")
@@ -126,8 +127,9 @@ func TestTheRemoteSampler(t *testing.T) {
 		local := &httptest.Server{Listener: l, Config: &http.Server{Handler: handler}}
 		local.Start()
 		defer local.Close()
-		t.Setenv("JAEGER_AGENT_HOST", "192.0.2.1") // which the library would ask
-		awaitUnsampled(t, "0.0.0.0:1")             // this machine, but no loopback address to net/http
+		t.Setenv("JAEGER_AGENT_HOST", "192.0.2.1") // the library would use this host
+		// 0.0.0.0 is this machine, but net/http does not treat it as a loopback address.
+		awaitUnsampled(t, "0.0.0.0:1")
 		require.Zero(t, count("http://0.0.0.0:5778/sampling?service=svc"))
 	})
 }
@@ -152,7 +154,7 @@ func TestASamplerWithoutAStrategyIsLoggedOnce(t *testing.T) {
 	require.NotContains(t, logged(), "hunter2")
 }
 
-// A sampler that waits for its strategy does not hold up the end of the program.
+// A sampler that waits for its strategy does not delay the end of the program.
 func TestASamplerThatWaitsIsClosed(t *testing.T) {
 	asked, done := make(chan struct{}, 1), make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What comes of the lookup is logged, even if it ends within a minute.
+// The error of a failed lookup is logged, even if errResolving was logged less than a minute ago.
 func TestTheErrorOfALookupIsLogged(t *testing.T) {
 	var logged bytes.Buffer
 	log.SetOutput(&logged)

@@ -13,7 +13,7 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// counted waits until the spans by result are as wanted.
+// counted waits until basis_spans_total has the wanted values.
 func counted(t *testing.T, r prometheus.Gatherer, want string) {
 	t.Helper()
 	text := "# HELP basis_spans_total Finished spans: sent to Jaeger, failed to be sent or refused, or dropped because the queue was full.\n# TYPE basis_spans_total counter\n" + want
@@ -51,7 +51,7 @@ func TestSpansThatWereLostAreCounted(t *testing.T) {
 	}, 10*time.Second, 10*time.Millisecond)
 }
 
-// byResult returns the values of basis_spans_total.
+// byResult returns the values of basis_spans_total by the label result.
 func byResult(t *testing.T, r prometheus.Gatherer) map[string]float64 {
 	families, err := r.Gather()
 	require.NoError(t, err)
@@ -62,7 +62,7 @@ func byResult(t *testing.T, r prometheus.Gatherer) map[string]float64 {
 	return spans
 }
 
-// A host where nobody listens refuses packets, which the writes that send them do not report.
+// A host refuses packets if no program listens. The write that sends such a packet reports no error.
 func TestSpansThatWereRefusedAreCounted(t *testing.T) {
 	t.Setenv("JAEGER_REPORTER_FLUSH_INTERVAL", "5ms")
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -74,7 +74,7 @@ func TestSpansThatWereRefusedAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	defer closer.Close()
 	finished := 0.0
-	// send finishes a span, and waits until it is counted.
+	// send finishes a span, and waits until the span is counted.
 	send := func() map[string]float64 {
 		tr.StartSpan("op").Finish()
 		finished++
@@ -88,7 +88,8 @@ func TestSpansThatWereRefusedAreCounted(t *testing.T) {
 	for range 5 {
 		send()
 	}
-	require.Equal(t, map[string]float64{"sent": 1, "failed": 4, "dropped": 0}, byResult(t, r)) // all but the first are known
+	// The host refuses all five packets. The refusal of the last packet is not known yet.
+	require.Equal(t, map[string]float64{"sent": 1, "failed": 4, "dropped": 0}, byResult(t, r))
 
 	conn, err = net.ListenPacket("udp", address)
 	require.NoError(t, err)

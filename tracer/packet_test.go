@@ -29,7 +29,7 @@ func finished(tb testing.TB, operation string, tags opentracing.Tags) *jaeger.Sp
 	return span.(*jaeger.Span)
 }
 
-// decoded is an agent that keeps the last batch.
+// decoded is an agent that stores the last batch.
 type decoded struct {
 	agent.Agent
 	*j.Batch
@@ -40,8 +40,8 @@ func (d *decoded) EmitBatch(_ context.Context, b *j.Batch) error {
 	return nil
 }
 
-// A packet has the bytes that jaeger-client-go's own client writes, and decodes to what that
-// client was given.
+// A packet has the same bytes as a packet of jaeger-client-go's own client, and decodes to the
+// original batch.
 func TestPacketsAreThoseOfTheLibrary(t *testing.T) {
 	many := opentracing.Tags{}
 	for i := range 300 {
@@ -63,13 +63,13 @@ func TestPacketsAreThoseOfTheLibrary(t *testing.T) {
 	conn := listenUDP(t, "127.0.0.1:0")
 	s := newSender(conn.LocalAddr().String(), loopbackPacketSize, &logger{})
 	defer func() { s.Close() }()
-	for packet := range 150 { // up to numbers that take two bytes
+	for packet := range 150 { // sequence numbers above 127 take two bytes
 		lost := packet == 1
 		if lost {
 			require.NoError(t, (*s.conn.socket.Load()).Close())
 		}
 		want.Spans = nil
-		for i := range packet%20 + 1 { // from 15 on, the length of a list takes a byte of its own
+		for i := range packet%20 + 1 { // a list length of 15 or more takes an extra byte
 			span := spans[i%len(spans)]
 			want.Spans = append(want.Spans, jaeger.BuildJaegerThrift(span))
 			_, err := s.Append(span)
@@ -100,8 +100,8 @@ func TestPacketsAreThoseOfTheLibrary(t *testing.T) {
 	}
 }
 
-// BenchmarkSender measures what a span with four tags costs on its way into packets, and these
-// to a socket that nobody reads.
+// BenchmarkSender measures how long it takes to add a span with four tags to a packet. It includes
+// the time to send full packets to a socket that nobody reads.
 func BenchmarkSender(b *testing.B) {
 	for _, size := range []int{loopbackPacketSize, pathPacketSize} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {

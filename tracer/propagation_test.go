@@ -10,7 +10,7 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// newTracer returns a tracer for one test, whose spans go nowhere.
+// newTracer returns a tracer for one test. Nobody receives its spans.
 func newTracer(t *testing.T) opentracing.Tracer {
 	t.Helper()
 	tr, closer, err := tracer.NewTracer("svc", "127.0.0.1:1")
@@ -25,7 +25,8 @@ const (
 	parent   = "b7ad6b7169203331"
 )
 
-// child starts a span as a server does for a call with this metadata.
+// child starts a span as a server does for a call with this metadata, and returns the span's
+// context.
 func child(t *testing.T, tr opentracing.Tracer, metadata opentracing.TextMapCarrier) jaegerclient.SpanContext {
 	t.Helper()
 	var opts []opentracing.StartSpanOption
@@ -129,7 +130,7 @@ func TestMalformedHeadersStartATrace(t *testing.T) {
 	}
 }
 
-// Each tracer reads what another one writes, whatever the format.
+// A tracer reads the spans that another tracer writes, in every format.
 func TestPropagation(t *testing.T) {
 	reader := newTracer(t)
 	for _, test := range []struct {

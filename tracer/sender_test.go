@@ -18,8 +18,8 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// socket is a Jaeger that looks at packets. The tracer that sends to address does not know
-// that the socket is on this machine.
+// socket receives the packets of tracers, in place of Jaeger. For a tracer, address looks like an
+// address of another machine.
 type socket struct {
 	net.PacketConn
 	address string
@@ -33,7 +33,7 @@ func listen(t *testing.T) *socket {
 	return &socket{conn, fmt.Sprintf("0.0.0.0:%d", conn.LocalAddr().(*net.UDPAddr).Port)}
 }
 
-// receive returns the operations of n spans, and the size of each packet.
+// receive waits for n spans. It returns their operations, and the size of each packet.
 func (s *socket) receive(t *testing.T, n int) (operations []string, sizes []int) {
 	t.Helper()
 	packet := make([]byte, 1<<16)
@@ -56,7 +56,7 @@ func (s *socket) receive(t *testing.T, n int) (operations []string, sizes []int)
 	return operations, sizes
 }
 
-// batch is an agent that keeps the last batch.
+// batch is an agent that stores the last batch.
 type batch struct {
 	jaegeragent.Agent
 	*jaeger.Batch
@@ -67,7 +67,8 @@ func (b *batch) EmitBatch(_ context.Context, got *jaeger.Batch) error {
 	return nil
 }
 
-// report makes a span of each operation, with tags of 250 bytes, and closes the tracer.
+// report finishes a span for each operation, and closes the tracer. Each span has the given number
+// of tags, of 250 bytes each.
 func report(t *testing.T, address string, tags int, operations ...string) {
 	t.Helper()
 	tr, closer, err := tracer.NewTracer("svc", address)
@@ -90,7 +91,7 @@ func numbered(n int) (operations []string) {
 }
 
 func TestPacketsFitThePath(t *testing.T) {
-	const spans = 60 // in packets that a socket's buffer holds
+	const spans = 60 // few enough that all packets fit into a socket's buffer
 	for _, test := range []struct {
 		name, variable string
 		host           string
@@ -117,7 +118,7 @@ func TestPacketsFitThePath(t *testing.T) {
 	}
 }
 
-// No sum of small spans comes out a few bytes too large.
+// A packet of many small spans never exceeds the limit by a few bytes.
 func TestPacketsFitEachLimit(t *testing.T) {
 	for limit := 600; limit < 700; limit += 7 {
 		t.Setenv("JAEGER_REPORTER_MAX_PACKET_SIZE", strconv.Itoa(limit))
@@ -128,7 +129,7 @@ func TestPacketsFitEachLimit(t *testing.T) {
 	}
 }
 
-// A span that is larger than a packet should be is sent nevertheless, and logged.
+// A span that is larger than the packet limit is logged, and is sent in a separate packet.
 func TestALargeSpanIsSentAlone(t *testing.T) {
 	logged := captureLog(t)
 	s := listen(t)
@@ -141,7 +142,7 @@ func TestALargeSpanIsSentAlone(t *testing.T) {
 	require.Equal(t, 1, strings.Count(logged(), "is larger than"), logged())
 }
 
-// So is each span if the process's tags alone fill a packet.
+// If the process's tags alone exceed the packet limit, each span is sent in a separate packet.
 func TestLargeProcessTagsLoseNoSpans(t *testing.T) {
 	logged := captureLog(t)
 	var tags []string
@@ -156,7 +157,7 @@ func TestLargeProcessTagsLoseNoSpans(t *testing.T) {
 	require.Equal(t, 1, strings.Count(logged(), "see JAEGER_TAGS"), logged())
 }
 
-// A span that UDP cannot carry is dropped. The others are not.
+// A span that is too large for UDP is dropped. The other spans are sent.
 func TestASpanThatUDPCannotCarryIsLogged(t *testing.T) {
 	logged := captureLog(t)
 	s := listen(t)

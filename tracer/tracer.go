@@ -44,7 +44,9 @@ const (
 // this URL over HTTP, and not to addr.
 //
 // NewTracer returns an error if addr is not valid, or if a variable cannot be parsed. It logs a
-// variable that has no effect. The library does not have these variables, or uses them differently:
+// variable that has no effect.
+//
+// The library does not have the following variables, or uses them differently:
 //
 //   - JAEGER_PROPAGATION lists the formats in which the tracer writes a span to the metadata of a
 //     call, for opentracing.TextMap: jaeger (the default), w3c and b3, separated by commas. The

@@ -23,7 +23,7 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// agent is a Jaeger agent in this process. Its address is real UDP.
+// agent starts a Jaeger agent in this process. The agent listens on a real UDP socket.
 func agent(t *testing.T) *testutils.MockAgent {
 	t.Helper()
 	a, err := testutils.StartMockAgent()
@@ -65,7 +65,7 @@ func TestSpansAreSentWithoutClosing(t *testing.T) {
 	start := time.Now()
 	tr.StartSpan("span").Finish()
 	require.Len(t, batches(t, a)[0].Spans, 1)
-	require.Less(t, time.Since(start), 5*time.Second) // a second, on a machine that is not busy
+	require.Less(t, time.Since(start), 5*time.Second) // about a second on an idle machine
 }
 
 func TestEnvironmentOverrides(t *testing.T) {
@@ -78,7 +78,7 @@ func TestEnvironmentOverrides(t *testing.T) {
 		tr.StartSpan("span").Finish()
 		require.NoError(t, closer.Close())
 
-		// A second tracer that samples everything shows that the agent listens.
+		// A second tracer, which samples every span, shows that the agent receives spans.
 		t.Setenv("JAEGER_SAMPLER_PARAM", "1")
 		tr, closer, err = tracer.NewTracer("other", a.SpanServerAddr())
 		require.NoError(t, err)
@@ -113,7 +113,7 @@ func TestEnvironmentOverrides(t *testing.T) {
 		span.Finish()
 		require.NoError(t, closer.Close())
 		require.Contains(t, out.String(), fmt.Sprintf("Reporting span %v", span))
-		batches(t, a) // and sent as well
+		batches(t, a) // the span is also sent
 	})
 	t.Run("the address stays", func(t *testing.T) {
 		t.Setenv("JAEGER_AGENT_HOST", "192.0.2.1")
@@ -173,8 +173,8 @@ func TestNewTracerRefuses(t *testing.T) {
 	}
 }
 
-// A Jaeger that is down refuses datagrams, and one that is not found cannot be
-// sent any. Neither may hold up a program.
+// If Jaeger is down, its host refuses packets. If Jaeger's name cannot be resolved, no packet can
+// be sent. Neither case may delay a program.
 func TestJaegerDown(t *testing.T) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -199,15 +199,16 @@ func TestJaegerDown(t *testing.T) {
 			}
 			wg.Wait()
 			_ = closer.Close()
-			// All of it takes about two seconds; what waited for the name server,
-			// once at the start and once at the end, would take 20.
+			// The test takes about two seconds. It would take 20 if the tracer waited for the name
+			// server, once at the start and once at the end.
 			require.Less(t, time.Since(start), 9*time.Second)
 		})
 	}
 }
 
-// TestMain clears what the caller's environment says, names proxies, and makes the name
-// server one that does not answer, which Go gives up after 10 seconds.
+// TestMain clears the JAEGER_ variables of the environment, and sets proxies. It also replaces the
+// name server with a name server that never responds. Go stops waiting for its response after 10
+// seconds.
 func TestMain(m *testing.M) {
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done()
@@ -226,7 +227,7 @@ func TestMain(m *testing.M) {
 	}
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreCurrent(), // the proxy
-		// Lookups of a name, which end when Go gives the name server up.
+		// Lookups of a name: they end when Go stops waiting for the name server.
 		goleak.IgnoreAnyFunction("net.(*Resolver).goLookupIPCNAMEOrder.func3.1"),
 		goleak.IgnoreAnyFunction("net.(*Resolver).lookupIPAddr.func1"),
 		goleak.IgnoreAnyFunction("github.com/gomicroexample/basis/tracer_test.TestMain.func1"),

@@ -28,7 +28,7 @@ func listenUDP(t *testing.T, addr string) net.PacketConn {
 	return conn
 }
 
-// A Jaeger that comes back gets the next packet, although the one before was refused.
+// After a refused packet, the next packet arrives if Jaeger is up again.
 func TestJaegerComesBack(t *testing.T) {
 	jaeger := listenUDP(t, "127.0.0.1:0")
 	addr := jaeger.LocalAddr().String()
@@ -43,7 +43,7 @@ func TestJaegerComesBack(t *testing.T) {
 
 func TestJaegerMoves(t *testing.T) {
 	here, there := listenUDP(t, "127.0.0.1:0"), listenUDP(t, "127.0.0.1:0")
-	c := &connection{addr: "127.0.0.1:x", logger: &logger{}} // resolved by hand
+	c := &connection{addr: "127.0.0.1:x", logger: &logger{}} // the test calls resolve itself
 	c.resolve(t.Context())
 	require.ErrorIs(t, c.write([]byte("early")), errResolving)
 
@@ -54,7 +54,7 @@ func TestJaegerMoves(t *testing.T) {
 
 	socket := c.socket.Load()
 	c.resolve(t.Context())
-	require.Same(t, socket, c.socket.Load()) // nothing has moved
+	require.Same(t, socket, c.socket.Load()) // the address has not changed
 
 	c.addr = there.LocalAddr().String()
 	c.resolve(t.Context())
@@ -65,13 +65,13 @@ func TestJaegerMoves(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	c.addr = "jaeger.example:6831"
-	c.resolve(ended) // which fails
+	c.resolve(ended) // fails
 	require.NoError(t, c.write([]byte("still there")))
 	require.Equal(t, "still there", receive(t, there))
 	require.NoError(t, (*c.socket.Load()).Close())
 }
 
-// Jaeger may listen on the IPv4 address of localhost alone.
+// Jaeger may listen only on the IPv4 address of localhost.
 func TestIPv4IsPreferred(t *testing.T) {
 	four, mapped, six := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::ffff:127.0.0.1"), netip.MustParseAddr("::1")
 	require.Equal(t, four, preferred([]netip.Addr{six, four}))

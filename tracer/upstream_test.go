@@ -15,10 +15,11 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// What jaeger-client-go does by itself, which NewTracer mends or its users have to
-// know.
+// These tests show the behavior of jaeger-client-go by itself. NewTracer fixes some of this
+// behavior. Users of NewTracer have to know the rest.
 
-// LogSpans is for the reporter that the configuration makes, not for one's own.
+// LogSpans has an effect only on the reporter that the configuration creates. It has no effect on a
+// reporter that the caller passes.
 func TestStockLogSpansNeedsNoReporterOfOnesOwn(t *testing.T) {
 	logged := func(opts ...jaegercfg.Option) string {
 		logger := new(jaegerlog.BytesBufferLogger)
@@ -37,9 +38,9 @@ func TestStockLogSpansNeedsNoReporterOfOnesOwn(t *testing.T) {
 	require.NotContains(t, logged(jaegercfg.Reporter(jaegerclient.NewInMemoryReporter())), "Reporting span")
 }
 
-// A tag is formatted when its span is reported: a message that is changed until
-// then is not what was recorded, and one that is written to the wire meanwhile is
-// a race.
+// The reporter formats a tag when it reports the span, and not when the tag is set. If a message is
+// changed in between, the tag has the new content. If gRPC encodes the message at the same time,
+// there is a data race.
 func TestStockTagsAreFormattedLate(t *testing.T) {
 	a := agent(t)
 	tr, closer, err := tracer.NewTracer("svc", a.SpanServerAddr())
@@ -59,8 +60,7 @@ func TestStockTagsAreFormattedLate(t *testing.T) {
 	require.Contains(t, tags["text"], "John")
 }
 
-// log.Fatal ends the process without what is deferred, and the last spans are
-// lost.
+// log.Fatal ends the process without running deferred functions. So the last spans are lost.
 func TestStockFatalLosesSpans(t *testing.T) {
 	if addr := os.Getenv("FATAL_AGENT"); addr != "" {
 		tr, closer, err := tracer.NewTracer("fatal", addr)
@@ -76,7 +76,7 @@ func TestStockFatalLosesSpans(t *testing.T) {
 	require.Error(t, err)
 	require.Contains(t, string(out), "oops")
 
-	// What is sent now arrives after what it could have sent.
+	// Spans that the ended process had sent would arrive before this span.
 	tr, closer, err := tracer.NewTracer("closed", a.SpanServerAddr())
 	require.NoError(t, err)
 	tr.StartSpan("span").Finish()
