@@ -44,7 +44,7 @@ func (c *collector) Close() error {
 type fetcher struct {
 	endpoint string
 	client   *http.Client
-	closing  context.Context // ends when the tracer closes; cancels Fetch, because closing waits for it
+	closing  context.Context // ends when the tracer closes; otherwise closing would wait for Fetch
 }
 
 // newFetcher returns the fetcher of a tracer that sends spans to addr.

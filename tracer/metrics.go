@@ -51,7 +51,7 @@ func (o *options) metrics(transport jaeger.Transport) *jaeger.Metrics {
 	return m
 }
 
-// counter is a Prometheus counter as a counter of jaeger-client-go.
+// counter adapts a Prometheus counter to the interface of jaeger-client-go.
 type counter struct{ prometheus.Counter }
 
 func (c counter) Inc(n int64) { c.Add(float64(n)) }
@@ -64,8 +64,8 @@ type deliveries struct {
 }
 
 // Inc counts the n spans of a packet as sent, or as failed if the previous packet was refused. The
-// spans of the previous packet stay counted as sent, because the refusal was not known yet. So Inc
-// counts the spans of this packet as failed in their place.
+// spans of the previous packet stay counted as sent, because the refusal was not known yet. Inc
+// counts the spans of this packet as failed instead.
 func (d *deliveries) Inc(n int64) {
 	if d.conn.refused {
 		d.failed.Add(float64(n))

@@ -325,8 +325,8 @@ func TestANodeThatIsFrozenFromTheStartCostsNoCall(t *testing.T) {
 	require.LessOrEqual(t, slow, 5, "only the first call waits for a; a busy machine may hold up some more")
 }
 
-// watched reports whether a client watches r. A client does not notice a change at once if it did
-// not watch r when the change was made.
+// watched reports whether a client watches r. A client notices a change at once only if it already
+// watches r.
 func watched(r registry.Registry) bool {
 	m := r.(*memory.Registry)
 	m.RLock()

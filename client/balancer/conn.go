@@ -246,7 +246,7 @@ func (g *group) dial(address string) (*conn, error) {
 	}
 	lastRead := new(atomic.Int64)
 	// PathEscape makes a valid target of any address. So an address that cannot be dialed is not an
-	// error here; its node is only never connected.
+	// error here. The node of such an address is never connected.
 	cc, err := grpc.NewClient("passthrough:///"+url.PathEscape(address), append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {

@@ -45,7 +45,7 @@ func (b *Balancer) Selector(opts ...selector.Option) selector.Selector {
 	return s
 }
 
-// nodeSelector is a Balancer as a selector.
+// nodeSelector implements selector.Selector with a Balancer.
 type nodeSelector struct{ balancer *Balancer }
 
 // Init sets the options in opts. A different registry replaces the previous registry, and closes
