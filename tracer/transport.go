@@ -21,7 +21,7 @@ const (
 	// resolveInterval is the pause between two lookups of the name. A Jaeger that starts late, or
 	// moves to another address, gets spans after this time.
 	resolveInterval = 5 * time.Second
-	// closeTimeout is how long a closing tracer waits until the last spans are sent.
+	// closeTimeout is how long Close waits for the tracer to send the last spans.
 	closeTimeout = time.Second
 )
 
@@ -104,10 +104,10 @@ func preferred(ips []netip.Addr) netip.Addr {
 	return ips[0]
 }
 
-// write sends one packet. If Jaeger is down, its host refuses the packet, and the system reports
-// the refusal as the error of the next write to the socket. This write does not send its packet.
-// So write repeats it once: the packet arrives if Jaeger is up again. write is not safe for
-// concurrent use.
+// write sends one packet. If Jaeger is down, its host refuses the packet. The system reports the
+// refusal as the error of the next packet, and does not send the next packet. So write sends a
+// packet a second time after an error: the packet arrives if Jaeger is up again. write is not safe
+// for concurrent use.
 func (c *connection) write(packet []byte) error {
 	socket := c.socket.Load()
 	if socket == nil {
