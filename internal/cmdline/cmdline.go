@@ -1,11 +1,10 @@
-// Package cmdline reads a go-micro service's command line as users expect of
-// a command: bad usage is one line on stderr and exit status 2, --help shows
-// the defaults that hold, and no flag undoes what the service was built with.
+// Package cmdline parses the command line of a go-micro service. A usage error prints one line
+// on stderr and exits with status 2. --help prints the defaults in force.
 //
-// A program has only those of go-micro's flags that do something in it. --help lists no
-// other. A flag without effect is bad usage. A variable without effect is not, because
-// other services on the same host may need it: Parse names it in a warning on stderr, and
-// starts the program as if it were not set.
+// Each program has only the go-micro flags that have an effect in this program; --help lists no
+// others. To set a flag without effect is a usage error. To set a variable without effect is no
+// error, because other services on the same host may need the variable: Parse prints a warning
+// on stderr, and then ignores the variable.
 package cmdline
 
 import (
@@ -31,14 +30,14 @@ import (
 	"github.com/gomicroexample/basis/internal/quietrouter"
 )
 
-// By now go-micro has created its default router.
+// go-micro has created its default router before this init runs.
 func init() { quietrouter.Restore() }
 
-// exitUsage is the status of a command that was called wrongly.
+// exitUsage is the exit status of a usage error.
 const exitUsage = 2
 
-// help is go-micro's page without the commands and arguments that a service
-// does not have.
+// help is the template of the help page. Unlike go-micro's own template, it has no commands and
+// no arguments, because a service has none.
 const help = `{{.Name}}: {{.Usage}}
 
 Usage: {{.Name}} [options]
@@ -48,20 +47,19 @@ Options (each can also be set by the variable in brackets):
    {{end}}{{$flag}}{{end}}
 `
 
-// Parse calls service.Init, which reads the flags of go-micro that program has and those
-// given with micro.Flags from os.Args and the environment, where an empty variable counts
-// as not set. It then asks check whether their values make sense. check may ask whether a
-// flag was given, also by its variable. Bad usage ends the process with status 2, and
-// --help with status 0.
+// Parse sets service's options from os.Args and the environment. Parse calls service.Init, which
+// reads go-micro's flags for program, and the flags of micro.Flags. An empty variable counts as
+// not set. Then Parse calls check to validate the values. check's argument, given, reports
+// whether a flag was set on the command line or by its variable. A usage error exits the process
+// with status 2, and --help exits it with status 0.
 //
-// What service was built with by micro.Name, micro.RegisterTTL,
-// micro.RegisterInterval, micro.Registry and micro.Broker, and how often its
-// client tries again, holds unless a flag says otherwise, also for what --server
-// or --client put in place of its own server or client. Wrappers are lost then, so
-// they belong in a second service.Init, after Parse.
+// The options that service was created with are the defaults of the flags: micro.Name,
+// micro.RegisterTTL, micro.RegisterInterval, micro.Registry, micro.Broker, and the retries of the
+// client. These options also apply to another server or client that --server or --client selects.
+// Wrappers do not apply to it: add them with a second service.Init, after Parse.
 //
-// Parse may wait, for a lookup of a name as an example. Call signal.Notify after it, so that
-// the first signal ends the process until then.
+// Parse may block, for example while it looks up a host name. Call signal.Notify only after
+// Parse, so that a signal can end the process while Parse blocks.
 func Parse(service micro.Service, program Program, check func(given func(flag string) bool) error) {
 	app := service.Options().Cmd.App()
 	own := app.Flags[len(cmd.DefaultFlags):]
@@ -78,12 +76,12 @@ func Parse(service micro.Service, program Program, check func(given func(flag st
 		}
 	}
 	cli.AppHelpTemplate = help
-	// An error returned to go-micro has it print its help page and exit with 0.
+	// Do not return errors to go-micro: it would print its help page and exit with status 0.
 	app.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
 		failIf(err)
 		return nil
 	}
-	// The only error left to the library is a variable that cannot be parsed.
+	// The library itself reports only one kind of error: a variable that cannot be parsed.
 	app.ErrWriter = prefix
 	cli.OsExiter = func(int) { os.Exit(exitUsage) }
 	apply := app.Before
@@ -109,12 +107,14 @@ func Parse(service micro.Service, program Program, check func(given func(flag st
 	service.Init(micro.Registry(opts.Registry), micro.Broker(opts.Broker))
 }
 
-// given reports whether a flag has a value from the command line or from its variable.
+// given reports whether the command line or the flag's variable sets the flag to a value that
+// is not empty.
 func given(ctx *cli.Context, flag string) bool {
 	return ctx.IsSet(flag) && ctx.String(flag) != ""
 }
 
-// stderr is a writer to stderr that puts itself before what is written.
+// stderr is an io.Writer that writes to os.Stderr. It writes itself, as a prefix, before the
+// text of each Write.
 type stderr string
 
 func (prefix stderr) Write(b []byte) (int, error) {
@@ -122,10 +122,10 @@ func (prefix stderr) Write(b []byte) (int, error) {
 	return len(b), err
 }
 
-// NewBroker returns a broker that opens no port, for services that neither
-// publish nor subscribe. go-micro's default one listens on another port.
+// NewBroker returns a broker that opens no port, for a service that neither publishes nor
+// subscribes. go-micro's default broker opens a port of its own.
 func NewBroker(opts ...broker.Option) broker.Broker {
-	// Without a context it panics as soon as it is told of the registry.
+	// Set a context: without one, the option broker.Registry panics.
 	withContext := func(o *broker.Options) { o.Context = context.Background() }
 	return memory.NewBroker(append([]broker.Option{withContext}, opts...)...)
 }
@@ -140,8 +140,8 @@ func repair() {
 	}
 }
 
-// unsetEmpty removes empty variables from the environment, such as "${VARIABLE:-}"
-// in a compose file makes. The library would take them for values.
+// unsetEmpty removes empty variables from the environment. For example, "${VARIABLE:-}" in a
+// compose file makes an empty variable. The library would use the empty text as a value.
 func unsetEmpty() {
 	for _, variable := range os.Environ() {
 		if name, value, _ := strings.Cut(variable, "="); value == "" {
@@ -150,13 +150,13 @@ func unsetEmpty() {
 	}
 }
 
-// checkMicro refuses what go-micro would take without a word and then not do.
+// checkMicro returns an error for arguments that go-micro would accept and then ignore.
 func checkMicro(ctx *cli.Context, program Program) error {
 	if ctx.Args().Present() {
 		return fmt.Errorf("unexpected argument %q", ctx.Args().First())
 	}
 	for _, f := range cmd.DefaultFlags {
-		// Their variables are not set any more.
+		// Only the command line can set these flags: unsetIneffective has removed their variables.
 		if name := f.GetName(); !stock[name].has(program) && ctx.IsSet(name) {
 			return fmt.Errorf("--%s has no effect: %s", name, stock[name].reason(program))
 		}
@@ -198,8 +198,8 @@ func checkMicro(ctx *cli.Context, program Program) error {
 	return nil
 }
 
-// checkListen returns an error if nothing can ever listen on addr on this machine. Whether
-// its port is free shows when the server listens.
+// checkListen returns an error if no program on this machine can listen on addr. It does not
+// check whether addr's port is free; the server reports a port in use when it listens.
 func checkListen(addr string) error {
 	tcp, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
@@ -213,9 +213,9 @@ func checkListen(addr string) error {
 	return l.Close()
 }
 
-// checkRegistry checks the choice of the registry and of its addresses. It sets the
-// flag to the addresses without spaces and empty ones, and returns warnings about settings
-// that have no effect.
+// checkRegistry checks --registry, --registry_address and CONSUL_HTTP_ADDR. It sets
+// --registry_address to a list without spaces and without empty addresses. It returns warnings
+// about settings that have no effect.
 func checkRegistry(ctx *cli.Context, program Program) (warnings []string, err error) {
 	const flag, variable = "registry_address", "MICRO_REGISTRY_ADDRESS"
 	registries := []string{"consul", "mdns"}
@@ -258,11 +258,13 @@ func checkRegistry(ctx *cli.Context, program Program) (warnings []string, err er
 	return warnings, ctx.Set(flag, strings.Join(addrs, ","))
 }
 
-// maxSeconds limits the flags in seconds, so that no sum or product of them overflows.
+// maxSeconds is the maximum of the flags in seconds: one year. It prevents overflows when values
+// are added or multiplied.
 const maxSeconds = 365 * 24 * 60 * 60
 
-// registerTimes returns how long a registration lasts, and how often it is renewed. If only
-// one of the two flags is given, the other follows: three renewals in a TTL.
+// registerTimes returns the TTL of a registration and the interval of its renewals. If only one
+// of --register_ttl and --register_interval is given, registerTimes derives the other: the TTL
+// is three times the interval. For the client it returns zeros.
 func registerTimes(ctx *cli.Context, program Program) (ttl, interval time.Duration, err error) {
 	if program != Server {
 		return 0, 0, nil

@@ -24,7 +24,8 @@ import (
 	"github.com/gomicroexample/basis/internal/cmdline"
 )
 
-// programVariable has this test's binary be a program, which prints what Parse did.
+// programVariable names the program that the test binary runs as. The program prints the options
+// that Parse has set.
 const programVariable = "BASIS_TEST_PROGRAM"
 
 var programs = map[string]cmdline.Program{"client": cmdline.Client, "srv": cmdline.Server}
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// consulRegistry stands for Consul's.
+// consulRegistry is a registry in memory with the name of Consul's registry.
 type consulRegistry struct{ registry.Registry }
 
 func (consulRegistry) String() string { return "consul" }
@@ -72,11 +73,13 @@ func program(name string) {
 	fmt.Println("proxy", os.Getenv("MICRO_PROXY"), os.Getenv("MICRO_PROXY_ADDRESS"))
 }
 
-// run runs a program with arguments, of which those without a dash are variables.
+// run runs a program. Each of args that begins with a dash is an argument; each other one is an
+// environment variable, as name=value.
 func run(t *testing.T, name string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	c := exec.Command(os.Args[0])
-	c.Env = []string{programVariable + "=" + name, "GORACE=atexit_sleep_ms=0"} // without it, a second for each
+	// By default, the race detector sleeps for a second before each program exits.
+	c.Env = []string{programVariable + "=" + name, "GORACE=atexit_sleep_ms=0"}
 	for _, arg := range args {
 		if strings.HasPrefix(arg, "-") {
 			c.Args = append(c.Args, arg)
@@ -93,8 +96,9 @@ func run(t *testing.T, name string, args ...string) (status int, stdout, stderr 
 	return c.ProcessState.ExitCode(), out.String(), problems.String()
 }
 
-// flagValues are values that go-micro takes, what program prints of them, and the
-// programs that have the flag. For the other flags no program is named.
+// flagValues has, for each go-micro flag, a value that go-micro accepts, the text that program
+// then prints, and the names of the programs that have the flag. Flags that no program has name
+// no programs.
 var flagValues = map[string]struct{ value, prints, programs string }{
 	"client":                 {"rpc", "client mucp", "client"},
 	"client_request_timeout": {"7s", "timeout 7s", "client"},
@@ -217,7 +221,7 @@ func TestRegistries(t *testing.T) {
 	require.Contains(t, out, "registry mdns []\n")
 }
 
-// A registration that does not outlast the time to its renewal is none for a while.
+// If the TTL were shorter than the interval, the registration would expire before its renewal.
 func TestTheTTLIsLongerThanTheInterval(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ args, want string }{
@@ -244,7 +248,7 @@ func TestTheTTLIsLongerThanTheInterval(t *testing.T) {
 		{"--register_interval=0", "srv: --register_interval is 0; want seconds, 1 to 31536000"},
 		{"--register_ttl=-1", "srv: --register_ttl is -1; want seconds"},
 		{"--register_ttl=9223372037", "srv: --register_ttl is 9223372037; want seconds"},            // overflows
-		{"MICRO_REGISTER_INTERVAL=18446744074", "srv: --register_interval is 18446744074; want se"}, // is 0.29 s then
+		{"MICRO_REGISTER_INTERVAL=18446744074", "srv: --register_interval is 18446744074; want se"}, // would overflow to 0.29 s
 	} {
 		status, out, problems := run(t, "srv", strings.Fields(test.args)...)
 		require.Equal(t, 2, status, test.args)
@@ -253,7 +257,7 @@ func TestTheTTLIsLongerThanTheInterval(t *testing.T) {
 	}
 }
 
-// Whether a value was given shows apart from the value, which may be the default.
+// given reports true also for a flag that is set to its default value.
 func TestGiven(t *testing.T) {
 	t.Parallel()
 	for _, args := range []string{"--client_request_timeout=5s", "MICRO_CLIENT_REQUEST_TIMEOUT=5s"} {
@@ -288,8 +292,8 @@ func TestBadValues(t *testing.T) {
 	}
 }
 
-// go-micro's gossip drops an announcement that does not fit into one of its packets, as that
-// of a service with a few endpoints.
+// go-micro's gossip registry drops an announcement that does not fit into one packet. For
+// example, the announcement of a service with a few endpoints does not fit.
 func TestStockGossipDropsLargeAnnouncements(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

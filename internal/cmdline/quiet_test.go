@@ -10,7 +10,7 @@ import (
 	_ "github.com/gomicroexample/basis/internal/cmdline"
 )
 
-// No program multicasts at its start because go-micro has a router.
+// With an mDNS registry, go-micro's router would multicast a query at each program's start.
 func TestTheDefaultRouterDoesNotUseMDNS(t *testing.T) {
 	require.Equal(t, "memory", router.DefaultRouter.Options().Registry.String())
 	require.Equal(t, "mdns", registry.DefaultRegistry.String(), "go-micro's default holds for all else")

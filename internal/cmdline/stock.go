@@ -10,20 +10,20 @@ import (
 	"github.com/micro/go-micro/config/cmd"
 )
 
-// Program is one of the two programs, which have different ones of go-micro's flags.
+// Program is one of the two programs. It determines which go-micro flags the program has.
 type Program int
 
-// The programs: Client calls services, and Server is a service and calls none.
+// The programs. Client calls services. Server is a service, and calls no other service.
 const (
 	Client Program = iota
 	Server
 )
 
-// stockFlag is one of go-micro's flags.
+// stockFlag describes one of go-micro's flags.
 type stockFlag struct {
-	usage    string    // in the help page of the programs that have the flag
+	usage    string    // the flag's text on the help page
 	programs []Program // the programs that have the flag
-	why      string    // the others have not
+	why      string    // why the other programs do not have the flag; empty means reason's default
 }
 
 func (f stockFlag) has(p Program) bool { return slices.Contains(f.programs, p) }
@@ -46,7 +46,7 @@ var (
 	both       = []Program{Client, Server}
 )
 
-// stock has go-micro's flags by name.
+// stock maps the names of go-micro's flags to their descriptions.
 var stock = map[string]stockFlag{
 	"client":                 {programs: clientOnly, usage: "Protocol of the calls: grpc, or rpc for servers with --server=rpc"},
 	"client_request_timeout": {programs: clientOnly, usage: "Deadline of a call with all its retries, as in 500ms or 5s; without it 5s, or --hystrix_timeout if longer"},
@@ -71,7 +71,7 @@ var stock = map[string]stockFlag{
 	"transport_address":      {why: "gRPC brings its own transport, and rpc uses HTTP"},
 }
 
-// stockVariables are the variables that go-micro reads without a flag, and why they have
+// stockVariables maps the variables that have no flag in go-micro to the reasons why they have
 // no effect.
 var stockVariables = map[string]string{
 	"MICRO_PROXY":          "calls go to the nodes in the registry",
@@ -80,8 +80,8 @@ var stockVariables = map[string]string{
 	"MICRO_ROUTER_ADDRESS": stock["selector"].why,
 }
 
-// stockFlags returns go-micro's flags, with what service was built with as their defaults.
-// It hides the flags that program does not have.
+// stockFlags returns go-micro's flags. Their defaults are the options that service was created
+// with. stockFlags hides the flags that program does not have.
 func stockFlags(program Program, service micro.Service) []cli.Flag {
 	server := service.Server().Options()
 	texts := map[string]string{
@@ -118,7 +118,7 @@ func stockFlags(program Program, service micro.Service) []cli.Flag {
 	return flags
 }
 
-// variable returns the name of a flag's variable.
+// variable returns the name of the environment variable that sets f.
 func variable(f cli.Flag) string {
 	switch f := f.(type) {
 	case cli.StringFlag:
@@ -131,8 +131,8 @@ func variable(f cli.Flag) string {
 	return ""
 }
 
-// unsetIneffective removes go-micro's variables without effect on program from the
-// environment, where go-micro would find them. It returns a warning about each of them.
+// unsetIneffective removes the variables that have no effect on program from the environment,
+// because go-micro would read them. It returns one warning for each removed variable.
 func unsetIneffective(program Program) (warnings []string) {
 	unset := func(variable, why string) {
 		if os.Getenv(variable) != "" {
