@@ -1,4 +1,4 @@
-// Package hostport checks addresses that users give.
+// Package hostport validates addresses of the form host:port.
 package hostport
 
 import (
@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// Check returns an error if addr is not host:port with a port from 1 to 65535.
-// The host may be empty, and is not looked up.
+// Check returns an error if addr is not host:port with a port from 1 to 65535. The host may be
+// empty. Check does not look up the host.
 func Check(addr string) error {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
