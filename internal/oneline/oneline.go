@@ -1,6 +1,6 @@
-// Package oneline keeps text from outside on its line: names, answers, errors
-// of others. Printed as it is, it could add lines to a log, or steer the terminal
-// that shows it.
+// Package oneline escapes untrusted text, so that the text stays on one line of output.
+// Untrusted text, such as names, responses and errors of other programs, may contain control
+// characters. These could add lines to a log or control the terminal that shows the log.
 package oneline
 
 import (
@@ -12,16 +12,16 @@ import (
 	"unicode/utf8"
 )
 
-// Breaks reports whether r ends a line or steers a terminal: a control character
-// (\n and ESC among them, and those from U+0080 to U+009F, which some terminals
-// take for escape codes), or one of Unicode's line and paragraph separators.
+// Breaks reports whether r can end a line or control a terminal. Such characters are the control
+// characters and Unicode's line and paragraph separators, U+2028 and U+2029. The control
+// characters include \n, ESC, and U+0080 to U+009F, which some terminals read as escape codes.
 func Breaks(r rune) bool {
 	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'
 }
 
-// Escape returns s with all that Breaks written as in Go source, as in \n and
-// \x1b, and with U+FFFD in the place of what is not UTF-8. Other text stays as it
-// is, in any language.
+// Escape returns s with each character that Breaks reports replaced by its Go escape sequence,
+// such as \n or \x1b. Escape replaces each byte that is not valid UTF-8 with U+FFFD. All other
+// characters, of any language, stay unchanged.
 func Escape(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || Breaks(r) }) {
 		return s
@@ -37,11 +37,12 @@ func Escape(s string) string {
 	return b.String()
 }
 
-// Writer escapes what is written to it, but for the \n at the end of each Write,
-// which has to be one line: log.Logger's are.
+// Writer escapes the text of each Write and writes the result to the embedded io.Writer. Each
+// Write must be one line, as log.Logger's are. Writer does not escape the \n at the line's end.
 type Writer struct{ io.Writer }
 
-// Write writes line, escaped. What it returns counts the bytes of line.
+// Write writes line, escaped. It returns the length of line before escaping, or 0 and the error
+// of the embedded io.Writer.
 func (w Writer) Write(line []byte) (int, error) {
 	text, end := bytes.CutSuffix(line, []byte("\n"))
 	escaped := Escape(string(text))
