@@ -1,12 +1,13 @@
-// Package quietrouter keeps go-micro's default router from querying the local network.
+// Package quietrouter prevents go-micro's default router from querying the local network.
 //
-// go-micro creates that router when a program starts, whether the program uses it or not.
-// The router lists the services of the default registry, which multicasts an mDNS query.
-// A program that imports quietrouter gives the router an empty registry instead.
+// go-micro creates the default router when a program starts, even if the program does not use
+// the router. The router lists the services of the default registry, and for this the registry
+// multicasts an mDNS query. In a program that imports quietrouter, the router gets an empty
+// registry in memory instead.
 //
-// This rests on the order in which Go initializes packages: by import path, each after the
-// packages that it imports (https://go.dev/ref/spec#Program_initialization). The import
-// path of quietrouter has to sort before github.com/micro/go-micro/router.
+// Package quietrouter depends on the order in which Go initializes packages: sorted by import
+// path, and each package after its imports (https://go.dev/ref/spec#Program_initialization). So
+// the import path of quietrouter must sort before github.com/micro/go-micro/router.
 package quietrouter
 
 import (
@@ -18,6 +19,7 @@ var stock = registry.DefaultRegistry
 
 func init() { registry.DefaultRegistry = memory.NewRegistry() }
 
-// Restore sets the default registry back to go-micro's own. Call it in an init of a package
-// that imports go-micro's router, if only through other packages.
+// Restore sets registry.DefaultRegistry back to go-micro's own registry. Call Restore in the
+// init function of a package that imports go-micro's router, directly or through other packages.
+// Go runs this init function after go-micro has created the router.
 func Restore() { registry.DefaultRegistry = stock }
