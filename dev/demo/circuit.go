@@ -17,25 +17,26 @@ var (
 	currentState = regexp.MustCompile(`(?m)^basis_circuit_state\{.*state="(\w+)"\} 1$`)
 )
 
-// lookInterval is the pause between two looks at the metrics. A trial call of a slow server
-// is in flight for 300 ms.
+// lookInterval is the pause between two requests for the metrics. It is much shorter than the
+// 300 ms for which a trial call to a slow server is in flight.
 const lookInterval = 20 * time.Millisecond
 
-// circuit is what a client's metrics say of its circuit, over time.
+// circuit records the states of a client's circuit over time, as the client's metrics report
+// them.
 type circuit struct {
 	changes  []change
-	halfOpen chan struct{} // closed when a look found the circuit half open
+	halfOpen chan struct{} // closed when the metrics have reported a half-open circuit
 	stop     context.CancelFunc
-	stopped  chan struct{}
+	stopped  chan struct{} // closed when follow has returned
 }
 
-// change is a state of a circuit, and when it began: after the first one.
+// change is a change of the circuit's state. after is the time since the first state was seen.
 type change struct {
 	state string
 	after time.Duration
 }
 
-// watchCircuit looks at the metrics of a client until end is called.
+// watchCircuit starts to poll a client's metrics. It polls until end is called or ctx is done.
 func watchCircuit(ctx context.Context, client *backend.Process) (*circuit, error) {
 	if err := client.WaitLog(ctx, metricsURL, 1); err != nil {
 		return nil, err
@@ -60,7 +61,7 @@ func (c *circuit) follow(ctx context.Context, url string) {
 	var first time.Time
 	var seen sync.Once
 	for {
-		// Before the first call there is no circuit.
+		// Before the client's first call the metrics have no circuit.
 		metrics, err := backend.Get(ctx, url)
 		if m := currentState.FindSubmatch(metrics); err == nil && m != nil {
 			if first.IsZero() {
@@ -81,7 +82,7 @@ func (c *circuit) follow(ctx context.Context, url string) {
 	}
 }
 
-// waitHalfOpen waits until a look at the metrics has found the circuit half open.
+// waitHalfOpen waits until the metrics have reported a half-open circuit.
 func (c *circuit) waitHalfOpen(ctx context.Context) error {
 	select {
 	case <-c.halfOpen:
@@ -91,8 +92,8 @@ func (c *circuit) waitHalfOpen(ctx context.Context) error {
 	}
 }
 
-// end ends the watch, prints the states of the circuit, and checks that it opened, was half
-// open, and closed.
+// end stops the polling and prints the states of the circuit. It returns an error unless the
+// circuit opened, was half open, and closed.
 func (c *circuit) end() error {
 	c.stop()
 	<-c.stopped

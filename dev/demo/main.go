@@ -1,10 +1,9 @@
-// Command demo shows the article's steps one after another: "make demo".
+// Command demo runs the article's steps one after another. "make demo" runs it.
 //
-// It builds the pair, starts two servers and runs the client, telling before
-// each step what to look for and checking after it that it was there. Where
-// Consul and Jaeger are at hand it runs on them, and otherwise on go-micro's
-// embedded mDNS registry, with the traces in this program's memory. Jaeger's UI
-// shows the traces in both cases.
+// The demo builds both programs, starts two servers and runs the client. Before each step, the
+// demo prints what to look for. After each step, the demo checks that the step showed it. If
+// Consul and Jaeger are installed, the demo uses them. Otherwise, the demo uses go-micro's mDNS
+// registry, and keeps the traces in its own memory. Jaeger's UI shows the traces in both cases.
 package main
 
 import (
@@ -27,13 +26,13 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/spanstore"
 )
 
-// exitInterrupted is a shell's status for a command that SIGINT ended.
+// exitInterrupted is the exit status that a shell reports for a command that SIGINT has ended.
 const exitInterrupted = 130
 
 // clientName is the service name in the client's spans.
 const clientName = "go.micro.client.basis"
 
-// patience is how long a condition is waited for before the step has failed.
+// patience is the maximum time to wait for a condition. After this time the step fails.
 const patience = 30 * time.Second
 
 func main() {
@@ -44,8 +43,8 @@ func run() int {
 	keep := flag.Bool("keep", false, "keep everything running until interrupted")
 	flag.Parse()
 
-	// Without SIGPIPE here, "make demo | head" would end this program once head exits, and leave
-	// what it started running.
+	// Catch SIGPIPE too. Otherwise, in "make demo | head", SIGPIPE would kill the demo when head
+	// exits, and the processes that the demo has started would keep running.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	dir, err := os.MkdirTemp("", "basis-demo-")
@@ -85,15 +84,15 @@ func fail(err error) int {
 	return 1
 }
 
-// demo is what is running.
+// demo is the state of one run of the demo.
 type demo struct {
-	dir     string            // of binaries and logs
-	env     []string          // of srv and client
-	jaeger  string            // URL of Jaeger's API and UI
-	memory  *spanstore.Server // takes Jaeger's place; nil with Jaeger
-	running []*backend.Process
-	servers []*backend.Process // those among running
-	started int                // so far, for their names
+	dir     string             // the directory of the binaries and logs
+	env     []string           // environment variables of srv and client, as name=value
+	jaeger  string             // URL of Jaeger's API and UI
+	memory  *spanstore.Server  // replaces Jaeger; nil if the demo uses Jaeger
+	running []*backend.Process // in the order of their starts
+	servers []*backend.Process // the servers among running
+	started int                // number of srv and client processes so far; used in their names
 }
 
 func (d *demo) show(ctx context.Context) error {
@@ -122,7 +121,8 @@ func (d *demo) show(ctx context.Context) error {
 	return nil
 }
 
-// startBackends starts Consul and Jaeger, or arranges to do without.
+// startBackends starts Consul and Jaeger. If one of them is not installed, startBackends selects
+// the mDNS registry and starts a spanstore instead.
 func (d *demo) startBackends(ctx context.Context) error {
 	consul, jaeger, err := binaries.FindAll()
 	if err == nil {
@@ -140,7 +140,7 @@ For the real ones, "make tools" builds both once, in about 20 minutes. Or name
 binaries that you have with CONSUL_BIN and JAEGER_BIN.
 `, err)
 	d.env = []string{"MICRO_REGISTRY=mdns"}
-	// Another pair on this network would take part.
+	// The client would find other servers on this network over mDNS, and call them too.
 	if out, err := d.probe(ctx).CombinedOutput(); err == nil {
 		return fmt.Errorf("go.micro.srv.basis answers on this network already, over mDNS: %s; stop it first", out)
 	}
@@ -153,7 +153,7 @@ binaries that you have with CONSUL_BIN and JAEGER_BIN.
 	return jaegerui.Check(ctx, d.jaeger)
 }
 
-// orTaken returns url, with a note if url has another port than the usual one.
+// orTaken returns url. If url's port is not port, orTaken adds a note that port is taken.
 func orTaken(url string, port int) string {
 	if strings.HasSuffix(url, fmt.Sprintf(":%d", port)) {
 		return url
@@ -182,7 +182,7 @@ func (d *demo) startReal(ctx context.Context, consulPath, jaegerPath string) err
 	return nil
 }
 
-// tellHow says what to set to run the pair, and tools/timeline, by hand.
+// tellHow prints the variables to set before running srv, client and tools/timeline by hand.
 func (d *demo) tellHow() {
 	fmt.Println("\nWhat is run by hand takes part with:")
 	for _, e := range d.env {
@@ -190,7 +190,7 @@ func (d *demo) tellHow() {
 	}
 }
 
-// start runs srv or client in the background, with its output in a log.
+// start starts srv or client in the background. Its output goes to a log file in d.dir.
 func (d *demo) start(binary string, args ...string) (*backend.Process, error) {
 	d.started++
 	name := fmt.Sprintf("%s-%d", binary, d.started)
@@ -210,16 +210,15 @@ func (d *demo) client(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// probe returns the command that runs the client for one or more calls that are none of a
-// step: they leave no trace.
+// probe returns the command that runs the client for calls that do not belong to a step. These
+// calls send no spans.
 func (d *demo) probe(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := d.client(ctx, append([]string{"--name=probe"}, args...)...)
 	cmd.Env = append(cmd.Env, "JAEGER_SAMPLER_PARAM=0")
 	return cmd
 }
 
-// serve replaces the servers by two new ones and waits until the client finds
-// both.
+// serve stops the servers, starts two new ones, and waits until the client finds both.
 func (d *demo) serve(ctx context.Context, args ...string) error {
 	for _, p := range d.servers {
 		if err := p.Stop(syscall.SIGTERM); err != nil {
@@ -244,7 +243,7 @@ func (d *demo) serve(ctx context.Context, args ...string) error {
 	return d.waitForBoth(ctx)
 }
 
-// waitForBoth waits until a client calls two nodes.
+// waitForBoth waits until a client's two calls go to two different nodes.
 func (d *demo) waitForBoth(ctx context.Context) error {
 	for {
 		out, err := d.probe(ctx, "--requests=2", "--rate_limit=0", "--hystrix_timeout=10s").CombinedOutput()
@@ -259,12 +258,12 @@ func (d *demo) waitForBoth(ctx context.Context) error {
 	}
 }
 
-// stopAll ends what runs, the last started first.
+// stopAll stops all processes, in the reverse order of their starts.
 func (d *demo) stopAll() {
 	for i := len(d.running) - 1; i >= 0; i-- {
 		_ = d.running[i].Stop(syscall.SIGTERM)
 	}
 	if d.memory != nil {
-		_ = d.memory.Close() // an error means that it closed a browser's request in flight
+		_ = d.memory.Close() // returns an error only if it interrupts a browser's request
 	}
 }

@@ -22,7 +22,7 @@ var (
 	received    = regexp.MustCompile(`Yoooo! I received it`)
 )
 
-// step is one of the article's.
+// step is one of the article's steps.
 type step struct {
 	title   string
 	lookFor string
@@ -57,7 +57,7 @@ var steps = []step{
 	},
 }
 
-// runClient runs the client, shows what it prints, and returns it.
+// runClient runs the client, prints the client's output, and returns it.
 func runClient(ctx context.Context, d *demo, args ...string) (stdout, stderr string, err error) {
 	fmt.Printf("   $ %s\n", strings.Join(append([]string{"client"}, args...), " "))
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -94,7 +94,8 @@ func hello(ctx context.Context, d *demo) error {
 // client and two of the server.
 const wholeTrace = 4
 
-// link waits until Jaeger has n spans of a call's trace, and prints the trace's URL in Jaeger's UI.
+// link waits until Jaeger has n spans of call's trace. Then it prints the trace's URL in Jaeger's
+// UI. what describes the call.
 func (d *demo) link(ctx context.Context, what string, call load.Line, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -140,7 +141,7 @@ func roundRobin(ctx context.Context, d *demo) error {
 	return nil
 }
 
-// received counts the calls in each server's log.
+// received returns the number of received calls in the log of each server.
 func (d *demo) received() ([]int, error) {
 	var counts []int
 	for _, p := range d.servers {
@@ -178,7 +179,7 @@ func limiter(ctx context.Context, d *demo) error {
 	return d.link(ctx, "the call that waited longest", calls[2], wholeTrace)
 }
 
-// breaker runs on the slow servers of the step before.
+// breaker begins with the slow servers that the step before it has started.
 func breaker(ctx context.Context, d *demo) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -193,7 +194,8 @@ func breaker(ctx context.Context, d *demo) error {
 	if err := client.WaitLog(ctx, regexp.MustCompile(`outcome="hystrix: circuit open"`), 3); err != nil {
 		return err
 	}
-	// Start faster servers only now: a trial call that they answer may end between two looks.
+	// Start faster servers only now. Their trial call may end between two requests for the
+	// metrics, and then nobody would see the half-open circuit.
 	if err := circuit.waitHalfOpen(ctx); err != nil {
 		return err
 	}
@@ -206,7 +208,7 @@ func breaker(ctx context.Context, d *demo) error {
 	if err := circuit.end(); err != nil {
 		return err
 	}
-	_ = client.Stop(syscall.SIGINT) // its status is 1, since calls failed
+	_ = client.Stop(syscall.SIGINT) // exits with status 1, because calls failed
 	log, err := os.ReadFile(client.Log)
 	if err != nil {
 		return err
@@ -220,7 +222,7 @@ func breaker(ctx context.Context, d *demo) error {
 	}
 	for _, l := range []struct {
 		what, outcome string
-		spans         int // to wait for: the client's, since the server may report later or not at all
+		spans         int // number of spans to wait for: only the client's, the server may send its spans late or never
 	}{
 		{"a call that timed out", "hystrix: timeout", 2},
 		{"a call that the open circuit refused", "hystrix: circuit open", 2},
@@ -233,8 +235,8 @@ func breaker(ctx context.Context, d *demo) error {
 	return nil
 }
 
-// showRuns prints calls with the same outcome as one line, and checks that there
-// were all that was announced, and that refusals were fast.
+// showRuns prints one line for each run of consecutive calls with the same outcome. It returns an
+// error if one of the announced outcomes is missing, or if a rejected call took over 250 ms.
 func showRuns(calls []load.Line) error {
 	for _, outcome := range []string{"hystrix: timeout", "hystrix: circuit open", "ok"} {
 		if !slices.ContainsFunc(calls, func(c load.Line) bool { return c.Outcome == outcome }) {
