@@ -1,6 +1,6 @@
-// Package documents_test holds the documents true where that takes no more than
-// reading: their links, their tables of flags, and that no command in them goes
-// untried. TestDocuments in dev/e2e does what they say.
+// Package documents_test checks the documents' links, pictures and tables of flags. It also checks
+// that a test runs each command in the documents, or that the document says why none does.
+// TestDocuments in dev/e2e runs the commands.
 package documents_test
 
 import (
@@ -22,8 +22,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// documents returns all documents by path, and has the test go on in the project's
-// top directory, where these begin.
+// documents returns all documents by path. The paths are relative to the project's top directory,
+// and documents makes this directory the test's working directory.
 func documents(t *testing.T) map[string]*markdown.Document {
 	t.Helper()
 	root, err := project.Root()
@@ -44,10 +44,10 @@ func documents(t *testing.T) map[string]*markdown.Document {
 	return all
 }
 
-// command is how a line begins that a reader would type.
+// command matches the beginning of a line that a reader would type into a terminal.
 var command = regexp.MustCompile(`^(\$|>) |^(sudo |[A-Z_]+=\S* )*(go|make|docker|docker-compose|consul|jaeger|curl|grpcurl|ghz|client|srv|export|git|protoc|kill)( |$)`)
 
-// file is what names a file of the project in a comment.
+// file matches the path of a file of the project in a comment.
 var file = regexp.MustCompile(`[\w.-]+(/[\w.-]+)+`)
 
 func TestEachCommandIsTriedOrSaidNotToBe(t *testing.T) {
@@ -78,14 +78,14 @@ func TestEachCommandIsTriedOrSaidNotToBe(t *testing.T) {
 	}
 }
 
-// hasCommand reports whether a line of script has the words of a command, in their
-// order and whatever its options are.
+// hasCommand reports whether a line of script has all words of command, in the same order.
+// Options do not matter.
 func hasCommand(script, command string) bool {
 	command, _, _ = strings.Cut(command, " #")
 	for line := range strings.Lines(script) {
 		words := slices.DeleteFunc(strings.Fields(command), func(word string) bool { return strings.HasPrefix(word, "-") })
 		for _, word := range strings.Fields(line) {
-			if len(words) > 0 && (word == words[0] || "docker-"+word == words[0]) { // as scripts say for both Composes
+			if len(words) > 0 && (word == words[0] || "docker-"+word == words[0]) { // scripts write compose for docker-compose
 				words = words[1:]
 			}
 		}
@@ -127,7 +127,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestLinks wants the picture to be there.
+// This test does not check that the linked pictures exist: TestLinks does.
 func TestEachPictureIsShownAndDescribed(t *testing.T) {
 	shown := map[string]bool{}
 	for path, d := range documents(t) {
@@ -146,14 +146,15 @@ func TestEachPictureIsShownAndDescribed(t *testing.T) {
 	}
 }
 
-// option is what --help says of one.
+// option matches the line of a flag on the help page: name, value, default and variable.
 var option = regexp.MustCompile(`(?m)^   --(\w+)( value)?  .*?(?: \(default: "?(.*?)"?\))?(?: \[\$(\w+)\])?$`)
 
 // The tables of docs/flags.md have the flags that --help lists: one table for srv, one for
 // client, and one for the flags of both programs.
 func TestFlags(t *testing.T) {
 	document := documents(t)["docs/flags.md"]
-	// Reading what the programs are made of tells go test when to run this again.
+	// Read the programs' source files: go test caches this test's result until one of the files
+	// that the test has read changes.
 	for _, dir := range []string{"srv", "client", "tracer", "internal"} {
 		require.NoError(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			if err == nil && !e.IsDir() {
@@ -162,7 +163,7 @@ func TestFlags(t *testing.T) {
 			return err
 		}))
 	}
-	own := map[string]map[string][]string{} // variable and default by flag, by program
+	own := map[string]map[string][]string{} // program to flag to its variable and default
 	for _, program := range []string{"srv", "client"} {
 		help, err := exec.Command("go", "run", "./"+program, "--help").Output()
 		require.NoError(t, err)

@@ -15,10 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// checkGo returns an error unless each text in code is in the Go file at path: code is
-// what a link to that file has in backticks. The file has to declare a name, or a method
-// of a type as in Basis.Hello. All else has to stand there, outside of comments. The
-// file's own name is always right. An anchor is an error, since lines move.
+// checkGo returns an error unless the Go file at path contains each text in code. code are the
+// texts in backticks in a link to this file. If a text is a name, or a type and its method such as
+// Basis.Hello, the file must declare it. Any other text must be in the file's code, not in a
+// comment. The file's own name is always valid. An anchor is an error, because line numbers
+// change.
 func checkGo(path, anchor string, code []string) error {
 	if anchor != "" {
 		return fmt.Errorf("name what is meant in backticks, without #%s", anchor)
@@ -46,8 +47,8 @@ func checkGo(path, anchor string, code []string) error {
 	return errors.Join(missing...)
 }
 
-// declarations returns the names that a Go file declares outside of functions: those
-// of methods both alone and after their type.
+// declarations returns the names that a Go file declares outside of functions. It returns a method
+// under two names: with its type, as in Basis.Hello, and without its type.
 func declarations(path string, source []byte) (map[string]bool, error) {
 	file, err := parser.ParseFile(token.NewFileSet(), path, source, parser.SkipObjectResolution)
 	if err != nil {
@@ -77,12 +78,12 @@ func declarations(path string, source []byte) (map[string]bool, error) {
 	return names, nil
 }
 
-// receiver returns the name of a receiver's type.
+// receiver returns the name of the receiver type t, without pointers and type parameters.
 func receiver(t ast.Expr) string {
 	switch t := t.(type) {
 	case *ast.StarExpr:
 		return receiver(t.X)
-	case *ast.IndexExpr: // of a type with a parameter
+	case *ast.IndexExpr: // a type with one type parameter
 		return receiver(t.X)
 	case *ast.IndexListExpr:
 		return receiver(t.X)
@@ -92,8 +93,8 @@ func receiver(t ast.Expr) string {
 	return ""
 }
 
-// tokensOf returns the tokens of Go code, one to a line, without comments and ends of
-// lines.
+// tokensOf returns the tokens of Go code, one token a line. It leaves out comments and the
+// semicolons that Go inserts at line ends.
 func tokensOf(code []byte) string {
 	var s scanner.Scanner
 	s.Init(token.NewFileSet().AddFile("", -1, len(code)), code, nil, 0)
