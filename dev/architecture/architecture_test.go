@@ -1,5 +1,5 @@
-// Package architecture_test holds the order among the pair's packages and modules: what may
-// import what, and what may be there at all.
+// Package architecture_test checks which packages of the pair may import each other, and which
+// packages and requirements the pair's module may have.
 package architecture_test
 
 import (
@@ -17,8 +17,9 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// layers are the pair's packages, as patterns of path.Match from the module's root. A
-// package imports none of a layer above its own, and none of the other program.
+// layers lists the pair's packages from top to bottom, as patterns for path.Match, relative to the
+// module's root. A package must not import packages of a layer above its own layer, and must not
+// import packages of the other program.
 var layers = [][]string{
 	{"client", "srv"},
 	{"client/stack"},
@@ -34,7 +35,7 @@ var layers = [][]string{
 type goPackage struct {
 	ImportPath                         string
 	Imports, TestImports, XTestImports []string
-	Deps                               []string // of the package without its tests
+	Deps                               []string // all dependencies, but not those of the tests
 	Module                             *struct{ Path string }
 }
 
@@ -54,7 +55,7 @@ func list(t *testing.T, args ...string) []goPackage {
 	}
 }
 
-// command runs go in the pair's module, and returns what it prints.
+// command runs the go command in the pair's module, and returns its stdout.
 func command(t *testing.T, args ...string) string {
 	t.Helper()
 	root, err := project.Root()
@@ -68,20 +69,20 @@ func command(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// within returns a package's path from the pair's root, or false for a package that is
-// not the pair's.
+// within returns the path of a package of the pair, relative to the module's root. For any other
+// package it returns false.
 func within(importPath string) (string, bool) {
 	return strings.CutPrefix(importPath, project.Pair+"/")
 }
 
 func TestEachRequirementIsUsed(t *testing.T) {
-	modules := map[string]string{} // by package
+	modules := map[string]string{} // from import path to module path
 	for _, p := range list(t, "-deps", "-test", "./...") {
 		if p.Module != nil {
 			modules[p.ImportPath] = p.Module.Path
 		}
 	}
-	used := map[string]bool{} // by module
+	used := map[string]bool{} // by module path
 	for _, p := range list(t, "./...") {
 		for _, imported := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
 			used[modules[imported]] = true
@@ -110,8 +111,9 @@ func TestThePairLinksNothingOfDev(t *testing.T) {
 	}
 }
 
-// What one program alone links belongs to that program. Helpers of tests are called as
-// net/http/httptest is.
+// A package that only one program links must be below that program's directory, not in internal.
+// The test skips packages with helpers for tests: their names end with "test", as the name of
+// net/http/httptest does.
 func TestBothProgramsLinkWhatIsInternal(t *testing.T) {
 	deps := map[string][]string{}
 	for _, program := range []string{"srv", "client"} {
@@ -144,10 +146,10 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// isOf tells whether a package belongs to a program.
+// isOf reports whether the package name belongs to program.
 func isOf(program, name string) bool { return strings.HasPrefix(name+"/", program+"/") }
 
-// layerOf returns which of the layers a package is in, or -1.
+// layerOf returns the index in layers of the package's layer, or -1 if no layer has the package.
 func layerOf(name string) int {
 	return slices.IndexFunc(layers, func(patterns []string) bool {
 		return slices.ContainsFunc(patterns, func(pattern string) bool {

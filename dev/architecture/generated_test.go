@@ -32,8 +32,8 @@ func TestGeneratedCodeIsCurrent(t *testing.T) {
 	}
 }
 
-// A proto with an optional field, which protoc-gen-micro does not announce that it
-// supports, makes code that builds with the pair.
+// "make proto" generates code from a proto with an optional field, and the pair builds with this
+// code. buf only warns that protoc-gen-micro does not declare support for optional fields.
 func TestOptionalFieldsCanBeGenerated(t *testing.T) {
 	root, err := project.Root()
 	require.NoError(t, err)
