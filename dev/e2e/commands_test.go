@@ -27,7 +27,7 @@ import (
 
 const term = syscall.SIGTERM
 
-// commands are what scripts can say beyond testscript's own.
+// commands are the scripts' commands, in addition to testscript's own commands.
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"agent":     agent,
 	"join":      join,
@@ -42,7 +42,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"signal":    signal,
 	"trace":     traced,
 
-	"listening": listening, // these are in input_test.go
+	"listening": listening, // from here on: in input_test.go
 	"peak":      peak,
 	"post":      post,
 	"garbage":   garbage,
@@ -56,33 +56,33 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"liar":      liar,
 	"balance":   balance,
 
-	"prometheus": prometheus, // these are in prometheus_test.go
+	"prometheus": prometheus, // from here on: in prometheus_test.go
 	"query":      query,
 	"firing":     firing,
 	"serves":     serves,
 	"free":       free,
 
-	"shows":      shows, // these are in metrics_test.go
+	"shows":      shows, // from here on: in metrics_test.go
 	"documented": documented,
 	"sink":       sink,
 }
 
 type sessionKey struct{}
 
-// session is what one script has running.
+// session is the state of one script.
 type session struct {
 	env       *testscript.Env
 	bin       string // directory of the binaries
 	consul    *backend.Consul
-	joined    *backend.Consul // another agent of the same cluster, if any
+	joined    *backend.Consul // another agent of the same cluster; nil if there is none
 	processes map[string]*backend.Process
 
-	row measured.Row // what was measured
+	row measured.Row // the script's measurements
 
-	// Of scripts in testdata/faults.
-	mark   time.Time // when something broke, or was whole again
-	load   output    // of the client
-	before []call    // the calls before the first slowdown's mark
+	// Only scripts in testdata/faults use these fields.
+	mark   time.Time // when the last "mark" ran: the script broke or repaired something
+	load   output    // the client's output
+	before []call    // the calls that ended before the mark of the first "slowdown"
 }
 
 func newSession(env *testscript.Env, bin string) *session {
@@ -115,11 +115,11 @@ func patient() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }
 
-// agent [-config=file] [host] starts a Consul agent, on 127.0.0.1 or on host. Its
-// address is put into $CONSUL and, as the default for all, into
-// $CONSUL_HTTP_ADDR. The next one of the same script has the same address and an
-// empty catalog. One with a file has TLS and ACLs, and the script has to set
-// Consul's variables for calling it first.
+// agent [-config=file] [host] starts a Consul agent on host, by default on 127.0.0.1. It sets
+// $CONSUL, and $CONSUL_HTTP_ADDR as the default of all programs, to the agent's address. If a
+// script starts an agent again, the new agent has the same address and an empty catalog. The
+// agent of a -config file has TLS and ACLs. Before it starts this agent, the script must set the
+// variables with Consul's token and certificates.
 func agent(ts *testscript.TestScript, neg bool, args []string) {
 	var secured *backend.Security
 	if len(args) > 0 && strings.HasPrefix(args[0], "-config=") {
@@ -160,9 +160,9 @@ func agent(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("CONSUL_HTTP_ADDR", c.Addr)
 }
 
-// join starts an agent on 127.0.0.1 that joins the Consul that "agent" started, and is
-// none of its servers. Its address is put into $AGENT, and its process is "agent". The next
-// one of the same script is the same agent, restarted.
+// join starts a client agent on 127.0.0.1, which joins the Consul of the command "agent". It sets
+// $AGENT to the new agent's address. The process has the name "agent". If a script calls join
+// again, the same agent restarts.
 func join(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	want(ts, !neg && len(args) == 0 && s.consul != nil, "join, after agent")
@@ -179,16 +179,15 @@ func join(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("AGENT", a.Addr)
 }
 
-// up name command [args...] starts a process that goes on running. Its output
-// is in name.log.
+// up name command [args...] starts a process in the background. Its output goes to name.log.
 func up(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) >= 2, "up name command [args...]")
 	s := of(ts)
 	name := args[0]
 	path, err := exec.LookPath(filepath.Join(s.bin, args[1]))
 	ts.Check(err)
-	env := slices.Clone(s.env.Vars) // and nothing of the caller's
-	for _, key := range []string{   // what scripts change
+	env := slices.Clone(s.env.Vars) // the script's variables at its start, and none of the test's own
+	for _, key := range []string{   // the variables that scripts change
 		"CONSUL_HTTP_ADDR", "CONSUL_HTTP_SSL", "CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY",
 		"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "GORACE", "JAEGER_ADDRESS", "JAEGER_REPORTER_LOG_SPANS",
 		"BASIS_REFLECTION", "JAEGER_PROPAGATION", "HTTP_PROXY", "HTTPS_PROXY", "JAEGER_PORT", "JAEGER_AGENT_PORT", "CONSUL_PORT", "BASIS_PORT",
@@ -200,9 +199,9 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	s.processes[name] = p
 }
 
-// down [-INT|-KILL|-ABRT] name [status] ends a process, by default with SIGTERM. Its
-// exit status must be 0 or the given one, which is -1 if a signal ended it; a
-// killed one only must be gone.
+// down [-INT|-KILL|-ABRT] name [status] sends a process a signal, by default SIGTERM, and waits
+// for its exit. The exit status must be status, by default 0. The status of a process that a
+// signal ended is -1. With -KILL, down does not check the status.
 func down(ts *testscript.TestScript, neg bool, args []string) {
 	sig := term
 	if len(args) > 0 {
@@ -225,8 +224,8 @@ func down(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// ended name [status] waits until a process ends by itself. Its exit status must be 0 or the
-// given one.
+// ended name [status] waits until a process exits by itself. The exit status must be status, by
+// default 0.
 func ended(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && (len(args) == 1 || len(args) == 2), "ended name [status]")
 	s := of(ts)
@@ -238,8 +237,8 @@ func ended(ts *testscript.TestScript, neg bool, args []string) {
 	checkStatus(ts, err, append(args, "0")[1], p.Tail())
 }
 
-// checkStatus wants err to be that of a process which exited with status, and else
-// prints its last lines.
+// checkStatus fails the script, and prints tail, unless err is the error of a process that exited
+// with status. nil is status 0. tail is the end of the process's log.
 func checkStatus(ts *testscript.TestScript, err error, status string, tail []byte) {
 	got := 0
 	var exit *exec.ExitError
@@ -253,8 +252,8 @@ func checkStatus(ts *testscript.TestScript, err error, status string, tail []byt
 	}
 }
 
-// await [-count=n] name regexp waits until the log of a process has n matches,
-// 1 by default.
+// await [-count=n] name regexp waits until the log of a process has n matches of regexp, by
+// default 1.
 func await(ts *testscript.TestScript, neg bool, args []string) {
 	n := 1
 	if len(args) == 3 {
@@ -271,16 +270,15 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(of(ts).process(ts, args[0]).WaitLog(ctx, re, n))
 }
 
-// signal -INT|-QUIT|-STOP|-TERM name sends a signal to a process and does not wait. A stopped
-// one neither answers nor refuses anything, and can only be killed after that.
+// signal -INT|-QUIT|-STOP|-TERM name sends a signal to a process and does not wait. After -STOP,
+// the process neither responds to requests nor rejects them, and only "down -KILL" ends it.
 func signal(ts *testscript.TestScript, neg bool, args []string) {
 	signals := map[string]syscall.Signal{"-INT": syscall.SIGINT, "-QUIT": syscall.SIGQUIT, "-STOP": syscall.SIGSTOP, "-TERM": term}
 	want(ts, !neg && len(args) == 2 && signals[args[0]] != 0, "signal -INT|-QUIT|-STOP|-TERM name")
 	ts.Check(syscall.Kill(of(ts).process(ts, args[1]).Pid(), signals[args[0]]))
 }
 
-// nodes n waits until n healthy nodes of the service are in Consul, and prints
-// their addresses.
+// nodes n waits until Consul has n healthy nodes of the service, and prints their addresses.
 func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "nodes n")
 	n, err := strconv.Atoi(args[0])
@@ -294,22 +292,23 @@ func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// exits status command [args...] runs a command that must exit with that
-// status, within a second (three on a busy machine).
+// exits status command [args...] runs a command, which must exit with status within 3 s. The
+// command usually takes less than a second; 3 s allow for a busy machine.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) >= 2, "exits status command [args...]")
 	start := time.Now()
 	err := ts.Exec(args[1], args[2:]...)
 	took := time.Since(start)
-	checkStatus(ts, err, args[0], nil) // testscript has printed them
+	checkStatus(ts, err, args[0], nil) // no tail: testscript has printed the output
 	if took > 3*time.Second {
 		ts.Fatalf("took %v", took)
 	}
 }
 
-// latencies d... wants the calls that the last client told of with --verbose to
-// have taken so long, sorted; each may have taken up to 0.9 s longer, and a
-// little less: a caller that starts late waits less for the limiter.
+// latencies d... compares the latencies of the last client's calls with the given durations. The
+// client must run with --verbose. latencies sorts the calls by latency. Each call may take up to
+// 0.9 s more than its duration, or up to 0.2 s less: a caller that starts late waits less for the
+// limiter.
 func latencies(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "latencies duration...")
 	calls, err := load.ParseLines(ts.ReadFile("stderr"))
@@ -331,7 +330,7 @@ func latencies(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// listens name n wants the process to listen on n TCP ports.
+// listens name n fails the script unless the process listens on n TCP ports.
 func listens(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "listens name n")
 	connections, err := psnet.ConnectionsPid("tcp", int32(of(ts).process(ts, args[0]).Pid()))
@@ -347,10 +346,10 @@ func listens(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// traced, in scripts trace, file n waits until the trace that the first call in
-// file (stderr, or the log of a client, with --verbose) was in has n spans at
-// Jaeger. It prints them, a line each: service, operation, parent, and the tags
-// that the pair sets. The trace's ID is put into $TRACE.
+// traced is the command trace file n. file has a client's output with --verbose: stderr, or a log.
+// traced waits until Jaeger has n spans of the trace of file's first call, and sets $TRACE to the
+// trace's ID. It prints one line for each span: service, operation, parent, and the tags that the
+// pair sets.
 func traced(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "trace file n")
 	calls, err := load.ParseLines(ts.ReadFile(args[0]))

@@ -21,27 +21,27 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// TestDocuments does what README.md, CONTRIBUTING.md and the documents in docs
-// tell their readers to do, on a copy of the project, and wants to see what they
-// show. Each document is one session, whose commands are in its blocks of
-// "console" with "$ " before them. After "console" there may be
+// TestDocuments runs the commands in README.md, CONTRIBUTING.md and the documents in docs, on a
+// copy of the project. It compares their output with the output that the document shows. The
+// commands are in blocks of the language "console", after the prompt "$ ". All blocks of a document
+// belong to one session. After "console", these options may follow:
 //
-//	terminal=NAME   another terminal than the first. The last command of a block
-//	                is left running there; a block that begins without a command
-//	                shows what has come since, and ^C ends what runs.
-//	terminal=every  exports that are made in every terminal
-//	on=REGISTRY     only where the registry is consul, or mdns
+//	terminal=NAME   Run the block in the terminal NAME instead of the first terminal. The block's
+//	                last command keeps running. A later block for NAME that begins without a
+//	                command shows the command's further output, and ^C stops the command.
+//	terminal=every  Run the block's exports in every terminal.
+//	on=REGISTRY     Run the block only with the registry consul or mdns.
 //
-// and file=NAME after the language of another block writes it to a file. "..." is
-// for lines that are left out. An HTML comment right before a block that begins
-// with "not run:" leaves it out, and says why or what runs it instead.
+// A block of another language with file=NAME is written to the file NAME. A line "..." stands for
+// any lines of output. To skip a block, put an HTML comment that begins with "not run:" right
+// before the block. The comment says why the block is skipped, or what runs it instead.
 //
-// What differs from run to run, as in varying, may differ; a later command that
-// has such a value gets the one that came in its place. The ports that documents
-// name are replaced by free ones.
+// Values that differ from run to run are allowed to differ; see varying. If a later command
+// contains such a value of the document, TestDocuments puts the actual value in its place. The
+// ports in the documents are replaced by free ports.
 //
-// A document with blocks that are on=mdns is gone through twice: with Consul and
-// Jaeger, and with what is built into the pair.
+// TestDocuments runs a document with on=mdns blocks twice: once with Consul and Jaeger, and once
+// with the mDNS registry.
 func TestDocuments(t *testing.T) {
 	root, err := project.Root()
 	if err != nil {
@@ -69,7 +69,7 @@ func TestDocuments(t *testing.T) {
 				needTools(t)
 				t.Parallel()
 				dir := dir
-				if name == "CONTRIBUTING.md" { // which changes the project
+				if name == "CONTRIBUTING.md" { // its commands change the project's files
 					dir = t.TempDir()
 					if err := copyProject(root, dir); err != nil {
 						t.Fatal(err)
@@ -87,8 +87,8 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
-// needMulticast fails a test where mDNS cannot work: what is sent to a group has
-// to come back to those on this machine that are in it.
+// needMulticast fails a test if mDNS cannot work on this machine. mDNS needs multicast: a packet
+// to a group must reach the group's members on the same machine.
 func needMulticast(t *testing.T) {
 	fail := func(err error) { t.Fatalf("mDNS needs a network with multicast, and this machine has none: %v", err) }
 	l, err := net.ListenMulticastUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251)})
@@ -110,7 +110,8 @@ func needMulticast(t *testing.T) {
 	}
 }
 
-// copyProject copies what a clone of the project at root has to dir.
+// copyProject copies the project at root to dir, without hidden files and without bin and certs.
+// A clone of the project has no bin and no certs either.
 func copyProject(root, dir string) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -135,27 +136,27 @@ func copyProject(root, dir string) error {
 	return nil
 }
 
-// reader is who follows a document.
+// reader runs the commands of one document.
 type reader struct {
 	t         *testing.T
-	dir, logs string // where commands run, and where their output goes
+	dir, logs string // the working directory of the commands, and the directory of their logs
 	registry  string
 	env       []string
-	exports   string // of every terminal
+	exports   string // the exports for every terminal
 	terminals map[string]*terminal
-	started   int      // commands, for the names of their logs
-	replaced  []string // what the document shows and what there is, in turn
+	started   int      // number of commands so far; used in the names of their logs
+	replaced  []string // pairs for strings.NewReplacer: the document's value, and the actual value
 }
 
-// terminal is one that the reader has open.
+// terminal is a terminal that the reader has open.
 type terminal struct {
 	exports string
-	process *backend.Process // of the last command
-	shown   expectation      // of its output
-	stays   bool             // whether it was left running
+	process *backend.Process // the last command
+	shown   expectation      // the output of the last command
+	stays   bool             // whether the last command keeps running
 }
 
-// follow does what a document says.
+// follow runs the commands of a document in dir, with the given registry.
 func follow(t *testing.T, document *markdown.Document, dir, registry string) {
 	ports, err := backend.FreePorts(len(documentPorts) + len(consulPorts) + 2)
 	if err != nil {
@@ -173,7 +174,7 @@ func follow(t *testing.T, document *markdown.Document, dir, registry string) {
 	r.replaced = append(r.replaced, "consul agent -dev -config", agent+" -config", "consul agent -dev", fmt.Sprintf("%s -http-port=%d", agent, ports[0]))
 	r.env = backend.Environ(
 		"PATH="+filepath.Clean(plain)+string(os.PathListSeparator)+os.Getenv("PATH"),
-		"MAKELEVEL=", "MAKEFLAGS=", // of the make that runs the tests
+		"MAKELEVEL=", "MAKEFLAGS=", // unset the values of the make that runs the tests
 		"CONSUL_HTTP_ADDR="+local(0), "JAEGER_API=http://"+local(1),
 		"BASIS_JAEGER_QUERY="+local(1), "BASIS_JAEGER_SPANS="+local(2), "JAEGER_ADDRESS="+local(2),
 		"BASIS_JAEGER_QUERY_GRPC="+local(len(ports)-1), "BASIS_JAEGER_OTLP="+local(len(ports)-2),
@@ -197,16 +198,16 @@ func follow(t *testing.T, document *markdown.Document, dir, registry string) {
 	}
 }
 
-// documentPorts are the ports that documents name: of Consul, Jaeger's UI and
-// spans, Consul with TLS, a server, the metrics of both programs, and Prometheus.
+// documentPorts are the ports in the documents: Consul, Jaeger's UI, Jaeger's spans, Consul with
+// TLS, a server, the metrics of both programs, and Prometheus.
 var documentPorts = []string{"8500", "16686", "6831", "8501", "8443", "9464", "9465", "9090"}
 
-// consulPorts are the flags for the ports of Consul that no document names.
+// consulPorts are Consul's flags for the ports that no document has.
 var consulPorts = []string{"server-port", "serf-lan-port", "serf-wan-port"}
 
 func (r *reader) replace(text string) string { return strings.NewReplacer(r.replaced...).Replace(text) }
 
-// read does what a block says.
+// read runs the commands of a block.
 func (r *reader) read(b markdown.Block) {
 	r.t.Helper()
 	name := b.Value("terminal")
@@ -228,17 +229,17 @@ func (r *reader) read(b markdown.Block) {
 	}
 }
 
-// What a terminal shows before a command, and of Ctrl-C.
+// prompt is the text before a command in a terminal. interrupt is the line that Ctrl-C shows.
 const (
 	prompt    = "$ "
 	interrupt = "^C\n"
 )
 
-// step is a command and the output that is shown after it. Without a command it is
-// what is shown of an earlier one.
+// step is a command and the output that the document shows after it. A step without a command has
+// further output of an earlier command.
 type step struct {
 	command, output string
-	line            int // in its block, from 1
+	line            int // line number in the block, from 1
 }
 
 func split(text string) []step {
@@ -263,13 +264,14 @@ func split(text string) []step {
 	return steps
 }
 
-// do makes a step. The output of a command that stays need not be all of it.
+// do runs a step in term. If stays is true, the command keeps running, and the document may show
+// only the beginning of its output.
 func (r *reader) do(term *terminal, s step, stays bool) error {
 	switch {
 	case s.command == "":
 		return r.sees(term, anything+s.output)
 	case s.command == interrupt:
-		_ = term.process.Stop(syscall.SIGINT) // what its status is, is not shown
+		_ = term.process.Stop(syscall.SIGINT) // the document does not show the exit status
 		term.stays = false
 		return r.sees(term, anything+s.output)
 	case term.stays:
@@ -287,7 +289,7 @@ func (r *reader) do(term *terminal, s step, stays bool) error {
 	return r.finishes(term, s)
 }
 
-// start runs a command.
+// start starts a command in the background.
 func (r *reader) start(term *terminal, command string) error {
 	r.started++
 	log := filepath.Join(r.logs, fmt.Sprintf("%d.log", r.started))
@@ -299,7 +301,7 @@ func (r *reader) start(term *terminal, command string) error {
 	return nil
 }
 
-// sees waits until a command that stays has put out what is shown.
+// sees waits until a command that keeps running has printed the shown output.
 func (r *reader) sees(term *terminal, output string) error {
 	term.shown.add(output)
 	re := regexp.MustCompile(term.shown.pattern)
@@ -317,9 +319,9 @@ func (r *reader) sees(term *terminal, output string) error {
 	return nil
 }
 
-// finishes runs a command that ends, whose output has to be what is shown. Others
-// may take a moment to notice what was done before, as a registry does, so that it
-// is run again for a while.
+// finishes runs a command until it exits, and compares its output with the shown output. On a
+// difference it runs the command again, every second for up to half of patience: the effect of an
+// earlier command may take a moment, for example a registration.
 func (r *reader) finishes(term *terminal, s step) error {
 	for deadline := time.Now().Add(patience / 2); ; {
 		if err := r.start(term, s.command); err != nil {
@@ -334,7 +336,7 @@ func (r *reader) finishes(term *terminal, s step) error {
 		}
 		term.shown.add(s.output)
 		m := regexp.MustCompile(term.shown.pattern + `\z`).FindSubmatch(log)
-		told := strings.ReplaceAll(s.output, anything, "") != "" // of a failure, if it failed
+		told := strings.ReplaceAll(s.output, anything, "") != "" // a command may fail if the document shows its output
 		if m != nil && (status == nil || told) {
 			r.learn(term.shown.values, m)
 			return nil
@@ -348,7 +350,7 @@ func (r *reader) finishes(term *terminal, s step) error {
 	}
 }
 
-// learn has later commands use the values that came in place of those shown.
+// learn makes later commands use the actual values instead of the shown values.
 func (r *reader) learn(values []string, came [][]byte) {
 	for i, value := range values {
 		is := string(came[i+1])
@@ -361,19 +363,19 @@ func (r *reader) learn(values []string, came [][]byte) {
 	}
 }
 
-// shown is what a document shows of a command's output.
+// expectation is the output of a command as the document shows it.
 type expectation struct {
 	text    string
-	pattern string   // that matches what may come
-	values  []string // what is in the place of the pattern's groups
+	pattern string   // a regular expression that matches the allowed outputs
+	values  []string // the document's values, one for each group in pattern
 }
 
-// anything is a line that stands for any number of them.
+// anything is the line that stands for any number of lines.
 const anything = "...\n"
 
-// varying is what differs from run to run: a time; an ID, and the address of a
-// node, which later commands may have; how long something took, with a fraction or
-// in less than seconds; a rate; and the number of a call.
+// varying matches the parts of an output that differ from run to run. value is an ID or the
+// address of a node; later commands may contain it. duration has a fraction or a unit below
+// seconds. bar is a bar in a picture of a trace. call is the number of a call.
 var varying = regexp.MustCompile(strings.Join([]string{
 	`(?P<time>\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d{4})?)`,
 	`(?P<value>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b[0-9a-f]{16}\b|(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\])(?::\d+)?)`,
@@ -383,7 +385,7 @@ var varying = regexp.MustCompile(strings.Join([]string{
 	`(?P<call>\bcall[= ]\d+)`,
 }, "|"))
 
-// patterns are for what comes in their place.
+// patterns has, for each group of varying, a regular expression for the actual text.
 var patterns = map[string]string{
 	"time":     `\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d{4})?`,
 	"value":    `([0-9a-f-]{16,36}|(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\])(?::\d+)?)`,
@@ -393,10 +395,10 @@ var patterns = map[string]string{
 	"call":     `call[= ]\d+`,
 }
 
-// spaces are those of a column, as wide as what is in it.
+// spaces matches the spaces between columns. Their number depends on the width of the values.
 var spaces = regexp.MustCompile(`  +`)
 
-// add adds lines of output.
+// add adds lines of shown output to the expectation.
 func (s *expectation) add(output string) {
 	s.text += output
 	for line := range strings.Lines(output) {
@@ -425,12 +427,12 @@ func (s *expectation) literal(text string) {
 	s.pattern += spaces.ReplaceAllString(regexp.QuoteMeta(text), " +")
 }
 
-// differ returns an error that shows how output is not what is shown.
+// differ returns an error with the differences between the shown output and output.
 func (s *expectation) differ(output []byte) error {
 	return fmt.Errorf("%s", diff.Diff("shown", []byte(s.text), "came", output))
 }
 
-// What is shown holds for outputs that differ in nothing but what varies.
+// An expectation matches outputs that differ only in values that vary.
 func TestShown(t *testing.T) {
 	for _, test := range []struct {
 		shown, came string

@@ -1,11 +1,10 @@
-// Package e2e is the article as executable scripts: each file in
-// testdata/script is a terminal session with the real srv and client, a real
-// Consul and a real Jaeger, and says what must come of each command. Those in
-// testdata/faults break something under load, and measure what comes of it.
-// TestDocuments does what the documents say.
+// Package e2e tests the article's steps end to end. Each script in testdata/script is a terminal
+// session with the real srv and client, a real Consul and a real Jaeger. A script has commands and
+// checks their results. The scripts in testdata/faults break something under load, and measure
+// how many calls fail. TestDocuments runs the commands in the documents.
 //
-// Both binaries are built with the race detector, and a race ends them, but where
-// something is measured.
+// The tests build srv and client with the race detector, and a data race makes a program exit. Tests
+// that measure use programs without the race detector.
 package e2e
 
 import (
@@ -27,32 +26,31 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// patience is how long conditions are waited for. Most are fulfilled within a
-// second; a busy machine may take longer.
+// patience is the maximum time to wait for a condition. Most conditions hold within a second, but
+// a busy machine may take longer.
 const patience = 60 * time.Second
 
-// required makes tools that are missing an error.
+// required makes a missing tool an error. Without -required, a missing tool skips the scripts.
 var required = flag.Bool("required", false, "fail where Consul, Jaeger, Prometheus or a gRPC client is missing, instead of leaving the scripts out")
 
-// The backends that scripts share.
+// The programs and the Jaeger that all scripts share. setUp sets these variables.
 var (
-	race       string // directory of srv, client, certs, timeline and others' programs
-	plain      string // directory of srv, client and faulty, without the race detector, and others' programs
+	race       string // directory of srv, client, certs and timeline, with the race detector, and of the tools
+	plain      string // directory of srv, client and faulty, without the race detector, and of the tools
 	consul     string // path of Consul
 	jaegerPath string
-	jaeger     *backend.Jaeger
+	jaeger     *backend.Jaeger // nil if a tool is missing
 )
 
 func TestMain(m *testing.M) {
-	// Scripts wait more than they work, so more of them than there are
-	// processors can run at once.
+	// Scripts mostly wait, so four of them can run in parallel, even on fewer processors.
 	_ = flag.Set("test.parallel", "4")
 	flag.Parse()
 	os.Exit(run(m))
 }
 
 func run(m *testing.M) int {
-	paths := map[string]string{} // by name
+	paths := map[string]string{} // of the tools, by name
 	for _, b := range []binaries.Binary{binaries.Consul, binaries.Jaeger, binaries.Grpcurl, binaries.Ghz, binaries.HealthProbe, binaries.Prometheus, binaries.Promtool} {
 		path, err := b.Find()
 		if errors.Is(err, binaries.ErrMissing) && !*required {
@@ -82,10 +80,13 @@ func run(m *testing.M) int {
 	return 0
 }
 
-// setUp builds the pair and what the scripts need besides, puts it beside others'
-// programs, whose paths it is given by name, and starts the Jaeger that all scripts
-// share: IDs tell traces apart. Each script starts a Consul of its own, since nothing
-// tells registrations apart.
+// setUp builds the programs that the scripts run, and links the tools into the same directories.
+// paths has the tools' paths by name. Then setUp starts the Jaeger. stop stops it and removes all
+// files.
+//
+// All scripts share one Jaeger, because IDs distinguish the traces of different scripts. Each
+// script starts its own Consul, because nothing distinguishes the registrations of different
+// scripts.
 func setUp(paths map[string]string) (stop func(), err error) {
 	root, err := project.Root()
 	if err != nil {
@@ -124,9 +125,9 @@ func setUp(paths map[string]string) (stop func(), err error) {
 		}
 	}
 	for name, path := range map[string]string{
-		// For scripts that measure memory, which the race detector multiplies.
+		// For scripts that measure memory: the race detector multiplies the use of memory.
 		"plainsrv": filepath.Join(plain, "srv"),
-		// These have the names of other programs.
+		// The binaries' own names are client and server, so give them distinct names.
 		"modernclient": filepath.Join(race, "modern", "client"),
 		"modernserver": filepath.Join(race, "modern", "server"),
 	} {
@@ -148,7 +149,7 @@ func setUp(paths map[string]string) (stop func(), err error) {
 	}, nil
 }
 
-// needTools leaves a test out where setUp did not run.
+// needTools skips a test if a tool is missing. Then run has not called setUp.
 func needTools(t *testing.T) {
 	if jaeger == nil {
 		t.Skip(`needs what "make tools" builds`)
@@ -185,7 +186,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// setEnv gives a script the binaries in bin and the backends that all share.
+// setEnv sets a script's variables: PATH for the binaries in bin, and the addresses of the shared
+// Jaeger.
 func setEnv(env *testscript.Env, bin string) {
 	env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 	env.Setenv("JAEGER_ADDRESS", jaeger.Addr)

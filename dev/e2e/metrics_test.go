@@ -20,7 +20,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// shows url regexp waits until what is at the URL matches; with ! until it does not.
+// shows url regexp waits until the page at url has a match of regexp. With ! it waits until the
+// page has no match.
 func shows(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, len(args) == 2, "[!] shows url regexp")
 	re, err := regexp.Compile("(?m)" + args[1])
@@ -41,11 +42,11 @@ func shows(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// documented address program wants the tables in docs/operations.md to have the metrics of
-// that program, their types and their labels. Those of Go, the process and the scrape are left
-// out.
+// documented address program compares the metrics at address with the tables for program in
+// docs/operations.md: names, types and labels. It ignores the metrics of Go, of the process and
+// of the scrape.
 func documented(ts *testscript.TestScript, neg bool, args []string) {
-	programs := []string{"client", "srv"} // in the order of the tables; a third is for both
+	programs := []string{"client", "srv"} // in the order of the tables; a third table is for both programs
 	want(ts, !neg && len(args) == 2 && slices.Contains(programs, args[1]), "documented address srv|client")
 	root, err := project.Root()
 	ts.Check(err)
@@ -87,13 +88,14 @@ func documented(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(problems...))
 }
 
-// described returns what the tables say of a metric.
+// described returns a text with the name, type and labels of a metric, to compare metrics.
 func described(name, kind string, labels []string) string {
 	slices.Sort(labels)
 	return fmt.Sprintf("%s, a %s by %s", name, kind, strings.Join(labels, ", "))
 }
 
-// labels returns the names of a family's labels.
+// labels returns the names of a family's labels, or "none" if there are no labels, as the tables
+// have it.
 func labels(family *dto.MetricFamily) []string {
 	var names []string
 	for _, l := range family.GetMetric()[0].GetLabel() {

@@ -17,17 +17,17 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/measured"
 )
 
-// reliability is where what was measured is to be written, if at all.
+// reliability is the file that writeReliability writes the measurements to. Empty means no file.
 var reliability = flag.String("reliability", "", "write what was measured to this file, as a table")
 
-// What the tests that measure came to.
+// The measurements of the tests.
 var (
-	results []measured.Row // of breaking things
+	results []measured.Row // of faults and of the soak
 	inputs  []measured.Row // of bad input
-	record  sync.Mutex     // held to add to them
+	record  sync.Mutex     // guards results and inputs
 )
 
-// recordTo adds r to the results or the inputs, and prints it.
+// recordTo adds r to table, which is results or inputs, and prints r.
 func recordTo(table *[]measured.Row, r measured.Row) {
 	record.Lock()
 	defer record.Unlock()
@@ -62,7 +62,8 @@ Scripts send wrong or hostile input to a server. After each input, a normal call
 |---|---|---|---|---|
 `
 
-// writeReliability writes the table, if asked to.
+// writeReliability writes the tables to the file in reliability. If reliability is empty, it does
+// nothing.
 func writeReliability() error {
 	if *reliability == "" {
 		return nil

@@ -1,6 +1,6 @@
-// Command faulty is a Basis server that answers every call with a server error: 500, 502,
-// 503 and 504 in turn. 501 is not among them: it says that the server has no such method,
-// not that the server fails. The end-to-end scripts run faulty beside the real servers.
+// Command faulty is a Basis server that returns a server error for every call: 500, 502, 503 and
+// 504 in turn. It does not return 501, because 501 reports that the server has no such method; it
+// does not report a server failure. The end-to-end scripts run faulty beside the real servers.
 package main
 
 import (
@@ -26,7 +26,7 @@ const name = "go.micro.srv.basis"
 var codes = [...]int32{500, 502, 503, 504}
 
 type faulty struct {
-	proto.BasisHandler // nil: of methods that the scripts do not call
+	proto.BasisHandler // nil; has the methods that the scripts do not call
 	calls              atomic.Int32
 }
 
