@@ -1,6 +1,5 @@
-// Package docker is what docker-compose.yml says as executable scripts, on a real
-// Docker engine: each file in testdata/script is a terminal session. They run
-// where -docker is given: "make e2e-docker".
+// Package docker tests docker-compose.yml on a real Docker engine. Each script in testdata/script
+// is a terminal session. The scripts run only with the flag -docker, as "make e2e-docker" sets it.
 package docker
 
 import (
@@ -30,15 +29,15 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/timeline"
 )
 
-// patience is how long conditions are waited for. A swarm takes longest: its
-// names are known when their containers are healthy.
+// patience is the maximum time to wait for a condition. A swarm takes longest, because its DNS
+// server resolves a service's name only after the containers are healthy.
 const patience = 2 * time.Minute
 
-// pollInterval is how often a condition is looked at.
+// pollInterval is the interval between two checks of a condition.
 const pollInterval = 200 * time.Millisecond
 
-// composeProject names what Compose starts, so that the checks are apart from what a
-// user has running.
+// composeProject is the Compose project of the tests. It distinguishes the tests' containers from
+// the user's own containers.
 const composeProject = "basis-e2e"
 
 var docker = flag.Bool("docker", false, "run the scripts, on the Docker engine that answers")
@@ -59,7 +58,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The scripts say "compose" for whichever there is of the two.
+	// In the scripts, "compose" is "docker compose" if installed, and "docker-compose" otherwise.
 	compose := "docker-compose"
 	if exec.Command("docker", "compose", "version").Run() == nil {
 		compose = "docker compose"
@@ -106,8 +105,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// finally command [args...] runs a command when the script has ended, however
-// it did.
+// finally command [args...] runs a command after the script has ended, even if the script fails.
 func finally(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = ts.MkAbs(".")
@@ -118,8 +116,7 @@ func finally(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// urls puts where the last command said that Consul and Jaeger are into $CONSUL
-// and $JAEGER.
+// urls sets $CONSUL and $JAEGER to the URLs that the last command has printed.
 func urls(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range []string{"Consul", "Jaeger"} {
 		m := regexp.MustCompile(name + `: (http://[^/]+)/`).FindStringSubmatch(ts.ReadFile("stdout"))
@@ -130,8 +127,8 @@ func urls(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// nodes n waits until n healthy nodes of the service are in Consul, and prints
-// their IP addresses, sorted.
+// nodes n waits until Consul has n healthy nodes of the service, and prints their IP addresses,
+// sorted.
 func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -158,8 +155,8 @@ func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// made returns the calls that the client has made, as the shell command in $LOG
-// tells. One that failed is the end.
+// made returns the client's calls so far. It reads them from the output of the shell command in
+// $LOG. If a call has failed, made fails the script.
 func made(ts *testscript.TestScript) []load.Line {
 	log, err := exec.Command("sh", "-c", ts.Getenv("LOG")).CombinedOutput()
 	if err != nil {
@@ -175,8 +172,9 @@ func made(ts *testscript.TestScript) []load.Line {
 	return all
 }
 
-// calls [-alternating] n waits until the client has made n more calls. None that
-// it has made may have failed, and alternating ones go to another node each.
+// calls [-alternating] n waits until the client has made n more calls. It fails the script if one
+// of the client's calls so far has failed. With -alternating, it also fails the script if two
+// consecutive calls went to the same node.
 func calls(ts *testscript.TestScript, neg bool, args []string) {
 	alternating := args[0] == "-alternating"
 	if alternating {
@@ -200,7 +198,8 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("%d calls, 0 failed", len(after)-before)
 }
 
-// reaches n duration wants the client to have called n different nodes by then.
+// reaches n duration waits up to duration until the client's calls so far have gone to n different
+// nodes.
 func reaches(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -220,8 +219,8 @@ func reaches(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("%d nodes called after %v", n, time.Since(start).Round(pollInterval))
 }
 
-// traced, in scripts trace n, waits until the client's next call is at Jaeger as a trace of n spans,
-// and prints their services and operations.
+// traced is the command trace n. It waits for the client's next call, and then until Jaeger has n
+// spans of the call's trace. It prints the spans' services and operations.
 func traced(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -236,7 +235,7 @@ func traced(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// stopped waits until none of the project's containers runs.
+// stopped waits until no container of composeProject is running.
 func stopped(ts *testscript.TestScript, neg bool, args []string) {
 	until(ts, patience, func() error {
 		running, err := exec.Command("docker", "ps", "--filter", "label=com.docker.compose.project="+composeProject, "--format", "{{.Names}}").Output()
@@ -247,8 +246,8 @@ func stopped(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// health state n filter waits until docker ps, with that filter, lists n containers in that state
-// of health.
+// health state n filter waits until "docker ps" with filter lists n containers whose health is
+// state.
 func health(ts *testscript.TestScript, neg bool, args []string) {
 	until(ts, patience, func() error {
 		out, err := exec.Command("docker", "ps", "--filter", args[2], "--filter", "health="+args[0], "--format", "{{.Names}}: {{.Status}}").Output()
@@ -259,16 +258,17 @@ func health(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// browse n looks at the pages of Jaeger and Consul in a browser. On Jaeger's search page it finds the
-// client's traces, opens the newest complete one, and prints its rows. The server's spans must begin
-// after the wait for the limiter. Consul must list n passing nodes of the service.
+// browse n checks the pages of Jaeger and Consul in a browser. On Jaeger's search page it finds the
+// client's traces, opens the newest complete trace, and prints its rows. The server's spans must
+// begin in the second half of the trace: the call waits for the limiter first. On Consul's page, it
+// checks that the service has n nodes whose checks pass.
 func browse(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	inBrowser(ts, func(ctx context.Context, b *browser.Browser) {
 		found, err := b.Search(ctx, ts.Getenv("JAEGER"), "go.micro.client.basis")
 		ts.Check(err)
-		// Jaeger may not have all spans of the last call yet.
+		// Skip incomplete traces: Jaeger may not have all spans of the last call yet.
 		i := slices.IndexFunc(found, func(f browser.Found) bool { return f.Spans == 4 && f.Errors == 0 })
 		if i < 0 {
 			ts.Fatalf("no trace of four spans and no error: %+v", found)
@@ -286,8 +286,8 @@ func browse(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// lookup n looks up the trace of n spans whose ID is the last stdout in Jaeger's UI, and prints its
-// rows.
+// lookup n looks up a trace in Jaeger's UI, and prints its rows. The trace's ID is the stdout of
+// the last command. lookup first waits until Jaeger has n spans of the trace.
 func lookup(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -301,7 +301,7 @@ func lookup(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// inBrowser calls look with a browser.
+// inBrowser starts a browser and calls look with it.
 func inBrowser(ts *testscript.TestScript, look func(context.Context, *browser.Browser)) {
 	b, err := browser.Start(1200, 800)
 	ts.Check(err)
@@ -311,7 +311,8 @@ func inBrowser(ts *testscript.TestScript, look func(context.Context, *browser.Br
 	look(ctx, b)
 }
 
-// printRows prints the service and the operation of each row in the page of a trace, and its mark.
+// printRows prints the service and the operation of each row on a trace's page, and "error" if the
+// row has the mark of an error.
 func printRows(ts *testscript.TestScript, trace browser.Trace) {
 	for _, r := range trace.Rows {
 		mark := ""
@@ -322,7 +323,7 @@ func printRows(ts *testscript.TestScript, trace browser.Trace) {
 	}
 }
 
-// updates service state waits until the last update of a service is in that state.
+// updates service state waits until the last update of service has the given state.
 func updates(ts *testscript.TestScript, neg bool, args []string) {
 	until(ts, patience, func() error {
 		out, err := exec.Command("docker", "service", "inspect", "--format", "{{.UpdateStatus.State}}", args[0]).Output()
@@ -333,8 +334,8 @@ func updates(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// query expression sample... waits until Prometheus has exactly these samples for an expression,
-// each as {labels} value, and sorted.
+// query expression sample... waits until Prometheus returns exactly the given samples for
+// expression. The samples have the form "{labels} value" and are sorted.
 func query(ts *testscript.TestScript, neg bool, args []string) {
 	var answer struct {
 		Data struct {
@@ -372,7 +373,7 @@ func query(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// until waits for a condition to have no error.
+// until calls condition repeatedly until it returns nil. After patience, until fails the script.
 func until(ts *testscript.TestScript, patience time.Duration, condition func() error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
