@@ -22,12 +22,12 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/measured"
 )
 
-// minCalls is how many calls are made at least while something breaks.
+// minCalls is the minimum number of calls during a fault.
 const minCalls = 2000
 
-// traffic is how the client calls in the scripts in testdata/faults: 250 times a
-// second from eight callers, with the breaker out of the way. Server and client serve
-// metrics.
+// traffic sets the programs' variables for the scripts in testdata/faults. The client makes 250
+// calls per second from eight callers. The breaker's limits are so high that the circuit does not
+// open. Servers and client serve metrics.
 var traffic = []string{
 	"BASIS_RATE_LIMIT=250", "BASIS_CONCURRENCY=8", "BASIS_REQUESTS=0", "BASIS_VERBOSE=true",
 	"BASIS_HYSTRIX_MAX_CONCURRENT=1000", "BASIS_HYSTRIX_ERROR_PERCENT=100",
@@ -35,7 +35,7 @@ var traffic = []string{
 	"BASIS_METRICS_ADDRESS=127.0.0.1:0",
 }
 
-// faultCommands are what these scripts can say beyond all others.
+// faultCommands are the commands that only the scripts in testdata/faults have.
 var faultCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"jaeger":   ownJaeger,
 	"mark":     mark,
@@ -52,8 +52,8 @@ var faultCommands = map[string]func(ts *testscript.TestScript, neg bool, args []
 	"recovers": recovers,
 }
 
-// TestFaults runs the scripts in testdata/faults one after another, since they
-// measure, and prints what each measured.
+// TestFaults runs the scripts in testdata/faults, and prints the measurements of each. It runs
+// one script at a time: in parallel, the scripts would disturb each other's measurements.
 func TestFaults(t *testing.T) {
 	needTools(t)
 	files, err := filepath.Glob("testdata/faults/*.txtar")
@@ -83,11 +83,10 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// call is one that the client told of with --verbose.
+// call is a call that the client has reported with --verbose.
 type call struct{ load.Line }
 
-// parseCalls returns the calls that a client's output tells of, in the order in
-// which they ended.
+// parseCalls returns the calls in a client's output, in the order of their ends.
 func parseCalls(output string) ([]call, error) {
 	told, err := load.ParseLines(output)
 	var all []call
@@ -97,13 +96,13 @@ func parseCalls(output string) ([]call, error) {
 	return all, err
 }
 
-// output is what the client has told so far, read as it grows.
+// output is the part of the client's log that told has read so far.
 type output struct {
-	read  int64 // bytes of the log
+	read  int64 // number of bytes read
 	calls []call
 }
 
-// told returns the calls that the client has told of so far.
+// told returns all calls that the client has reported so far.
 func (s *session) told(ts *testscript.TestScript) []call {
 	f, err := os.Open(s.process(ts, "client").Log)
 	ts.Check(err)
@@ -125,10 +124,10 @@ func (c call) failed() bool { return c.Outcome != "ok" }
 
 func (c call) end() time.Time { return c.Start.Add(c.Latency) }
 
-// took returns how long the node took, the last one where there were several.
+// took returns the call's latency without the time that the call waited before its last attempt.
 func (c call) took() time.Duration { return c.Latency - c.Waited }
 
-// count returns how many of the calls are as they should be.
+// count returns the number of calls for which is returns true.
 func count(all []call, is func(call) bool) int {
 	n := 0
 	for _, c := range all {
@@ -139,14 +138,15 @@ func count(all []call, is func(call) bool) int {
 	return n
 }
 
-// fault description allowed names what the script breaks, and what may come of
-// it.
+// fault description allowed sets the first two columns of the script's row: the fault, and the
+// failures that are allowed.
 func fault(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "fault description allowed")
 	of(ts).row = measured.Row{Fault: args[0], Allowed: args[1]}
 }
 
-// ownJaeger, in scripts jaeger, starts a Jaeger for this script alone, to be broken.
+// ownJaeger is the command jaeger. It starts a Jaeger that only this script uses, so that the
+// script can break it.
 func ownJaeger(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "jaeger")
 	ctx, cancel := patient()
@@ -157,13 +157,13 @@ func ownJaeger(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("JAEGER_ADDRESS", j.Addr)
 }
 
-// mark says that it is now that something breaks, or is whole again.
+// mark stores the current time. Scripts call it when they break something or repair it.
 func mark(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "mark")
 	of(ts).mark = time.Now()
 }
 
-// hold duration lets a fault last for so long since the mark.
+// hold duration waits until duration has passed since the mark. Until then the fault lasts.
 func hold(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "hold duration")
 	d, err := time.ParseDuration(args[0])
@@ -171,7 +171,7 @@ func hold(ts *testscript.TestScript, neg bool, args []string) {
 	time.Sleep(time.Until(of(ts).mark.Add(d)))
 }
 
-// calls n waits until the client has told of n more.
+// calls n waits until the client has reported n more calls.
 func calls(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "calls n")
 	n, err := strconv.Atoi(args[0])
@@ -186,9 +186,10 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// failed [-after=duration] max ends the client, and wants max of its calls, or
-// max% of them, to have failed at most; or of those that ended so long after the
-// mark. Its metrics have to count the calls that it told of.
+// failed [-after=duration] max stops the client, and fails the script if more than max of its
+// calls failed. max is a number or, with %, a percentage. With -after, failed considers only calls
+// that ended at least duration after the mark. failed also compares the client's metrics with the
+// calls in its log.
 func failed(ts *testscript.TestScript, neg bool, args []string) {
 	var after time.Duration
 	if len(args) == 2 {
@@ -200,7 +201,7 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "failed [-after=duration] max")
 	s := of(ts)
 	client := s.process(ts, "client")
-	if !client.Ended() { // an earlier "failed" may have ended the client
+	if !client.Ended() { // an earlier "failed" may have stopped the client
 		endMetered(ts)
 	}
 	status := client.Stop(syscall.SIGINT)
@@ -229,13 +230,14 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// endMetered ends the client. Its metrics have to count the calls that it told of: at least those
-// before the metrics were read, and at most those until its end.
+// endMetered stops the client. It fails the script unless the client's metrics agree with the calls
+// in the client's log. The metrics must count at least the calls that the log has before endMetered
+// reads the metrics, and at most all calls in the log.
 func endMetered(ts *testscript.TestScript) {
 	s := of(ts)
 	before := slices.Clone(s.told(ts))
 	counted, countedFailed := metered(ts)
-	_ = s.process(ts, "client").Stop(syscall.SIGINT) // "failed" checks its status
+	_ = s.process(ts, "client").Stop(syscall.SIGINT) // "failed" checks the exit status
 	all := s.told(ts)
 	if counted < len(before) || counted > len(all) || countedFailed < count(before, call.failed) || countedFailed > count(all, call.failed) {
 		ts.Fatalf("the metrics counted %d calls and %d failed ones; the client told of %d to %d and %d to %d",
@@ -243,7 +245,7 @@ func endMetered(ts *testscript.TestScript) {
 	}
 }
 
-// metered returns how many calls the client's metrics have counted, and how many of them failed.
+// metered returns the numbers of calls and of failed calls in the client's metrics.
 func metered(ts *testscript.TestScript) (calls, failed int) {
 	serves(ts, false, []string{"client"})
 	ctx, cancel := patient()
@@ -264,7 +266,8 @@ func metered(ts *testscript.TestScript) (calls, failed int) {
 // callsTotal matches the samples of basis_calls_total.
 var callsTotal = regexp.MustCompile(`(?m)^basis_calls_total\{.*outcome="(\w+)".*\} (\S+)$`)
 
-// rate min wants so many calls in a second that began within one of the mark.
+// rate min fails the script unless at least min calls ended within some period of one second that
+// began at most a second after the mark.
 func rate(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "rate min")
 	least, err := strconv.Atoi(args[0])
@@ -284,10 +287,10 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%d calls in the second that began %v after the fault", best, at)
 }
 
-// slowdown percent wants nodes to take that much longer to answer since the mark
-// than before the first mark at most. It compares the seconds in which half of
-// the calls were answered soonest, since in others the machine may have had more
-// to do, and does not tell less than a millisecond.
+// slowdown percent compares the latency of the nodes since the mark with the latency before the
+// mark of the script's first slowdown. It fails the script if the latency has grown by more than
+// percent and by more than a millisecond. It compares the medians of the fastest seconds, because
+// in other seconds the machine may have been busy with other work.
 func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowdown percent")
 	percent, err := strconv.Atoi(args[0])
@@ -305,7 +308,8 @@ func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("p50 %v, before %v", median(since), median(s.before))
 }
 
-// soonest returns the median of the second in which that is the lowest.
+// soonest returns the lowest median latency of the nodes in one second. It ignores seconds with
+// fewer than 100 calls.
 func soonest(all []call) time.Duration {
 	seconds := map[int64][]call{}
 	for _, c := range all {
@@ -320,7 +324,7 @@ func soonest(all []call) time.Duration {
 	return lowest
 }
 
-// median returns the median of how long nodes took to answer.
+// median returns the median latency of the nodes.
 func median(all []call) time.Duration {
 	var took []time.Duration
 	for _, c := range all {
@@ -334,8 +338,8 @@ func quantile(d []time.Duration, q float64) time.Duration {
 	return d[int(q*float64(len(d)-1))]
 }
 
-// within duration what wants no more time to have passed since the mark, and
-// notes it as that of what has happened.
+// within duration what fails the script if more than duration has passed since the mark. It adds
+// the passed time to the script's row. what describes the event that has happened by now.
 func within(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "within duration what")
 	limit, err := time.ParseDuration(args[0])
@@ -348,8 +352,8 @@ func within(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%s after %v", args[1], took.Round(time.Millisecond))
 }
 
-// received name... wants these servers to have received each of the client's
-// calls once: none was tried again.
+// received name... fails the script unless the named servers have received as many calls as the
+// client made. Then the client retried no call.
 func received(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "received name...")
 	n := 0
@@ -363,7 +367,7 @@ func received(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).row.Note("each call received once")
 }
 
-// underway min wants so many calls to have been under way at the mark.
+// underway min fails the script unless at least min calls were in flight at the mark.
 func underway(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "underway min")
 	least, err := strconv.Atoi(args[0])
@@ -376,8 +380,8 @@ func underway(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%d in flight at SIGTERM", n)
 }
 
-// slowest duration wants no call to have taken longer than that to fail, and those
-// that failed to have been sent to one node.
+// slowest duration fails the script if a call took longer than duration to fail, or if calls to
+// more than one node failed.
 func slowest(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowest duration")
 	limit, err := time.ParseDuration(args[0])
@@ -397,8 +401,9 @@ func slowest(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("each failed call within %v", longest.Round(time.Millisecond))
 }
 
-// refused duration wants 99 of 100 of the last client's calls that the open
-// circuit refused to have taken no longer.
+// refused duration considers the last client's calls that the open circuit rejected. It fails the
+// script if the 99th percentile of their latency is longer than duration, or if there are fewer
+// than minCalls such calls.
 func refused(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "refused duration")
 	limit, err := time.ParseDuration(args[0])
@@ -423,8 +428,8 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 
 const circuitOpen = "hystrix: circuit open"
 
-// recovers wants the first call since the mark that the circuit let through to
-// have succeeded.
+// recovers fails the script unless the first call since the mark that the circuit allowed
+// succeeded.
 func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "recovers")
 	s := of(ts)

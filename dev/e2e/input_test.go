@@ -38,7 +38,7 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// address returns where a server listens, from its log.
+// address returns the address that a server listens on, from the server's log.
 func address(ts *testscript.TestScript, name string) string {
 	m := regexp.MustCompile(`Listening on (\S+:\d+)`).FindStringSubmatch(ts.ReadFile(name + ".log"))
 	if m == nil {
@@ -47,14 +47,14 @@ func address(ts *testscript.TestScript, name string) string {
 	return m[1]
 }
 
-// listening name puts where a server listens into $ADDR.
+// listening name sets $ADDR to the address that a server listens on.
 func listening(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "listening name")
 	ts.Setenv("ADDR", address(ts, args[0]))
 }
 
-// peak name MB wants a process never to have had more memory than that resident.
-// It ends what was measured.
+// peak name MB fails the script if the resident memory of a process has ever been larger than MB
+// megabytes. It also completes the script's row and records it.
 func peak(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "peak name MB")
 	limit, err := strconv.Atoi(args[1])
@@ -75,7 +75,7 @@ func peak(ts *testscript.TestScript, neg bool, args []string) {
 	recordTo(&inputs, s.row)
 }
 
-// longname n file writes a request in JSON whose name has n bytes.
+// longname n file writes a request in JSON to file. The request's name has n bytes.
 func longname(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "longname n file")
 	n, err := strconv.Atoi(args[0])
@@ -83,9 +83,10 @@ func longname(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), fmt.Appendf(nil, `{"name":%q}`, strings.Repeat("x", n)), 0o644))
 }
 
-// post [-encoding=e] name content-type hex sends a body to Hello as HTTP/2 without gRPC's
-// client, which sends no wrong ones, and prints the status, gRPC's status, and
-// its message. An empty content-type is not sent.
+// post [-encoding=e] name content-type hex sends a request with the given body to Hello of a
+// server. It uses a plain HTTP/2 client, because gRPC's client cannot send malformed requests. post
+// prints HTTP's status, gRPC's status and message, and the response's body. It sends no empty
+// content-type.
 func post(ts *testscript.TestScript, neg bool, args []string) {
 	encoding := ""
 	if len(args) == 4 {
@@ -104,15 +105,15 @@ func post(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprintln(ts.Stdout(), answer)
 }
 
-// newTransport returns a transport that speaks HTTP/2 without TLS.
+// newTransport returns a transport for HTTP/2 without TLS.
 func newTransport() *http.Transport {
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	return transport
 }
 
-// postHello sends a body to Hello, and returns the answer as post prints it. It leaves out
-// empty headers.
+// postHello sends body to Hello, and returns the response in the format that post prints. It does
+// not send empty headers.
 func postHello(transport *http.Transport, addr string, header http.Header, body []byte) (string, error) {
 	ctx, cancel := patient()
 	defer cancel()
@@ -138,14 +139,14 @@ func postHello(transport *http.Transport, addr string, header http.Header, body 
 	return fmt.Sprintf("http=%d grpc=%s %s%s", rsp.StatusCode, grpcStatus("Grpc-Status"), grpcStatus("Grpc-Message"), answer), nil
 }
 
-// bombs name n sends n requests at once on one connection, each with a gzip of 60 KB that
-// inflates to 60 MB. The server has to say of each that it is too large.
+// bombs name n sends n requests at once on one connection. Each has a compressed message of 60 KB,
+// which decompresses to 60 MB. The server must reject each as too large.
 func bombs(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "bombs name n")
 	n, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	addr := address(ts, args[0])
-	body := bytes.NewBuffer(make([]byte, 5)) // compressed or not, and the length
+	body := bytes.NewBuffer(make([]byte, 5)) // gRPC's prefix: the compressed flag and the length
 	z := gzip.NewWriter(body)
 	_, err = z.Write(make([]byte, 60<<20))
 	ts.Check(err)
@@ -177,12 +178,12 @@ func bombs(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// preface is how an HTTP/2 client begins, with empty settings.
+// preface is the beginning of an HTTP/2 client's connection, with empty settings.
 const preface = http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
-// garbage name n seed sends n random byte strings to a server, each on a
-// connection of its own. A third of them begins as HTTP/2 does, and a third goes
-// on with the header of a frame. The server has to close each connection.
+// garbage name n seed sends n random byte strings to a server, each on its own connection. A third
+// of the strings have only random bytes. A third begin with HTTP/2's preface, and a third with the
+// preface and the header of a frame. The server must close each connection.
 func garbage(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 3, "garbage name n seed")
 	addr := address(ts, args[0])
@@ -199,7 +200,7 @@ func garbage(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}()
 	var senders sync.WaitGroup
-	var answered atomic.Int64 // with any byte
+	var answered atomic.Int64 // number of connections on which the server sent at least one byte
 	failures := make(chan error, 8)
 	for range cap(failures) {
 		senders.Go(func() {
@@ -207,7 +208,7 @@ func garbage(ts *testscript.TestScript, neg bool, args []string) {
 				read, err := send(addr, b)
 				if err != nil {
 					failures <- fmt.Errorf("after %x: %w", b, err)
-					for range strings { // lets the sender end
+					for range strings { // drain the channel, so that its sender can return
 					}
 					return
 				}
@@ -225,8 +226,8 @@ func garbage(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).row.Note("seed %d; all connections closed, %d of them after a response", seed, answered.Load())
 }
 
-// randomBytes returns up to 1,000 random bytes, after as much of the beginning
-// of an HTTP/2 connection as depth says.
+// randomBytes returns fewer than 1,000 random bytes. With depth 1, HTTP/2's preface comes before
+// the random bytes; with depth 2, the preface and the header of a frame.
 func randomBytes(random *rand.Rand, depth int) []byte {
 	var b []byte
 	if depth > 0 {
@@ -242,8 +243,8 @@ func randomBytes(random *rand.Rand, depth int) []byte {
 	return b
 }
 
-// send writes b on a connection of its own and reads until the server closes
-// it. It returns how many bytes it read.
+// send writes b on a new connection, and reads until the server closes the connection. It returns
+// the number of bytes read.
 func send(addr string, b []byte) (int64, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -266,15 +267,15 @@ func send(addr string, b []byte) (int64, error) {
 	return n, err
 }
 
-// isClosed reports whether err says that the other end closed the connection.
+// isClosed reports whether err means that the peer has closed the connection.
 func isClosed(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN)
 }
 
-// halfopen name n d holds n connections to a server for as long as d, on which
-// it begins to speak HTTP/2 and stops: before the first byte, within the preface,
-// after it, and within a request's headers. Meanwhile it makes normal calls, of
-// which none may fail. By then the server has to have closed them all.
+// halfopen name n d opens n connections to a server, and begins HTTP/2 on each without completing
+// a request. It stops before the first byte, within the preface, after the preface, or within a
+// request's headers. Then it makes normal calls for the duration d; none of them may fail. After
+// d, the server must have closed all n connections.
 func halfopen(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 3, "halfopen name n duration")
 	addr := address(ts, args[0])
@@ -286,7 +287,7 @@ func halfopen(ts *testscript.TestScript, neg bool, args []string) {
 		"",
 		preface[:10],
 		preface,
-		preface + "\x00\x00\x10\x01\x00\x00\x00\x00\x01", // 16 bytes of headers that do not come
+		preface + "\x00\x00\x10\x01\x00\x00\x00\x00\x01", // announces 16 bytes of headers, which never come
 	}
 	var closed atomic.Int64
 	for i := range n {
@@ -296,7 +297,7 @@ func halfopen(ts *testscript.TestScript, neg bool, args []string) {
 		_, err = io.WriteString(conn, beginnings[i%len(beginnings)])
 		ts.Check(err)
 		go func() {
-			_, _ = io.Copy(io.Discard, conn) // until the server closes it, or this function ends
+			_, _ = io.Copy(io.Discard, conn) // until the server closes conn, or halfopen returns
 			closed.Add(1)
 		}()
 	}
@@ -309,8 +310,8 @@ func halfopen(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("the server closed all")
 }
 
-// callFor makes normal calls, one after another, for as long as d. It returns
-// how many it made and how many of them failed.
+// callFor makes normal calls, one after another, for the duration d. It returns the numbers of
+// calls and of failed calls.
 func callFor(ts *testscript.TestScript, addr string, d time.Duration) (made, failed int) {
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	ts.Check(err)
@@ -328,8 +329,8 @@ func callFor(ts *testscript.TestScript, addr string, d time.Duration) (made, fai
 	return made, failed
 }
 
-// deaf name n sends up to n requests on one connection and never reads an
-// answer. The server has to close the connection before it has taken them all.
+// deaf name n sends up to n requests on one connection, and never reads a response. The server
+// must close the connection before it has received all n requests.
 func deaf(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "deaf name n")
 	n, err := strconv.Atoi(args[1])
@@ -368,8 +369,8 @@ func deaf(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).row.Note("closed after %d requests", sent)
 }
 
-// flood name n makes n calls at once on one connection and sends, after the
-// message of each, as many more of 60 KB as the server takes.
+// flood name n makes n calls at once on one connection. On each call, after the first message, it
+// keeps sending messages of 60 KB until the server or a deadline of 12 s ends the call.
 func flood(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "flood name n")
 	n, err := strconv.Atoi(args[1])
@@ -396,8 +397,8 @@ func flood(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).row.Note("%d messages accepted", sent.Load())
 }
 
-// impostor registers, in the script's Consul, a server of the same service whose
-// answers are more than a line, and larger than a greeting may be.
+// impostor registers a hostile server of the same service in the script's Consul. Its responses
+// have several lines, or are larger than a greeting may be.
 func impostor(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "impostor")
 	r, err := consulregistry.NewRegistry()
@@ -431,8 +432,8 @@ func (hostileHandler) Hello(_ context.Context, req *proto.Request, rsp *proto.Re
 	return nil
 }
 
-// liar puts into $LIAR the address of what is not Consul: all that it says is an
-// error of several lines.
+// liar starts an HTTP server that pretends to be Consul, and sets $LIAR to its address. The server
+// responds to all requests with an error of several lines.
 func liar(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "liar")
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -442,8 +443,8 @@ func liar(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("LIAR", s.Listener.Addr().String())
 }
 
-// balance starts a load balancer over the script's two agents, which takes them in turn for
-// each request. Its address is put into $BALANCED.
+// balance starts a load balancer in front of the script's two agents, and sets $BALANCED to its
+// address. It sends requests to the two agents in turn.
 func balance(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "balance, after agent and join")
 	agents := []string{ts.Getenv("CONSUL"), ts.Getenv("AGENT")}

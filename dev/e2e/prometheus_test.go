@@ -22,13 +22,14 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// faster is how much faster time passes for the scripts' Prometheus. Its configuration and rules
-// are the shipped ones with a tenth of each duration: scrapes and evaluations are half a second
-// apart, rates are taken over 6 s, and an alert that fires after a minute fires after 6 s.
+// faster is the factor by which quicken shortens the durations for the scripts' Prometheus. The
+// scripts use the shipped configuration and rules with a tenth of each duration. So Prometheus
+// scrapes and evaluates every half second, and computes rates over 6 s. An alert that waits for a
+// minute in the shipped rules waits for 6 s.
 const faster = 10
 
-// durations are those of a configuration and of rules: an interval, a range, and what an alert
-// waits for.
+// durations matches the durations in a configuration and in rules: intervals, ranges, and the
+// "for" of an alert.
 var durations = regexp.MustCompile(`(_interval: |\[|for: )(\d+[ms])`)
 
 // quicken divides the durations in text by faster.
@@ -45,9 +46,9 @@ func quicken(text string) (string, error) {
 	return text, err
 }
 
-// prometheus job=address... starts a Prometheus that scrapes the given addresses, with the
-// shipped configuration and rules, and waits until it has reached each of them. It knows
-// nothing of one that ran before. Its process is "prometheus".
+// prometheus job=address... starts a Prometheus that scrapes the given addresses, and waits until
+// it has scraped each of them. The Prometheus has the shipped configuration and rules with shorter
+// durations; see faster. It starts with an empty database. The process has the name "prometheus".
 func prometheus(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "prometheus job=address...")
 	root, err := project.Root()
@@ -58,7 +59,7 @@ func prometheus(ts *testscript.TestScript, neg bool, args []string) {
 		want(ts, ok, "prometheus job=address...")
 		fmt.Fprintf(&jobs, "  - job_name: %s\n    static_configs: [{targets: [%q]}]\n", job, address)
 	}
-	// What finds the containers has no place here.
+	// Replace the shipped targets: they discover containers.
 	const targets = "scrape_configs:\n"
 	for _, name := range []string{"prometheus.yml", "rules.yml"} {
 		shipped, err := os.ReadFile(filepath.Join(root, "dev", "prometheus", name))
@@ -82,7 +83,8 @@ func prometheus(ts *testscript.TestScript, neg bool, args []string) {
 	query(ts, false, []string{"sum(up)", strconv.Itoa(len(args))})
 }
 
-// ask puts a GET to the API of the script's Prometheus, and decodes what comes into data.
+// ask sends a GET request to the API of the script's Prometheus, and decodes the response's data
+// into data.
 func ask(ts *testscript.TestScript, path string, data any) error {
 	ctx, cancel := patient()
 	defer cancel()
@@ -93,8 +95,8 @@ func ask(ts *testscript.TestScript, path string, data any) error {
 	return json.Unmarshal(body, &struct{ Data any }{data})
 }
 
-// query expression value waits until the only sample that Prometheus has for an expression has
-// that value.
+// query expression value waits until Prometheus returns exactly one sample for expression, with
+// the given value.
 func query(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "query expression value")
 	var answer struct {
@@ -112,7 +114,8 @@ func query(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// firing [alert...] waits until these alerts fire, and no others.
+// firing [alert...] waits until exactly the given alerts fire. Without alerts, it waits until none
+// fires.
 func firing(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg, "firing [alert...]")
 	slices.Sort(args)
@@ -147,7 +150,7 @@ func firing(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("after %v", time.Since(start).Round(time.Millisecond))
 }
 
-// until waits until a condition has no error.
+// until calls condition repeatedly until it returns nil. After patience, until fails the script.
 func until(ts *testscript.TestScript, condition func() error) {
 	ctx, cancel := patient()
 	defer cancel()
@@ -156,7 +159,7 @@ func until(ts *testscript.TestScript, condition func() error) {
 	}
 }
 
-// serves name puts the address of a process's metrics into $METRICS.
+// serves name sets $METRICS to the address on which a process serves its metrics.
 func serves(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "serves name")
 	on := regexp.MustCompile(`Metrics on http://(\S+)/metrics`)
@@ -170,8 +173,8 @@ func serves(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("METRICS", string(all[len(all)-1][1]))
 }
 
-// free variable... puts a free address of this host into each variable. It stays free while
-// nothing listens there: no connection gets its port.
+// free variable... sets each variable to a free address of this host. The kernel gives the ports
+// of these addresses to no connection, so an address stays free until a program listens on it.
 func free(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "free variable...")
 	ports, err := backend.FreePorts(len(args))
@@ -181,7 +184,7 @@ func free(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// sink address listens for spans at the address, and drops them.
+// sink address listens for spans on a UDP address, and drops them.
 func sink(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "sink address")
 	c, err := net.ListenPacket("udp", args[0])
@@ -197,8 +200,9 @@ func sink(ts *testscript.TestScript, neg bool, args []string) {
 	}()
 }
 
-// TestRules has promtool check what docker-compose.metrics.yml mounts, and run the rules' own
-// tests. Each rule has to be tested: without it, a test fails.
+// TestRules checks the files that docker-compose.metrics.yml mounts with promtool, and runs the
+// tests of the rules. Then it renames each rule in turn: without the rule's own name, the tests
+// must fail.
 func TestRules(t *testing.T) {
 	needTools(t)
 	t.Parallel()

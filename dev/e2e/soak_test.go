@@ -25,15 +25,16 @@ import (
 var soak = flag.Duration("soak", 0, "soak the pair for so long; 0: not at all")
 
 const (
-	soakRate     = 500              // calls a second
-	soakCallers  = 50               // so that a busy machine can keep up
-	replaceEvery = 20 * time.Second // a server
+	soakRate     = 500              // calls per second
+	soakCallers  = 50               // enough callers for soakRate even on a busy machine
+	replaceEvery = 20 * time.Second // interval at which the test replaces a server
 	sampleEvery  = time.Second
-	maxGrowth    = 1.1 // of memory and goroutines, from the second tenth of the time to the last
+	maxGrowth    = 1.1 // maximum factor for memory and goroutines, from the second tenth of the time to the last
 )
 
-// TestSoak makes calls for a long time while servers come and go, and wants the
-// client, and a server that stays, not to grow.
+// TestSoak makes calls for a long time, while it replaces servers. It fails if the memory or the
+// goroutines of the client, or of a server that stays, grow by more than maxGrowth. It also fails
+// if a call fails, or if the client has more connections than there are nodes.
 func TestSoak(t *testing.T) {
 	needTools(t)
 	if *soak == 0 {
@@ -45,7 +46,7 @@ func TestSoak(t *testing.T) {
 	agent, err := backend.StartConsul(ctx, consul, dir, "127.0.0.1", backend.ConsulPorts{}, nil)
 	require.NoError(t, err)
 	defer agent.Stop(syscall.SIGKILL)
-	// The runtime itself tells of goroutines: a line each, every two seconds.
+	// With these GODEBUG settings, Go's runtime logs all goroutines every two seconds, a line each.
 	env := backend.Environ(append(slices.Clone(traffic), "BASIS_VERBOSE=",
 		fmt.Sprintf("BASIS_RATE_LIMIT=%d", soakRate), fmt.Sprintf("BASIS_CONCURRENCY=%d", soakCallers),
 		"CONSUL_HTTP_ADDR="+agent.Addr, "JAEGER_ADDRESS="+jaeger.Addr, "GODEBUG=schedtrace=2000,scheddetail=1")...)
@@ -135,13 +136,13 @@ func TestSoak(t *testing.T) {
 	recordTo(&results, r)
 }
 
-// sample is what was seen at one time.
+// sample has the measurements of one moment.
 type sample struct {
-	at                time.Duration // since the start
-	clientRSS, srvRSS float64       // resident bytes
-	connections       int           // of the client, established, to nodes
-	nodes             int           // alive
-	err               error
+	at                time.Duration // time since the start
+	clientRSS, srvRSS float64       // resident memory in bytes
+	connections       int           // number of the client's established connections to nodes
+	nodes             int           // number of running nodes
+	err               error         // the error of a failed measurement
 }
 
 func takeSamples(ctx context.Context, srv, client int, consul string, alive *atomic.Int32) []sample {
@@ -169,7 +170,7 @@ func takeSamples(ctx context.Context, srv, client int, consul string, alive *ato
 	}
 }
 
-// resident returns how many bytes of memory a process holds.
+// resident returns the resident memory of a process, in bytes.
 func resident(pid int) (float64, error) {
 	p, err := process.NewProcess(int32(pid))
 	if err != nil {
@@ -182,7 +183,8 @@ func resident(pid int) (float64, error) {
 	return float64(m.RSS), nil
 }
 
-// connections returns how many connections a process has, but those to Consul.
+// connections returns the number of established TCP connections of a process, without those to
+// Consul.
 func connections(pid int, consul string) (int, error) {
 	all, err := psnet.ConnectionsPid("tcp", int32(pid))
 	n := 0
@@ -194,7 +196,7 @@ func connections(pid int, consul string) (int, error) {
 	return n, err
 }
 
-// mean returns the mean of what was seen from one time to another.
+// mean returns the mean of what(s) over the samples s from one time to another.
 func mean(samples []sample, from, to time.Duration, what func(sample) float64) float64 {
 	sum, n := 0.0, 0
 	for _, s := range samples {
@@ -211,16 +213,16 @@ var (
 	goroutineLine = regexp.MustCompile(`  G\d+: status=(\d+)\(`)
 )
 
-// Of the statuses of goroutines in the runtime (runtime2.go), those of ones that
-// are not in use, and the bit that says that the collector looks at one.
+// Some of the runtime's goroutine statuses (runtime2.go): the three statuses of goroutines that
+// are not in use, and the bit that is set while the garbage collector scans a goroutine.
 const (
 	statusIdle, statusDead, statusDeadExtra = 0, 6, 11
 	statusScan                              = 0x1000
 )
 
-// goroutines returns how many goroutines a process had at least, from one time to
-// another, as its log tells with GODEBUG=schedtrace,scheddetail. There are more
-// for a moment with every call; those that are left behind stay.
+// goroutines returns the minimum number of goroutines of a process from one time to another. It
+// reads the process's log, with the lines of GODEBUG=schedtrace,scheddetail. It returns the
+// minimum, because each call adds goroutines for a moment, but leaked goroutines stay.
 func goroutines(t *testing.T, log []byte, from, to time.Duration) int {
 	t.Helper()
 	var counts []int
@@ -247,7 +249,7 @@ func goroutines(t *testing.T, log []byte, from, to time.Duration) int {
 	return slices.Min(counts)
 }
 
-// summed returns a number of the client's summary.
+// summed returns the number in the line what of the client's summary.
 func summed(t *testing.T, log []byte, what string) int {
 	t.Helper()
 	m := regexp.MustCompile(`(?m)^` + what + ` +(\d+)`).FindSubmatch(log)
