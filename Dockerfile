@@ -1,14 +1,14 @@
-# Both programs, each in an image of its own: --target srv and --target client.
+# Builds one image for each program: --target srv and --target client.
 FROM golang:1.26 AS build
 WORKDIR /src
-# Dependencies change less often than the code, and are a layer of their own.
+# Dependencies change less often than the code, so they have a layer of their own.
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/ ./srv ./client
 
-# What the images share: labels, a user without rights, and the CAs that HTTPS to Consul or
-# Jaeger is checked against. A file that is mounted over the CAs replaces them.
+# Both images have labels, an unprivileged user, and the public CAs for HTTPS to Consul or Jaeger.
+# To use other CAs, mount a file over ca-certificates.crt.
 FROM scratch AS base
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 ARG VERSION=dev
@@ -20,10 +20,10 @@ LABEL org.opencontainers.image.title="Basis" \
       org.opencontainers.image.revision="${REVISION}"
 USER 65532:65532
 
-# Metrics and health, for this container alone. The health check asks the address in the same
-# variable. A server is healthy once it is registered, and a client once it has found a server,
-# so both have two minutes for a registry that is not up yet. A swarm replaces a container that
-# is unhealthy.
+# The address of metrics and health, only for this container. The health check uses the same
+# variable. A server is healthy when it has registered, and a client is healthy when it has found a
+# server. The registry may start later, so both have a start period of two minutes. A swarm
+# replaces an unhealthy container.
 ENV BASIS_METRICS_ADDRESS=127.0.0.1:9464
 
 FROM base AS srv
