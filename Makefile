@@ -1,29 +1,31 @@
-# Everything here needs Go and make; what a target needs beyond that, it says. The pair
-# is the module in this directory. What neither program links is in dev, a module of its
-# own, and so are dev/bench and each program that is built from source, below dev/tools.
+# All targets need Go and make. The comment above a target names what else the target needs. The
+# module in this directory is the pair. dev is a module of its own, with the code that neither
+# program links. dev/bench, and each program below dev/tools that is built from source, are modules
+# too.
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 REVIVE := github.com/mgechev/revive@v1.15.0
 
-# Where "make proto" writes; its test writes elsewhere and compares.
+# The directory that "make proto" writes to. The test of "make proto" writes to another directory,
+# and compares the files.
 PROTO_OUT := .
 
-# Set by "make e2e": then missing tools fail the end-to-end scripts.
+# With REQUIRED=1, tests fail if a tool that they need is missing. Without it, they are skipped.
 REQUIRED :=
 
-# What runs docker-compose.yml.
+# The installed command of Compose.
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-# What "make up" starts. METRICS=1 adds Prometheus.
+# The files of "make up". METRICS=1 adds Prometheus.
 UP_FILES = $(if $(METRICS),-f docker-compose.yml -f docker-compose.override.yml -f docker-compose.metrics.yml)
 
-# Builds the images of the pair. Their labels tell the revision.
+# Builds the images of the pair. The images' labels have the revision.
 BUILD_IMAGES = $(COMPOSE) build --build-arg REVISION=$(shell git rev-parse HEAD)
 
-# How long "make fuzz" makes up inputs for each of its tests.
+# How long "make fuzz" runs each of its tests.
 FUZZ := 30s
 
-# How long "make soak" takes.
+# How long "make soak" makes calls.
 SOAK := 10m
 
 .PHONY: help demo up down logs swarm-up swarm-down images test e2e e2e-docker e2e-cluster cluster fuzz soak reliability bench bench-quick pictures tools tools-path tools-ui certs proto lint
@@ -49,7 +51,7 @@ down: ## ends the demo in containers, and leaves nothing but the images
 logs: ## follows the containers' logs
 	$(COMPOSE) logs --follow --tail=20
 
-# "docker swarm init" makes a swarm of one machine.
+# Needs a swarm. "docker swarm init" makes a swarm of one machine.
 swarm-up: ## starts the demo on a swarm
 	$(BUILD_IMAGES)
 	@dev/tools/swarm up
@@ -57,14 +59,15 @@ swarm-up: ## starts the demo on a swarm
 swarm-down: ## ends the demo on a swarm
 	@dev/tools/swarm down
 
-# For machines that cannot pull them. Needs busybox, statically linked (Debian and
-# Ubuntu: busybox-static).
+# For machines that cannot pull these images. Needs a statically linked busybox (on Debian and
+# Ubuntu, the package busybox-static).
 images: tools ## makes the images of Go, Consul, Jaeger and Prometheus on this machine
 	@dev/tools/images
 
-# Unit and in-process tests, and the tour over mDNS. Where Consul and Jaeger are at hand, also the
-# end-to-end scripts, the other documents' commands and, with Chromium, their pages; where Consul
-# is, a moment of the bench. The race detector needs a C compiler.
+# Runs unit tests, in-process tests, and the tour over mDNS. If the tools of "make tools" are
+# installed, it also runs the end-to-end scripts and the commands of the other documents. With
+# Chromium too, it tests the pages of Consul and Jaeger. With Consul, it runs a short bench. The
+# race detector needs a C compiler.
 test: ## runs all tests, under the race detector
 	go vet ./...
 	go test -race ./...
@@ -75,11 +78,11 @@ test: ## runs all tests, under the race detector
 	cd dev/bench && go test -race ./contender
 	cd dev/bench && go test -race -count=1 -timeout=10m $(if $(REQUIRED),-args -required)
 
-# Builds first what the scripts run on.
+# Builds the scripts' tools first.
 e2e: tools ## runs the end-to-end scripts alone
 	cd dev/e2e && go test -race -count=1 -timeout=30m -args -required
 
-# The engine is the one that is there or, as root, one of its own.
+# Uses the Docker engine that is running. Without one, it starts its own engine, as root.
 e2e-docker: ## tries on a Docker engine what docker-compose.yml says
 	dev/tools/engine sh -c 'dev/tools/images -missing && $(BUILD_IMAGES) && cd dev/e2e/docker && go test -count=1 -timeout=20m -v -args -docker $(if $(REQUIRED),-required)'
 
@@ -94,13 +97,14 @@ cluster: tools ## starts the pair on a cluster of network namespaces, for lookin
 	@go -C dev build -o ../bin/cluster ./cluster
 	@exec bin/cluster
 
-# Made-up names for the handler, and made-up messages and metadata over the wire.
-# What breaks something is kept in testdata/fuzz, and tried by "make test" then.
+# Generates names for the handler, and messages and metadata over gRPC. Go stores an input that
+# fails a test in testdata/fuzz. Later, "make test" tests this input again.
 fuzz: ## makes up input for the server (FUZZ=5m for longer)
 	go test -run='^$$' -fuzz='^FuzzHello$$' -fuzztime=$(FUZZ) ./srv/handler
 	go test -run='^$$' -fuzz='^FuzzHello$$' -fuzztime=$(FUZZ) ./srv
 
-# 500 calls a second while servers come and go, and what grows meanwhile.
+# Makes 500 calls per second while servers are replaced. Checks that memory, goroutines and
+# connections do not grow.
 soak: tools ## makes calls for ten minutes (SOAK=60s for fewer)
 	cd dev/e2e && go test -count=1 -timeout=0 -run=TestSoak -args -required -soak=$(SOAK)
 
@@ -108,22 +112,22 @@ soak: tools ## makes calls for ten minutes (SOAK=60s for fewer)
 reliability: tools ## measures calls during faults, and writes docs/reliability.md
 	cd dev/e2e && go test -count=1 -timeout=0 -run='TestScripts/^(grpcurl|ghz|gzip|garbage|halfopen|deaf|flood)$$|TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../../docs/reliability.md
 
-# Takes at most 15 minutes, on a Linux machine that has nothing else to do and the Consul
-# of "make tools"; the first time also what building its contenders takes. "go -C dev/bench run .
-# -only='limit|basis|gokit'" measures some of them.
+# Takes at most 15 minutes; the first run also builds the contenders. Needs Linux, an otherwise idle
+# machine, and the Consul of "make tools". To measure only some contenders, run
+# "go -C dev/bench run . -only='limit|basis|gokit'".
 bench: ## measures the pair beside its peers, and writes docs/benchmarks.md
 	go -C dev/bench run . -o ../../docs/benchmarks.md
 
 bench-quick: ## prints a shorter measurement, in about 3 minutes
 	@go -C dev/bench run . -quick
 
-# Takes a minute after the builds, and needs Chromium (Debian: chromium). Look at the pictures
-# before you commit them: no test compares them.
+# Takes a minute after the builds. Needs Chromium (on Debian, the package chromium). Look at the
+# pictures before you commit them, because no test compares them.
 pictures: tools ## takes the pictures in docs/pictures
 	@go -C dev run ./browser/pictures
 
-# Once per machine: about 20 minutes on two cores. CONSUL_BIN, JAEGER_BIN, PROMETHEUS_BIN,
-# PROMTOOL_BIN, GRPCURL_BIN, GHZ_BIN and GRPC_HEALTH_PROBE_BIN name binaries to use instead.
+# Takes about 20 minutes on two cores, once per machine. To use other binaries, set CONSUL_BIN,
+# JAEGER_BIN, PROMETHEUS_BIN, PROMTOOL_BIN, GRPCURL_BIN, GHZ_BIN or GRPC_HEALTH_PROBE_BIN.
 tools: ## builds Consul, Jaeger with its UI, Prometheus and three gRPC clients from source
 	@go -C dev run ./tools
 
@@ -137,17 +141,16 @@ certs: ## makes a throw-away CA and certificates in certs/, for trying TLS
 	@go -C dev build -o ../bin/certs ./tools/certs
 	@bin/certs
 
-# Go builds buf and its two plugins from the modules in dev/tools: some minutes the first
-# time, about a second afterwards. The micro plugin comes from go-micro v2, the only one
-# whose module can still be fetched. Its output is v1's but for the import path, which is
-# rewritten.
+# Go builds buf and its two plugins from the modules in dev/tools. This takes some minutes the first
+# time, and about a second later. The micro plugin is go-micro v2's, because only its module can
+# still be downloaded. Its output differs from v1's only in the import path, which sed rewrites.
 proto: ## regenerates proto/*.go
 	go -C dev/tools/buf tool buf generate --output $(abspath $(PROTO_OUT))
 	sed 's|github.com/micro/go-micro/v2/|github.com/micro/go-micro/|' \
 		$(PROTO_OUT)/proto/basis.pb.micro.go >$(PROTO_OUT)/proto/basis.micro.go
 	rm $(PROTO_OUT)/proto/basis.pb.micro.go
 
-# dev/architecture holds which packages and modules the pair may have, and what may import what.
+# dev/architecture checks which packages and modules the pair has, and which packages import which.
 lint: ## checks format, modules, and what go vet, staticcheck and revive find
 	test -z "$$(gofmt -l . | tee /dev/stderr)"
 	go mod tidy -diff
