@@ -45,7 +45,7 @@ up: ## starts the whole demo in containers (METRICS=1 with Prometheus)
 	@dev/tools/await-trace http://127.0.0.1:8500 http://127.0.0.1:16686
 	@$(if $(METRICS),echo "Prometheus: http://127.0.0.1:9090/alerts")
 
-down: ## ends the demo in containers, and leaves nothing but the images
+down: ## stops the demo in containers, and removes everything except the images
 	$(COMPOSE) down --volumes --remove-orphans
 
 logs: ## follows the containers' logs
@@ -56,7 +56,7 @@ swarm-up: ## starts the demo on a swarm
 	$(BUILD_IMAGES)
 	@dev/tools/swarm up
 
-swarm-down: ## ends the demo on a swarm
+swarm-down: ## removes the demo from a swarm
 	@dev/tools/swarm down
 
 # For machines that cannot pull these images. Needs a statically linked busybox (on Debian and
@@ -83,7 +83,7 @@ e2e: tools ## runs the end-to-end scripts alone
 	cd dev/e2e && go test -race -count=1 -timeout=30m -args -required
 
 # Uses the Docker engine that is running. Without one, it starts its own engine, as root.
-e2e-docker: ## tries on a Docker engine what docker-compose.yml says
+e2e-docker: ## tests docker-compose.yml on a Docker engine
 	dev/tools/engine sh -c 'dev/tools/images -missing && $(BUILD_IMAGES) && cd dev/e2e/docker && go test -count=1 -timeout=20m -v -args -docker $(if $(REQUIRED),-required)'
 
 # Faults between hosts: dead hosts, cut links, Consul without a quorum. Takes root, on Linux, and a
@@ -99,7 +99,7 @@ cluster: tools ## starts the pair on a cluster of network namespaces, for lookin
 
 # Generates names for the handler, and messages and metadata over gRPC. Go stores an input that
 # fails a test in testdata/fuzz. Later, "make test" tests this input again.
-fuzz: ## makes up input for the server (FUZZ=5m for longer)
+fuzz: ## tests the server with generated input (FUZZ=5m for longer)
 	go test -run='^$$' -fuzz='^FuzzHello$$' -fuzztime=$(FUZZ) ./srv/handler
 	go test -run='^$$' -fuzz='^FuzzHello$$' -fuzztime=$(FUZZ) ./srv
 
@@ -134,10 +134,10 @@ tools: ## builds Consul, Jaeger with its UI, Prometheus and three gRPC clients f
 tools-path: ## prints the directory that "make tools" builds into
 	@go -C dev run ./tools -path
 
-tools-ui: ## prints the directory of Jaeger's pages, for assets_path of a Jaeger
+tools-ui: ## prints the directory of Jaeger's pages, for Jaeger's setting assets_path
 	@go -C dev run ./tools -ui
 
-certs: ## makes a throw-away CA and certificates in certs/, for trying TLS
+certs: ## makes a CA and certificates in certs/, only for trying TLS
 	@go -C dev build -o ../bin/certs ./tools/certs
 	@bin/certs
 
@@ -151,7 +151,7 @@ proto: ## regenerates proto/*.go
 	rm $(PROTO_OUT)/proto/basis.pb.micro.go
 
 # dev/architecture checks which packages and modules the pair has, and which packages import which.
-lint: ## checks format, modules, and what go vet, staticcheck and revive find
+lint: ## checks format and modules, and runs go vet, staticcheck and revive
 	test -z "$$(gofmt -l . | tee /dev/stderr)"
 	go mod tidy -diff
 	go vet ./...
