@@ -21,10 +21,10 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Request is of who wants to be greeted.
+// Request has the name of a person to greet.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Who to greet: 1 to 256 bytes of UTF-8, on one line.
+	// The name to greet: 1 to 256 bytes of UTF-8, on one line.
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
