@@ -57,7 +57,7 @@ var steps = []step{
 	},
 }
 
-// runClient runs the client, prints the client's output, and returns it.
+// runClient runs the client, prints the client's output, and returns the output.
 func runClient(ctx context.Context, d *demo, args ...string) (stdout, stderr string, err error) {
 	fmt.Printf("   $ %s\n", strings.Join(append([]string{"client"}, args...), " "))
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -222,7 +222,7 @@ func breaker(ctx context.Context, d *demo) error {
 	}
 	for _, l := range []struct {
 		what, outcome string
-		spans         int // number of spans to wait for: only the client's, the server may send its spans late or never
+		spans         int // number of the client's spans to wait for; the server may send its spans late or never
 	}{
 		{"a call that timed out", "hystrix: timeout", 2},
 		{"a call that the open circuit refused", "hystrix: circuit open", 2},

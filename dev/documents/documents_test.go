@@ -163,7 +163,7 @@ func TestFlags(t *testing.T) {
 			return err
 		}))
 	}
-	own := map[string]map[string][]string{} // program to flag to its variable and default
+	own := map[string]map[string][]string{} // by program and flag: the flag's variable and default
 	for _, program := range []string{"srv", "client"} {
 		help, err := exec.Command("go", "run", "./"+program, "--help").Output()
 		require.NoError(t, err)

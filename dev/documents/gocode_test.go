@@ -15,11 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// checkGo returns an error unless the Go file at path contains each text in code. code are the
-// texts in backticks in a link to this file. If a text is a name, or a type and its method such as
-// Basis.Hello, the file must declare it. Any other text must be in the file's code, not in a
-// comment. The file's own name is always valid. An anchor is an error, because line numbers
-// change.
+// checkGo returns an error unless the Go file at path contains each text in code. code has the
+// texts in backticks of a link to this file. If a text is a name, the file must declare this name.
+// A text such as Basis.Hello, with a type and its method, is such a name too. Any other text must be
+// in the file's code, not in a comment. The file's own name is always valid. An anchor is an error,
+// because line numbers change.
 func checkGo(path, anchor string, code []string) error {
 	if anchor != "" {
 		return fmt.Errorf("name what is meant in backticks, without #%s", anchor)

@@ -42,7 +42,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"signal":    signal,
 	"trace":     traced,
 
-	"listening": listening, // from here on: in input_test.go
+	"listening": listening,
 	"peak":      peak,
 	"post":      post,
 	"garbage":   garbage,
@@ -56,13 +56,13 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"liar":      liar,
 	"balance":   balance,
 
-	"prometheus": prometheus, // from here on: in prometheus_test.go
+	"prometheus": prometheus,
 	"query":      query,
 	"firing":     firing,
 	"serves":     serves,
 	"free":       free,
 
-	"shows":      shows, // from here on: in metrics_test.go
+	"shows":      shows,
 	"documented": documented,
 	"sink":       sink,
 }
@@ -200,8 +200,8 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // down [-INT|-KILL|-ABRT] name [status] sends a process a signal, by default SIGTERM, and waits
-// for its exit. The exit status must be status, by default 0. The status of a process that a
-// signal ended is -1. With -KILL, down does not check the status.
+// for its exit. The exit status must be status, by default 0. If a signal ended the process, the
+// exit status is -1. With -KILL, down does not check the exit status.
 func down(ts *testscript.TestScript, neg bool, args []string) {
 	sig := term
 	if len(args) > 0 {

@@ -81,8 +81,8 @@ func run(m *testing.M) int {
 }
 
 // setUp builds the programs that the scripts run, and links the tools into the same directories.
-// paths has the tools' paths by name. Then setUp starts the Jaeger. stop stops it and removes all
-// files.
+// paths has the tools' paths by name. Then setUp starts the Jaeger. The function stop stops the
+// Jaeger and removes all files of setUp.
 //
 // All scripts share one Jaeger, because IDs distinguish the traces of different scripts. Each
 // script starts its own Consul, because nothing distinguishes the registrations of different

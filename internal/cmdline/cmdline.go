@@ -56,7 +56,8 @@ Options (each can also be set by the variable in brackets):
 // The options that service was created with are the defaults of the flags: micro.Name,
 // micro.RegisterTTL, micro.RegisterInterval, micro.Registry, micro.Broker, and the retries of the
 // client. These options also apply to another server or client that --server or --client selects.
-// Wrappers do not apply to it: add them with a second service.Init, after Parse.
+// Wrappers do not apply to a selected server or client. So add wrappers with a second
+// service.Init, after Parse.
 //
 // Parse may block, for example while it looks up a host name. Call signal.Notify only after
 // Parse, so that a signal can end the process while Parse blocks.

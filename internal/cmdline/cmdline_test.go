@@ -257,7 +257,7 @@ func TestTheTTLIsLongerThanTheInterval(t *testing.T) {
 	}
 }
 
-// given reports true also for a flag that is set to its default value.
+// given also reports true for a flag that is set to its default value.
 func TestGiven(t *testing.T) {
 	t.Parallel()
 	for _, args := range []string{"--client_request_timeout=5s", "MICRO_CLIENT_REQUEST_TIMEOUT=5s"} {
