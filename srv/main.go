@@ -75,17 +75,17 @@ func run() error {
 		micro.RegisterInterval(time.Second*10), // how often it is renewed
 		micro.Cmd(cmd.NewCmd(
 			cmd.Name("srv"),
-			cmd.Description("registers the Basis service and answers its calls, until interrupted"),
+			cmd.Description("registers the Basis service and answers its calls until it is interrupted"),
 		)),
 		micro.Flags(
 			cli.DurationFlag{
 				Name: "delay", EnvVar: "BASIS_DELAY", Destination: &delay,
-				Usage: "How long each call takes, as in 1s or 200ms",
+				Usage: "Time that each call takes, for example 1s or 200ms",
 			},
 			tracer.AddressFlag(&jaegerAddress),
 			cli.BoolTFlag{
 				Name: "reflection", EnvVar: "BASIS_REFLECTION", Destination: &reflected,
-				Usage: "Tell gRPC clients which services there are, and their messages; on, unless --reflection=false",
+				Usage: "Serve gRPC reflection, which lists the services and their messages; on, unless --reflection=false",
 			},
 		),
 		micro.Flags(as.Flags()...),

@@ -146,7 +146,7 @@ func newReporter(cfg *jaegercfg.ReporterConfig, transport jaeger.Transport, logg
 func AddressFlag(destination *string) cli.Flag {
 	return cli.StringFlag{
 		Name: "jaeger_address", EnvVar: "JAEGER_ADDRESS", Value: defaultAddress(), Destination: destination,
-		Usage: "host:port of the Jaeger that spans are sent to, over UDP",
+		Usage: "host:port of the Jaeger that receives the spans, over UDP",
 	}
 }
 

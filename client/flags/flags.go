@@ -41,23 +41,23 @@ type Settings struct {
 // Flags returns the flags that set the fields of s. The defaults are the article's.
 func (s *Settings) Flags() []cli.Flag {
 	return append([]cli.Flag{
-		cli.StringFlag{Name: "name", EnvVar: variable("name"), Destination: &s.Name, Value: "John", Usage: "Who to greet, 1 to 256 bytes on one line"},
-		number("requests", &s.Requests, 1, "How many calls to make; 0: until interrupted"),
-		number("concurrency", &s.Concurrency, 1, "How many callers make the calls, at the same time"),
-		duration("wait", &s.Wait, 0, "How long to wait for the registry and a server before the first call, as in 60s"),
-		number("rate_limit", &s.RateLimit, 1, "Limiter: calls a second, of all callers together; 0: no limit"),
+		cli.StringFlag{Name: "name", EnvVar: variable("name"), Destination: &s.Name, Value: "John", Usage: "Name to greet, 1 to 256 bytes on one line"},
+		number("requests", &s.Requests, 1, "Number of calls; 0: until interrupted"),
+		number("concurrency", &s.Concurrency, 1, "Number of callers, which make the calls concurrently"),
+		duration("wait", &s.Wait, 0, "Maximum wait for the registry and a server before the first call, for example 60s"),
+		number("rate_limit", &s.RateLimit, 1, "Limiter: calls per second of all callers together; 0: no limit"),
 		duration("hystrix_timeout", &s.HystrixTimeout, 1200*time.Millisecond,
-			"Breaker: a call that takes longer has failed; in whole milliseconds, as in 1200ms or 2s"),
+			"Breaker: timeout of a call with all its retries, in whole milliseconds, for example 1200ms or 2s"),
 		duration("hystrix_sleep_window", &s.HystrixSleepWindow, 2*time.Second,
 			"Breaker: how long an open circuit rejects calls before it lets one call through; in whole milliseconds"),
 		number("hystrix_error_percent", &s.HystrixErrorPercent, 10,
 			"Breaker: failure rate over the last 10 s, in percent, at which the circuit opens"),
-		number("hystrix_max_concurrent", &s.HystrixMaxConcurrent, 2, "Breaker: calls in flight at once; more are rejected"),
-		number("hystrix_volume", &s.HystrixVolume, 1, "Breaker: calls in the last 10 s before the circuit may open"),
+		number("hystrix_max_concurrent", &s.HystrixMaxConcurrent, 2, "Breaker: maximum number of calls in flight; the breaker rejects more calls"),
+		number("hystrix_volume", &s.HystrixVolume, 1, "Breaker: minimum number of calls in the last 10 s before the circuit may open"),
 		tracer.AddressFlag(&s.JaegerAddress),
 		cli.BoolFlag{
 			Name: "verbose", EnvVar: variable("verbose"), Destination: &s.Verbose,
-			Usage: "A line per call on stderr: number, outcome, latency, node, trace, start, and how much of the latency was waiting",
+			Usage: "Print a line per call on stderr: number, outcome, latency, node, trace ID, start, and the part of the latency that was spent on waiting for the limiter",
 		},
 	}, s.TLS.Flags()...)
 }

@@ -51,11 +51,11 @@ func (s *Settings) Flags() []cli.Flag {
 	return []cli.Flag{
 		cli.StringFlag{
 			Name: "metrics_address", EnvVar: "BASIS_METRICS_ADDRESS", Destination: &s.Address,
-			Usage: "host:port to serve /metrics, /healthz and /debug/pprof on, as in :9464, which is open to this host alone; without it, nothing is served",
+			Usage: "host:port that serves /metrics, /healthz and /debug/pprof, for example :9464. Without a host, only this machine can connect. The default is none",
 		},
 		cli.BoolFlag{
 			Name: "health_check", Destination: &s.HealthCheck,
-			Usage: "Ask the program that serves on --metrics_address on this host whether it is healthy, and exit with 0 if so",
+			Usage: "Query the health of the program that serves --metrics_address on this host, and exit with status 0 if the program is healthy",
 		},
 	}
 }

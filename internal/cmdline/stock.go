@@ -49,23 +49,23 @@ var (
 // stock maps the names of go-micro's flags to their descriptions.
 var stock = map[string]stockFlag{
 	"client":                 {programs: clientOnly, usage: "Protocol of the calls: grpc, or rpc for servers with --server=rpc"},
-	"client_request_timeout": {programs: clientOnly, usage: "Deadline of a call with all its retries, as in 500ms or 5s; without it 5s, or --hystrix_timeout if longer"},
-	"client_retries":         {programs: clientOnly, usage: "How often a failed call is retried, if the back-off fits into the timeouts: 10ms, then ten times longer each time"},
+	"client_request_timeout": {programs: clientOnly, usage: "Deadline of a call with all its retries, for example 500ms or 5s; the default is 5s, or --hystrix_timeout if that is longer"},
+	"client_retries":         {programs: clientOnly, usage: "Maximum number of retries of a failed call. The first retry waits 10ms, and each later retry waits ten times longer. Without the flag, fewer if the waits do not fit into the timeouts"},
 	"client_pool_size":       {why: "all callers share one connection per node"},
 	"client_pool_ttl":        {why: "all callers share one connection per node"},
-	"register_ttl":           {programs: serverOnly, usage: "Seconds that a registration lasts; with --register_interval alone, three times that"},
-	"register_interval":      {programs: serverOnly, usage: "Seconds between renewals of the registration; with --register_ttl alone, a third of that"},
+	"register_ttl":           {programs: serverOnly, usage: "Lifetime of the registration, in seconds; if only --register_interval is set, three times the interval"},
+	"register_interval":      {programs: serverOnly, usage: "Interval between renewals of the registration, in seconds; if only --register_ttl is set, a third of the TTL"},
 	"server":                 {programs: serverOnly, usage: "Protocol of the server: grpc, or rpc for clients with --client=rpc"},
 	"server_name":            {programs: serverOnly, usage: "Name of the service"},
 	"server_version":         {programs: serverOnly, usage: "Version of the service"},
-	"server_id":              {programs: serverOnly, usage: "ID of the node, after the service's name; without it a random one"},
-	"server_address":         {programs: serverOnly, usage: "host:port to listen on; port 0 is a free one, and no host all addresses"},
-	"server_advertise":       {programs: serverOnly, usage: "host:port that callers dial; without it the address that the route to the registry leaves from"},
+	"server_id":              {programs: serverOnly, usage: "ID of the node, after the service's name; the default is a random ID"},
+	"server_address":         {programs: serverOnly, usage: "host:port to listen on. Port 0 selects a free port, and an empty host all addresses"},
+	"server_advertise":       {programs: serverOnly, usage: "host:port that clients dial; the default is the source address of the route to the registry, and the listening port"},
 	"server_metadata":        {programs: serverOnly, usage: "key=value to register with the node; may be repeated"},
 	"broker":                 {why: "nothing is published or subscribed to"},
 	"broker_address":         {why: "nothing is published or subscribed to"},
-	"registry":               {programs: both, usage: "Where servers are registered and found: consul or mdns"},
-	"registry_address":       {programs: both, usage: "host:port of Consul's agent, or several with commas between them; without it CONSUL_HTTP_ADDR, or 127.0.0.1:8500"},
+	"registry":               {programs: both, usage: "Registry: consul or mdns"},
+	"registry_address":       {programs: both, usage: "host:port of the Consul agent, or several, separated by commas; the default is CONSUL_HTTP_ADDR, or 127.0.0.1:8500"},
 	"selector":               {why: "the client's round robin chooses the nodes"},
 	"transport":              {why: "gRPC brings its own transport, and rpc uses HTTP"},
 	"transport_address":      {why: "gRPC brings its own transport, and rpc uses HTTP"},
@@ -101,7 +101,7 @@ func stockFlags(program Program, service micro.Service) []cli.Flag {
 	for i, f := range flags {
 		own := stock[f.GetName()]
 		if program == Server && f.GetName() == "registry" {
-			own.usage += ", or memory, where no client looks"
+			own.usage += ", or memory, in which no client finds the server"
 		}
 		switch f := f.(type) {
 		case cli.StringFlag:

@@ -27,7 +27,7 @@ func (f *Files) Flags() []cli.Flag {
 	return []cli.Flag{
 		cli.StringFlag{
 			Name: "tls_cert", EnvVar: "BASIS_TLS_CERT", Destination: &f.Cert,
-			Usage: "PEM file with the certificate to show; turns mutual TLS on, together with --tls_key and --tls_ca",
+			Usage: "PEM file with this program's certificate. --tls_cert, --tls_key and --tls_ca together enable mutual TLS",
 		},
 		cli.StringFlag{
 			Name: "tls_key", EnvVar: "BASIS_TLS_KEY", Destination: &f.Key,
@@ -35,7 +35,7 @@ func (f *Files) Flags() []cli.Flag {
 		},
 		cli.StringFlag{
 			Name: "tls_ca", EnvVar: "BASIS_TLS_CA", Destination: &f.CA,
-			Usage: "PEM file with the CAs, one of which must have signed the other side's certificate",
+			Usage: "PEM file with the CAs that are trusted to sign the peer's certificate",
 		},
 	}
 }
