@@ -1,7 +1,9 @@
-// Command bench measures the pair beside its peers: "make bench". It builds all
-// that it compares, runs it against a real Consul, and prints a document on
-// stdout. It exits with 1 and prints none if a single call failed, or spans are
-// missing. Needs Linux, and Consul as "make tools" builds it.
+// Command bench compares the pair (srv and client) with other implementations of the same service.
+// "make bench" runs it.
+//
+// The command builds all programs, runs them with a real Consul, and prints a report in Markdown.
+// If a call fails, or if spans are missing, the command exits with status 1 and prints no report.
+// The command needs Linux, and Consul as "make tools" builds it.
 package main
 
 import (
@@ -20,29 +22,30 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// plan says how much is measured.
+// plan has the number and the length of the measurements.
 type plan struct {
-	Starts   int           // of all programs
-	Rounds   int           // of all points, after each start
-	Warmup   time.Duration // before each point
-	Measure  time.Duration // of each point
-	Profile  time.Duration // of each contender's programs at a time, in whole seconds
-	Profiles int           // of each contender's programs
-	OneShot  int           // runs of a client that makes one call, after each start
-	Builds   int           // of both programs
+	Starts   int           // how often all programs are started
+	Rounds   int           // rounds after each start; a round measures each point once
+	Warmup   time.Duration // load before the measurement of a point
+	Measure  time.Duration // length of the measurement of a point
+	Profile  time.Duration // length of one CPU profile, in whole seconds
+	Profiles int           // CPU profiles of each contender's programs
+	OneShot  int           // runs of each client that makes one call, after each start
+	Builds   int           // timed builds of srv and client
 }
 
-// These take about 14 minutes and about 3, on two processors. Many short rounds even
-// out a machine whose speed changes within seconds, better than a few long ones, and
-// several starts even out that a program may run some percent faster, or slower, than
-// the same one started again.
+// On two processors, full takes about 14 minutes and quick about 3 minutes.
+//
+// The speed of a machine can change within seconds. Many short rounds average out such changes
+// better than a few long rounds. A program can also run some percent faster or slower after another
+// start. Several starts average out this difference.
 var (
 	full  = plan{Starts: 6, Rounds: 4, Warmup: 100 * time.Millisecond, Measure: 300 * time.Millisecond, Profile: 4 * time.Second, Profiles: 2, OneShot: 5, Builds: 5}
 	quick = plan{Starts: 2, Rounds: 2, Warmup: 80 * time.Millisecond, Measure: 200 * time.Millisecond, Profile: 2 * time.Second, Profiles: 1, OneShot: 3, Builds: 2}
 )
 
-// changes is what each change to the pair brought, as was measured when it was
-// made.
+// changes is the part of the report about earlier versions of the pair. It has the effect of each
+// change, measured when the change was made.
 //
 //go:embed changes.md
 var changes string
@@ -116,8 +119,8 @@ func benchOnly(ctx context.Context, p plan, names *regexp.Regexp) ([]byte, error
 	return document(ctx, p, chosen, "only")
 }
 
-// document measures entries, which run a group at a time, and returns what a template makes of
-// it.
+// document measures one group of entries after another, and returns the output of the named
+// template.
 func document(ctx context.Context, p plan, groups [][]entry, template string) ([]byte, error) {
 	root, err := project.Root()
 	if err != nil {
@@ -161,7 +164,7 @@ func document(ctx context.Context, p plan, groups [][]entry, template string) ([
 	return doc.Bytes(), err
 }
 
-// start starts entries, adds what is measured of them to the report, and stops them.
+// start starts entries, adds their measurements to the report, and stops the entries.
 func (r *report) start(ctx context.Context, dir string, entries []entry) error {
 	b, err := start(ctx, dir, entries)
 	if err != nil {
@@ -171,7 +174,7 @@ func (r *report) start(ctx context.Context, dir string, entries []entry) error {
 	if err := b.measure(ctx, r.Plan, r.Results); err != nil {
 		return err
 	}
-	// Those of peers are in one group.
+	// All peers are in one group, and peers[0] is the first entry of that group.
 	if r.Plan.OneShot > 0 && entries[0].name == peers[0].name {
 		if err := b.oneShots(ctx, r.Plan.OneShot, r.OneShots); err != nil {
 			return err

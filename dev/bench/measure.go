@@ -18,29 +18,28 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/backend"
 )
 
-// serviceName is that of the pair's own service, which a client as users run it
-// calls.
+// serviceName is the name of the pair's own service. The pair's client calls it by default.
 const serviceName = "go.micro.srv.basis"
 
-// sample is what was measured at one point in one round.
+// sample is the measurement of one point in one round.
 type sample struct {
 	perSecond float64 // calls
 	p50, p99  float64 // ms
 	cpu       float64 // seconds of both processes for 100,000 calls
-	mallocs   float64 // objects that the client allocated for a call
+	mallocs   float64 // objects that the client allocated per call
 }
 
-// point is where a contender is measured.
+// point is a contender with a number of concurrent callers.
 type point struct {
 	name    string
 	callers int
 }
 
-// results are the samples of each point, one for each round, of one start after another.
+// results has the samples of each point: one for each round, in the order of the starts.
 type results map[point][]sample
 
-// measure measures every point in each round, so that what changes in the machine
-// meanwhile changes for all, and adds that to all. Every other round goes backwards.
+// measure measures every point in each round, and adds the samples to all. So changes of the
+// machine's speed affect all points alike. Every second round has the reverse order.
 func (b *testbed) measure(ctx context.Context, p plan, all results) error {
 	points := b.points()
 	for round := range p.Rounds {
@@ -60,7 +59,8 @@ func (b *testbed) measure(ctx context.Context, p plan, all results) error {
 	return nil
 }
 
-// points returns all points, contenders next to each other that are compared.
+// points returns all points. Points with the same number of callers follow each other, because
+// they are compared.
 func (b *testbed) points() []point {
 	var points []point
 	for _, callers := range many {
@@ -77,7 +77,7 @@ func (b *testbed) find(name string) *running {
 	return b.running[slices.IndexFunc(b.running, func(r *running) bool { return r.name == name })]
 }
 
-// measure has the client make calls, and again after a warm-up.
+// measure makes the client warm up and then measures a second load.
 func (r *running) measure(callers int, p plan) (sample, error) {
 	warmup, err := r.client.load(contender.Load{Callers: callers, For: p.Warmup})
 	if err != nil {
@@ -103,8 +103,8 @@ func (r *running) measure(callers int, p plan) (sample, error) {
 	}, err
 }
 
-// cpu returns the seconds that both processes have used so far, to a hundredth
-// each.
+// cpu returns the CPU seconds that both processes together have used. The resolution is 0.01 s per
+// process.
 func (r *running) cpu() (float64, error) {
 	sum := 0.0
 	for _, pid := range []int{r.server.Pid(), r.client.cmd.Process.Pid} {
@@ -121,9 +121,9 @@ func (r *running) cpu() (float64, error) {
 	return sum, nil
 }
 
-// oneShots runs, n times in turn, the pair's client as its users run it and the client of each
-// of peers, all of which make one call. It adds the milliseconds from start to exit to took, by
-// name; the pair's own is "client".
+// oneShots measures clients that make one call and exit: the pair's client with its defaults, and
+// the client of each peer. Each of n rounds runs every client once. oneShots adds the milliseconds
+// from start to exit to took, under the client's name. The pair's client is "client" there.
 func (b *testbed) oneShots(ctx context.Context, n int, took map[string][]float64) error {
 	r, err := newAgent()
 	if err != nil {
@@ -182,11 +182,11 @@ func (b *testbed) oneShots(ctx context.Context, n int, took map[string][]float64
 	return nil
 }
 
-// minSpans is the part of the spans that has to arrive. UDP may lose some.
+// minSpans is the share of spans that must arrive. UDP may lose some spans.
 const minSpans = 0.95
 
-// end stops the contenders and adds what is known of each only then to ends. Too few
-// spans are an error.
+// end stops the contenders, and adds the peak memory, the calls and the spans of each to ends. It
+// returns an error if too few spans arrived.
 func (b *testbed) end(ends map[string]ended) error {
 	for ; len(b.running) > 0; b.running = b.running[1:] {
 		r := b.running[0]
@@ -215,7 +215,7 @@ func (b *testbed) end(ends map[string]ended) error {
 	return nil
 }
 
-// peak returns how many bytes of memory a process had resident at most.
+// peak returns the peak resident memory of a process, in bytes.
 func peak(pid int) (uint64, error) {
 	p, err := procfs.NewProc(pid)
 	if err != nil {
@@ -225,11 +225,11 @@ func peak(pid int) (uint64, error) {
 	return status.VmHWM, err
 }
 
-// ended is what is known of a contender in the end.
+// ended has the numbers of a contender that are known only after it has stopped.
 type ended struct {
-	ServerMB, ClientMB float64 // resident at most, in megabytes, after any start
-	calls, spans       int     // of all starts
+	ServerMB, ClientMB float64 // peak resident memory in megabytes, the largest of all starts
+	calls, spans       int     // sums over all starts
 }
 
-// Spans returns how many there were for each call.
+// Spans returns the number of spans per call.
 func (e ended) Spans() float64 { return float64(e.spans) / float64(e.calls) }

@@ -14,14 +14,15 @@ import (
 	"github.com/gomicroexample/basis/dev/bench/contender"
 )
 
-// nodesOf is the name that the nodes of a contender's server are registered under. Its
-// server has another, and only one node.
+// nodesOf returns the service name of the nodes that register adds. The server itself is registered
+// as the only node of another service: the one that the function service names.
 func nodesOf(e entry) string { return service(e) + ".nodes" }
 
-// register registers a contender's server as e.nodes nodes and returns their addresses.
-// Linux has all of 127.0.0.0/8, so that one server is reached at each of them. A node is
-// as go-micro registers one, but for a check: nobody would renew it. They are gone with
-// the Consul.
+// register registers a contender's server as r.nodes nodes and returns their addresses. One server
+// can be all nodes, since on Linux every address of 127.0.0.0/8 is local.
+//
+// A node looks like a node that go-micro registers, but has no check, because nothing would renew
+// the check. The registrations end with Consul.
 func (b *testbed) register(ctx context.Context, r *running) ([]string, error) {
 	client, err := api.NewClient(&api.Config{Address: b.consul.Addr})
 	if err != nil {
@@ -41,8 +42,8 @@ func (b *testbed) register(ctx context.Context, r *running) ([]string, error) {
 		addresses = append(addresses, net.JoinHostPort(host, strconv.Itoa(port)))
 		registration.Go(func() error {
 			_, err := client.Catalog().Register(&api.CatalogRegistration{
-				// As Consul calls a machine. The more services one has, the longer each
-				// registration takes.
+				// A node of Consul is a machine. A registration takes longer if the machine
+				// has more services, so each machine has at most 100 services.
 				Node:    fmt.Sprintf("%s-%d", nodesOf(r.entry), i/100),
 				Address: "127.0.0.1",
 				Service: &api.AgentService{
@@ -62,8 +63,8 @@ func (b *testbed) register(ctx context.Context, r *running) ([]string, error) {
 	return addresses, nil
 }
 
-// server returns the port of a contender's server and, of srv, the tags that go-micro gives a
-// node.
+// server returns the port of a contender's server. If the server is srv, it also returns the tags
+// that go-micro gives a node.
 func (b *testbed) server(ctx context.Context, client *api.Client, r *running) (port int, tags []string, err error) {
 	if !r.pair {
 		_, text, err := net.SplitHostPort(r.address)
@@ -83,9 +84,10 @@ func (b *testbed) server(ctx context.Context, client *api.Client, r *running) (p
 	return found[0].Service.Port, found[0].Service.Tags, nil
 }
 
-// connect has the client make calls until it has a connection to each of the addresses. It
-// returns an error if it still has not after many times as many calls as there are addresses:
-// callers at the same time mix up the order, and not every client goes round.
+// connect makes the client call until the client has a connection to each of the addresses. It
+// returns an error if a connection is still missing after more than 32 calls per address. One call
+// per address is not enough: concurrent callers change the order of nodes, and not every client
+// calls the nodes in turn.
 func (r *running) connect(addresses []string) error {
 	const callers, attempts = 16, 32
 	var missing string
@@ -102,7 +104,8 @@ func (r *running) connect(addresses []string) error {
 	return fmt.Errorf("no connection to the node %s of %d after %d calls", missing, len(addresses), r.calls)
 }
 
-// unconnected returns one of addresses that the client has no connection to, or "".
+// unconnected returns an address that the client has no connection to, or "" if the client is
+// connected to all.
 func (r *running) unconnected(addresses []string) (string, error) {
 	proc, err := procfs.NewProc(r.client.cmd.Process.Pid)
 	if err != nil {
@@ -148,14 +151,14 @@ func own(process procfs.Proc) (map[string]bool, error) {
 	return connected, nil
 }
 
-// established is the state of a TCP connection, in /proc/net/tcp.
+// established is the state of an established connection in /proc/net/tcp.
 const established = 1
 
-// spareFiles bounds the files that a process opens besides its connections.
+// spareFiles is the maximum number of files that a process opens besides its connections.
 const spareFiles = 100
 
-// checkFiles returns an error if a client or a server may not open a connection for each
-// node. Go programs raise the soft limit to the hard one themselves.
+// checkFiles returns an error if the limit of open files does not allow a connection per node. It
+// checks the hard limit, because Go programs raise their soft limit to the hard limit.
 func checkFiles(entries []entry) error {
 	most := 0
 	for _, e := range entries {

@@ -12,27 +12,27 @@ import (
 //go:embed report.md.tmpl
 var pageText string
 
-// page is the document. It is made of a report.
+// page has the templates of the document. Their data is a report.
 var page = template.Must(template.New("report").Funcs(template.FuncMap{
 	"median": median,
 	"p90":    p90,
 }).Parse(pageText))
 
-// report is all that was measured.
+// report has all measurements.
 type report struct {
 	Plan     plan
 	About    facts
 	Results  results
 	Ends     map[string]ended     // by contender
-	OneShots map[string][]float64 // ms, by contender; "client" is the pair's own client
+	OneShots map[string][]float64 // milliseconds, by contender; "client" is the pair's own client
 	Usages   map[string][]usage   // by contender
-	Build    []float64            // s
+	Build    []float64            // seconds
 	Changes  string
 
 	measured []entry
 }
 
-// metric is one of a sample's numbers.
+// metric returns one number of a sample.
 type metric func(sample) float64
 
 func perSecond(s sample) float64 { return s.perSecond }
@@ -41,7 +41,7 @@ func p99(s sample) float64       { return s.p99 }
 func cpu(s sample) float64       { return s.cpu }
 func mallocs(s sample) float64   { return s.mallocs }
 
-// median returns the median over rounds at a point.
+// median returns the median of a metric over all rounds of a point.
 func (r results) median(at point, m metric) float64 {
 	var values []float64
 	for _, s := range r[at] {
@@ -50,8 +50,7 @@ func (r results) median(at point, m metric) float64 {
 	return median(values)
 }
 
-// ratios returns how much the metric at one point is of that at another, in each
-// round.
+// ratios returns, for each round, the metric at point a divided by the metric at point b.
 func (r results) ratios(a, b point, m metric) []float64 {
 	var ratios []float64
 	for i := range r[a] {
@@ -60,24 +59,23 @@ func (r results) ratios(a, b point, m metric) []float64 {
 	return ratios
 }
 
-// median returns that of values, of which there is at least one.
+// median returns the median of values. There must be at least one value.
 func median(values []float64) float64 {
 	m, _ := stats.Median(values)
 	return m
 }
 
-// p90 returns what nine in ten of values, of which there is at least one, do not
-// exceed.
+// p90 returns the 90th percentile of values. There must be at least one value.
 func p90(values []float64) float64 {
 	p, _ := stats.PercentileNearestRank(values, 90)
 	return p
 }
 
-// cell is a number, and the ratio to that of another point: the median of all rounds, and the
-// lowest and highest of the medians after each start.
+// cell has a number and its ratio to the number of another point. Ratio is the median over all
+// rounds. Low and High are the lowest and the highest of the medians after each start.
 type cell struct{ Value, Ratio, Low, High float64 }
 
-// row is what was measured of a contender at one point.
+// row has the measurements of one point.
 type row struct {
 	Name, What                        string
 	Callers, Nodes                    int
@@ -85,7 +83,7 @@ type row struct {
 	ended
 }
 
-// row returns that of a point, with the ratios to another.
+// row returns the row of the point at, with the ratios to the point to.
 func (r report) row(at, to point) row {
 	c := func(m metric) cell {
 		t := r.target("", r.Results.ratios(at, to, m))
@@ -95,7 +93,7 @@ func (r report) row(at, to point) row {
 	return row{at.name, e.what, at.callers, max(1, e.nodes), c(perSecond), c(p50), c(p99), c(cpu), c(mallocs), r.Ends[at.name]}
 }
 
-// Peers returns the rows of peers with so many callers, beside limit.
+// Peers returns the rows of the peers with a number of callers, with ratios to limit.
 func (r report) Peers(callers int) []row {
 	var rows []row
 	for _, e := range peers {
@@ -104,7 +102,7 @@ func (r report) Peers(callers int) []row {
 	return rows
 }
 
-// Shipped returns the rows of peers as their users build them, beside limit built like that.
+// Shipped returns the rows of the peers as their users build them, with ratios to limit as shipped.
 func (r report) Shipped() []row {
 	var rows []row
 	for _, e := range peers {
@@ -113,8 +111,8 @@ func (r report) Shipped() []row {
 	return rows
 }
 
-// Costs returns the rows of each wrapper alone and of all of them, beside the
-// pair without any.
+// Costs returns the rows of each wrapper alone and of all wrappers together, with ratios to the
+// pair without wrappers.
 func (r report) Costs() []row {
 	var rows []row
 	for _, name := range costs {
@@ -123,13 +121,13 @@ func (r report) Costs() []row {
 	return rows
 }
 
-// Quiet returns the row of limit without the line that Hello logs, beside limit.
+// Quiet returns the row of limit without the line that Hello logs, with ratios to limit.
 func (r report) Quiet() row {
 	return r.row(point{"limit-quiet", 16}, point{"limit", 16})
 }
 
-// Growth returns the rows of those of peers that call several nodes, for each number of nodes,
-// beside limit over as many connections.
+// Growth returns the rows of the peers that call several nodes, for each number of nodes. The
+// ratios are to limit with the same number of connections.
 func (r report) Growth() []row {
 	var rows []row
 	for _, n := range append([]int{1}, nodeCounts...) {
@@ -142,7 +140,7 @@ func (r report) Growth() []row {
 	return rows
 }
 
-// Only returns a row for each point, beside the first with as many callers.
+// Only returns a row for each point, with ratios to the first point with the same number of callers.
 func (r report) Only() []row {
 	var rows []row
 	for _, callers := range many {
@@ -161,13 +159,13 @@ func (r report) Only() []row {
 	return rows
 }
 
-// usageRow is the CPU time of a call in one component, in microseconds, of each of peers.
+// usageRow has the CPU time per call in one component: a number in microseconds for each peer.
 type usageRow struct {
 	Component string
 	Times     []float64
 }
 
-// Components returns the rows of the components, and one of all of them together.
+// Components returns a row for each component, and a last row with the sums.
 func (r report) Components() []usageRow {
 	names := []string{garbage, scheduler, stacks}
 	for _, c := range slices.Backward(components) {
@@ -182,7 +180,7 @@ func (r report) Components() []usageRow {
 			for _, u := range r.Usages[e.name] {
 				times = append(times, u[name])
 			}
-			mean, _ := stats.Mean(times) // of one time at least
+			mean, _ := stats.Mean(times) // fails only without times
 			row.Times = append(row.Times, mean)
 			sum.Times[i] += mean
 		}
@@ -191,17 +189,18 @@ func (r report) Components() []usageRow {
 	return append(rows, sum)
 }
 
-// Callers returns how many callers the peers were measured with.
+// Callers returns the numbers of callers that the peers are measured with.
 func (r report) Callers() []int { return many }
 
-// oneShot is a client that makes one call, start to exit, in ms.
+// oneShot has the time that a client with one call takes from start to exit, in milliseconds.
 type oneShot struct {
 	Name        string
 	Median, P90 float64
 	Runs        int
 }
 
-// OneShotRows returns the pair's client as its users run it, and the clients of peers.
+// OneShotRows returns a row for the pair's client as its users run it, and a row for each peer's
+// client.
 func (r report) OneShotRows() []oneShot {
 	names := []string{"client"}
 	for _, e := range peers {
@@ -215,16 +214,17 @@ func (r report) OneShotRows() []oneShot {
 	return rows
 }
 
-// target is what the pair is to reach, and what it does.
+// target is a goal of the pair, and what was measured.
 type target struct {
 	What      string
 	Want      string
 	Got       float64 // the median
-	Low, High float64 // of the medians after each start
+	Low, High float64 // the lowest and the highest of the medians after each start
 	Holds     bool
 }
 
-// Targets returns what is to be reached with 16 callers, unless it says otherwise.
+// Targets returns the goals of the pair. They hold for 16 callers, unless a goal names another
+// number.
 func (r report) Targets() []target {
 	basis := point{"basis", 16}
 	ratio := func(to string, m metric) []float64 { return r.Results.ratios(basis, point{to, 16}, m) }
@@ -256,7 +256,8 @@ func (r report) Targets() []target {
 	)
 }
 
-// target returns one of what was measured as often after each start, one after another.
+// target returns the target for values, without Want and Holds. The values are in the order of the
+// starts, and each start has the same number of values.
 func (r report) target(what string, values []float64) target {
 	var medians []float64
 	for start := range slices.Chunk(values, len(values)/r.Plan.Starts) {

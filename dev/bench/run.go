@@ -21,30 +21,31 @@ import (
 	"github.com/gomicroexample/basis/internal/gctuning"
 )
 
-// patience is how long a process may take to be ready, and a call to be answered.
+// patience is how long a process may take until it is ready. It is also how much longer than
+// Load.For a client may take to make a load.
 const patience = 30 * time.Second
 
-// testbed is every contender, running, and the Consul that they share.
+// testbed has the running contenders and the Consul that they share.
 type testbed struct {
 	dir     string // of binaries
-	logs    string // where logs are, of this start alone
+	logs    string // directory of the logs of this start
 	consul  *backend.Consul
 	running []*running
 }
 
-// running is a contender whose server and client run. They stay, idle, while
-// others are measured.
+// running is a contender whose server and client run. Both processes are idle while other
+// contenders are measured.
 type running struct {
 	entry
 	server   *backend.Process
 	client   *client
 	args     []string // of the client
-	address  string   // of the server, unless it is srv
+	address  string   // of the server; empty if the server is srv
 	receiver receiver
-	calls    int // made, warm-ups included
+	calls    int // successful calls, with those of warm-ups
 }
 
-// start starts everything.
+// start starts Consul and all entries.
 func start(ctx context.Context, dir string, entries []entry) (_ *testbed, err error) {
 	path, err := binaries.Consul.Find()
 	if errors.Is(err, binaries.ErrMissing) {
@@ -123,21 +124,21 @@ func (b *testbed) start(ctx context.Context, e entry) (_ *running, err error) {
 	return r, err
 }
 
-// host is the address that the server of a contender listens on.
+// host returns the address that the server of a contender listens on.
 func host(e entry) string {
 	if e.nodes > 0 {
-		return "0.0.0.0" // all of 127.0.0.0/8
+		return "0.0.0.0" // includes all addresses of 127.0.0.0/8
 	}
 	return "127.0.0.1"
 }
 
-// environ is the environment of both programs of a contender. On equal terms the collector runs
-// as rarely in all of them as in the pair. OpenTelemetry's queue holds as many spans as the
-// pair's, so that it loses none.
+// environ returns the environment of both programs of a contender. On equal terms, all programs
+// have the pair's GOGC. OpenTelemetry's queue has the size of the pair's queue, so that it drops
+// no spans.
 func environ(e entry, env ...string) []string {
 	gogc := fmt.Sprint(gctuning.Percent)
 	if e.shipped {
-		gogc = "" // Go's default, and the pair's own
+		gogc = "" // without GOGC, the pair sets its own value, and other programs have Go's default
 	}
 	return backend.Environ(append(env, "GOGC="+gogc, "GOMEMLIMIT=", "OTEL_BSP_MAX_QUEUE_SIZE=10000")...)
 }
@@ -177,7 +178,7 @@ type client struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *json.Decoder
-	log string // path of what it says on stderr
+	log string // path of the file with its stderr
 }
 
 func startClient(env []string, log, path string, args ...string) (*client, error) {
@@ -185,7 +186,7 @@ func startClient(env []string, log, path string, args ...string) (*client, error
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() // the process has its own
+	defer f.Close() // the process has its own file descriptor
 	cmd := exec.Command(path, args...)
 	cmd.Env = env
 	cmd.Stderr = f
@@ -203,7 +204,8 @@ func startClient(env []string, log, path string, args ...string) (*client, error
 	return &client{cmd: cmd, in: in, out: json.NewDecoder(out), log: log}, nil
 }
 
-// load has the client make calls. One that hangs is killed.
+// load makes the client run l and returns the result. It returns an error if a call fails. It kills
+// a client that hangs.
 func (c *client) load(l contender.Load) (contender.Result, error) {
 	hangs := time.AfterFunc(l.For+patience, func() { _ = c.cmd.Process.Kill() })
 	defer hangs.Stop()
@@ -222,12 +224,13 @@ func (c *client) load(l contender.Load) (contender.Result, error) {
 	return r, nil
 }
 
-// stop ends the client, which sends its last spans.
+// stop closes stdin of the client and waits until the client exits. The client sends its last spans
+// before it exits.
 func (c *client) stop() error {
 	return errors.Join(c.in.Close(), c.cmd.Wait())
 }
 
-// stop stops everything that runs.
+// stop stops all running contenders, and Consul.
 func (b *testbed) stop() {
 	for _, r := range b.running {
 		_ = r.stop()
