@@ -19,7 +19,7 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/binaries"
 )
 
-// facts are what was measured, and on what.
+// facts describe the machine, the versions and the programs of a report.
 type facts struct {
 	CPU      string
 	Cores    int
@@ -33,17 +33,17 @@ type facts struct {
 	Sizes    []size
 }
 
-// module is one that contenders are built from.
+// module is a Go module that a contender is built from.
 type module struct{ Path, Version string }
 
-// size is how large one of the pair's programs is, in megabytes.
+// size has the sizes of one of the pair's programs, in megabytes.
 type size struct {
 	Program  string
 	BinaryMB float64
-	ImageMB  float64 // 0 where there is no image
+	ImageMB  float64 // 0 if there is no image
 }
 
-// compared are the modules whose versions matter.
+// compared has the paths of the modules whose versions are in the report.
 var compared = []string{
 	"github.com/micro/go-micro",
 	"github.com/micro/go-plugins",
@@ -62,7 +62,7 @@ var compared = []string{
 	"github.com/hashicorp/consul/api",
 }
 
-// about returns the facts, of the programs in dir.
+// about returns the facts. The programs are in dir.
 func about(ctx context.Context, dir string) (facts, error) {
 	f := facts{Cores: runtime.NumCPU(), Go: runtime.Version(), Consul: binaries.Consul.Version, Time: time.Now().UTC()}
 	proc, err := procfs.NewDefaultFS()
@@ -107,8 +107,8 @@ func about(ctx context.Context, dir string) (facts, error) {
 	return f, nil
 }
 
-// modules returns the versions of what is compared, as they are in the binaries
-// in dir.
+// modules returns the compared modules that the binaries in dir are built from, with their
+// versions.
 func modules(dir string) ([]module, error) {
 	var all []module
 	binaries, err := os.ReadDir(dir)
@@ -130,8 +130,7 @@ func modules(dir string) ([]module, error) {
 	return all, nil
 }
 
-// imageMB returns the size of an image, or 0 where there is no Docker or no such
-// image.
+// imageMB returns the size of an image, or 0 if there is no Docker or no such image.
 func imageMB(ctx context.Context, image string) float64 {
 	out, err := exec.CommandContext(ctx, "docker", "image", "inspect", "--format={{.Size}}", image).Output()
 	if err != nil {

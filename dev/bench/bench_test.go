@@ -24,10 +24,10 @@ import (
 	"github.com/gomicroexample/basis/tracer"
 )
 
-// required makes a Consul that is missing an error.
+// required makes the tests fail if Consul is missing.
 var required = flag.Bool("required", false, "fail where Consul is missing, instead of skipping")
 
-// All of it, for a moment.
+// The whole bench runs, with the shortest measurements.
 func TestBench(t *testing.T) {
 	if _, err := binaries.Consul.Find(); errors.Is(err, binaries.ErrMissing) && !*required {
 		t.Skipf("%v; \"make tools\" builds it", err)
@@ -104,7 +104,8 @@ func TestTerms(t *testing.T) {
 	}
 }
 
-// The settings of gRPC that all contenders have are those of srv and of the pair's client.
+// On equal terms, the gRPC settings of all contenders are the settings of srv and of the pair's
+// client.
 func TestTransportIsThePairs(t *testing.T) {
 	root, err := project.Root()
 	require.NoError(t, err)
@@ -125,7 +126,7 @@ func TestTransportIsThePairs(t *testing.T) {
 	require.Equal(t, want, in(transport, client))
 }
 
-// The wrappers that are measured one by one are those of the client's stack, in the same
+// The wrappers that are measured one by one are the wrappers of the client's stack, in the same
 // order.
 func TestPartsAreOfTheStack(t *testing.T) {
 	root, err := project.Root()
@@ -135,7 +136,8 @@ func TestPartsAreOfTheStack(t *testing.T) {
 	require.Equal(t, stack, wrappersIn(t, "contender/basis/parts.go"))
 }
 
-// wrappersIn returns the calls that make wrappers in a file, but those for no wrapper.
+// wrappersIn returns the calls in a file that create wrappers, in their order, except
+// nodes.Wrap(nothing).
 func wrappersIn(t *testing.T, file string) []string {
 	source, err := os.ReadFile(file)
 	require.NoError(t, err)
@@ -143,8 +145,8 @@ func wrappersIn(t *testing.T, file string) []string {
 	return regexp.MustCompile(`\b(ocplugin|limiter|breaker|hystrixplugin|nodes|roundrobin)\.(New\w*|Wrap)\(`).FindAllString(string(source), -1)
 }
 
-// A target holds or not by the median of what it was in each round, not by that
-// of the numbers.
+// Whether a target holds depends on the median of the ratios of all rounds, not on the ratio of the
+// medians.
 func TestTargets(t *testing.T) {
 	r := report{Plan: plan{Starts: 3, Rounds: 1}, Results: results{}, OneShots: map[string][]float64{"client": {61, 60, 62}}}
 	for _, c := range contenders {
@@ -189,8 +191,8 @@ func TestTargets(t *testing.T) {
 	}, holds)
 }
 
-// Spans are counted as jaeger-client-go sends them: several to a datagram, and a
-// datagram when it is full or the tracer is closed.
+// The agent counts all spans that jaeger-client-go sends. A datagram has several spans, and the last
+// datagram is sent when the tracer is closed.
 func TestReceiver(t *testing.T) {
 	r, err := newReceiver(entry{})
 	require.NoError(t, err)
@@ -204,7 +206,7 @@ func TestReceiver(t *testing.T) {
 	require.Equal(t, spans, r.count())
 }
 
-// Spans are counted as OpenTelemetry's exporter sends them.
+// The collector counts all spans that OpenTelemetry's exporter sends.
 func TestCollector(t *testing.T) {
 	r, err := newReceiver(entry{otlp: true})
 	require.NoError(t, err)

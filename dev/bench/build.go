@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// goBuild builds packages of the module in dir into out.
+// goBuild runs go build with args in the directory dir, and writes the binaries into out.
 func goBuild(ctx context.Context, dir, out string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", out + string(filepath.Separator)}, args...)...)
 	cmd.Dir = dir
@@ -23,7 +23,7 @@ func goBuild(ctx context.Context, dir, out string, args ...string) error {
 	return nil
 }
 
-// buildFlags are the Dockerfile's.
+// buildFlags are the flags that the Dockerfile has.
 var buildFlags = []string{"-trimpath", "-ldflags=-s -w"}
 
 // build builds the pair and the contenders into dir.
@@ -38,11 +38,11 @@ func build(ctx context.Context, root, dir string) error {
 	return goBuild(ctx, filepath.Join(root, "dev", "bench"), dir, slices.Concat(buildFlags, contenders)...)
 }
 
-// timeBuilds builds both programs n times, each time with another change to one
-// file, and returns how many seconds each took. Nothing else is built anew but
-// what depends on that file, after a first time.
+// timeBuilds builds srv and client n times and returns the seconds that each build took. Before
+// each build, one file changes. Go rebuilds only the packages that depend on this file. An untimed
+// first build puts all other packages into Go's cache.
 func timeBuilds(ctx context.Context, root, dir string, n int) ([]float64, error) {
-	changed := filepath.Join(root, "tracer", "tracer.go") // which both programs are built from
+	changed := filepath.Join(root, "tracer", "tracer.go") // both programs use it
 	original, err := os.ReadFile(changed)
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func timeBuilds(ctx context.Context, root, dir string, n int) ([]float64, error)
 	}
 	var took []float64
 	for i := range n + 1 {
-		// A comment would not do: what is made of the file has to change.
+		// A new comment would not be enough: the compiled package has to change.
 		text := fmt.Sprintf("%s\n// Changed is new.\nvar Changed = %q\n", original, time.Now())
 		if err := os.WriteFile(replacement, []byte(text), 0o644); err != nil {
 			return nil, err

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// collector takes spans as an OpenTelemetry collector does, over OTLP/gRPC, and counts them.
-// As of those over UDP, it decodes no span.
+// collector receives spans over OTLP/gRPC, as an OpenTelemetry collector does. It counts the spans
+// and decodes none, like agent.
 type collector struct {
 	listener net.Listener
 	server   *grpc.Server
@@ -48,15 +48,15 @@ func (c *collector) export(_ any, _ context.Context, decode func(any) error, _ g
 	return new([]byte), err // an ExportTraceServiceResponse without fields
 }
 
-// count returns how many spans came, and closes the collector. A process that has ended had
-// an answer to its last.
+// count returns the number of received spans, and closes the collector. It need not wait for more
+// spans: a process exits only after the collector has acknowledged its last spans.
 func (c *collector) count() int {
 	c.server.Stop()
 	return int(c.spans.Load())
 }
 
-// countFields returns how many messages there are in the last of fields, within those of the
-// one before, and so on.
+// countFields returns the number of nested messages at a path of field numbers. fields[0] is a
+// field of message, fields[1] is a field of each message in fields[0], and so on.
 func countFields(message []byte, fields ...protowire.Number) (int, error) {
 	total := 0
 	for len(message) > 0 {
@@ -90,7 +90,7 @@ func countFields(message []byte, fields ...protowire.Number) (int, error) {
 	return total, nil
 }
 
-// rawCodec leaves messages as they are: a *[]byte.
+// rawCodec passes messages through without decoding. A message is a *[]byte.
 type rawCodec struct{}
 
 func (rawCodec) Name() string { return "proto" }

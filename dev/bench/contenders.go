@@ -6,30 +6,31 @@ import (
 	"strings"
 )
 
-// entry is a contender and what the table says of it.
+// entry is a contender: a compared program with its settings.
 type entry struct {
 	name    string
-	what    string
+	what    string    // its description in the report
 	program string    // its folder in contender/
 	pair    bool      // its server is srv
 	client  []string  // arguments of its client
 	server  []string  // arguments of its server
-	spans   int       // that each call sends; 0 if nothing is traced
-	otlp    bool      // the spans go over OTLP/gRPC instead of UDP
-	loses   bool      // it may send fewer: the article's tracer has a queue of 100, and drops what is too much
-	callers []int     // how many make calls at once, in turn
-	nodes   int       // that its client is to find, all of them the one server; 0: the server alone
-	pprof   [2]string // host:ports where server and client serve profiles; empty: nowhere
+	spans   int       // spans per call; 0 if nothing is traced
+	otlp    bool      // the spans are sent over OTLP/gRPC instead of UDP
+	loses   bool      // it may lose spans: the article's tracer drops spans if its queue of 100 is full
+	callers []int     // the numbers of concurrent callers, measured one after another
+	nodes   int       // the number of nodes that its one server is registered as; 0: only the server itself
+	pprof   [2]string // host:ports where the server and the client serve profiles; empty: no profiles
 	shipped bool      // as its users build it, instead of on equal terms
 }
 
-// How many callers make calls: of the peers, which are to show growth, and of all others.
+// Numbers of callers: many for the peers, to show how calls/s grow with callers, and one for all
+// other entries.
 var (
 	many = []int{1, 16, 64, 256}
 	one  = []int{16}
 )
 
-// peers are the pair and what could be used in its place.
+// peers are the pair and its alternatives.
 var peers = []entry{
 	{name: "limit", what: "grpc-go alone: one connection, nothing discovered or traced", program: "limit"},
 	{name: "basis", what: "this pair: round robin, limiter, breaker and tracer", program: "basis", pair: true, spans: 4},
@@ -40,7 +41,8 @@ var peers = []entry{
 	{name: "article", what: "go-micro as the article wires it: the same four, over its own RPC", program: "article", spans: 4, loses: true},
 }
 
-// parts are the pair without its wrappers, with one of them, and with metrics.
+// parts show what a part costs: the pair without wrappers, with one wrapper, and with metrics; and
+// limit without the line that Hello logs.
 var parts = []entry{
 	{name: "basis-bare", program: "basis", pair: true, client: wrappers("")},
 	{name: "+roundrobin", program: "basis", pair: true, client: wrappers("roundrobin")},
@@ -51,10 +53,11 @@ var parts = []entry{
 	{name: "limit-quiet", program: "limit", server: []string{"-quiet"}},
 }
 
-// nodeCounts are how many nodes a client goes round, besides the one of peers.
+// nodeCounts are the numbers of nodes that a client calls. The peers have one node.
 var nodeCounts = []int{10, 50, 1000}
 
-// The entries run in two groups, since thousands of idle connections cost a little.
+// The entries run in two groups, one after the other. The entries with many nodes have thousands of
+// connections, and even idle connections cost some CPU time.
 var (
 	mainGroup  = slices.Concat(with(peers, func(e *entry) { e.callers = many }), with(parts, func(e *entry) { e.callers = one }), shipped())
 	nodeGroup  = scaled()
@@ -62,7 +65,7 @@ var (
 	contenders = slices.Concat(groups...)
 )
 
-// with returns entries that change has changed.
+// with returns a copy of entries, with change applied to each entry.
 func with(entries []entry, change func(*entry)) []entry {
 	entries = slices.Clone(entries)
 	for i := range entries {
@@ -76,16 +79,16 @@ func shipped() []entry {
 	return with(peers, func(e *entry) { e.name, e.callers, e.shipped = shippedName(e.name), one, true })
 }
 
-// shippedName is the name of one of peers as shipped.
+// shippedName returns the name of a peer as shipped.
 func shippedName(name string) string { return name + "-shipped" }
 
-// growing returns those of peers whose clients call several nodes over one connection each.
+// growing returns the peers whose clients have one connection per node: all but article.
 func growing() []entry {
 	return slices.DeleteFunc(slices.Clone(peers), func(e entry) bool { return e.name == "article" })
 }
 
-// scaled returns growing with each number of nodes, those next to each other that are
-// compared.
+// scaled returns the peers of growing with each number of nodes. Entries with the same number of
+// nodes follow each other, because they are compared.
 func scaled() []entry {
 	var all []entry
 	for _, n := range nodeCounts {
@@ -94,7 +97,7 @@ func scaled() []entry {
 	return all
 }
 
-// scaledName is the name of one of peers with n nodes.
+// scaledName returns the name of a peer with n nodes.
 func scaledName(name string, n int) string {
 	if n == 1 {
 		return name
@@ -102,7 +105,7 @@ func scaledName(name string, n int) string {
 	return fmt.Sprintf("%s-nodes-%d", name, n)
 }
 
-// programs returns the folders in contender/, each once.
+// programs returns the folders in contender/ that peers name.
 func programs() []string {
 	var all []string
 	for _, e := range peers {
@@ -111,10 +114,10 @@ func programs() []string {
 	return slices.Compact(slices.Sorted(slices.Values(all)))
 }
 
-// costs are the rows of the table of wrappers.
+// costs has the names of the entries in the table of wrappers.
 var costs = []string{"basis-bare", "+roundrobin", "+limiter", "+breaker", "+opentracing", "basis", "basis-metrics"}
 
 func wrappers(names string) []string { return []string{"-wrappers=" + names} }
 
-// service is the name that the server of a contender registers under.
+// service returns the name that the server of a contender registers under.
 func service(e entry) string { return "bench." + strings.TrimPrefix(e.name, "+") }

@@ -17,8 +17,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/backend"
 )
 
-// component is a part of the programs: functions whose names, import path first, begin with one of
-// some prefixes.
+// component is a part of the programs. A function belongs to it if the function's name, with its
+// import path, begins with one of the prefixes.
 type component struct {
 	name     string
 	prefixes []string
@@ -31,9 +31,9 @@ const (
 	scheduler = "Go's scheduler"
 )
 
-// components are what the CPU time of the programs is divided into. A function belongs to the first
-// component with a prefix of its name. Go's own packages are in no component: the time of their
-// functions belongs to the component that calls them.
+// components divide the CPU time of the programs. A function belongs to the first component with a
+// prefix of its name. Go's own packages are in no component: the time of their functions belongs to
+// the component that calls them.
 var components = []component{
 	{"callers, handler and its log line", []string{
 		basis + "dev/bench/contender.", basis + "srv/handler.", basis + "internal/oneline.Writer", "github.com/micro/go-micro/util/log.",
@@ -70,8 +70,12 @@ var components = []component{
 	{"gRPC and the network", []string{"google.golang.org/grpc", "golang.org/x/net/"}},
 }
 
-// componentOf returns the component that the time of a sample belongs to: that of the innermost
-// function that is in one. A stack without such a function is the scheduler's.
+// componentOf returns the name of the component that the time of a sample belongs to. It is the
+// component of the innermost function that belongs to any. If no function on the stack belongs to a
+// component, the time is the scheduler's.
+//
+// The garbage collector, the copying of stacks and the exporters of spans come first: a sample with
+// one of their functions anywhere on its stack is theirs.
 func componentOf(s *profile.Sample) string {
 	name := scheduler
 	for _, location := range s.Location {
@@ -84,7 +88,7 @@ func componentOf(s *profile.Sample) string {
 			case strings.HasPrefix(function, "runtime.copystack"):
 				return stacks
 			case strings.HasPrefix(function, "go.opentelemetry.io/otel/exporters/"):
-				return "tracing" // and not the gRPC that sends the spans
+				return "tracing" // including the gRPC that sends the spans
 			case name != scheduler:
 				continue
 			}
@@ -99,10 +103,11 @@ func componentOf(s *profile.Sample) string {
 	return name
 }
 
-// usage is the CPU time of a call in both processes, by component, in microseconds.
+// usage has the CPU time per call, in microseconds, by component. It is the sum of both processes.
 type usage map[string]float64
 
-// profiled returns the peers, whose programs serve profiles. srv does so only with metrics.
+// profiled returns the peers with flags that make their programs serve profiles. srv serves
+// profiles only together with metrics.
 func profiled() ([]entry, error) {
 	entries := slices.Clone(peers)
 	ports, err := backend.FreePorts(2 * len(entries))
@@ -122,7 +127,8 @@ func profiled() ([]entry, error) {
 	return entries, nil
 }
 
-// profile adds to all what the CPU time of a call of each contender went into, by name.
+// profile measures the usage of each running contender p.Profiles times, and adds it to all under
+// the contender's name.
 func (b *testbed) profile(ctx context.Context, p plan, all map[string][]usage) error {
 	for range p.Profiles {
 		for _, r := range b.running {
@@ -136,7 +142,7 @@ func (b *testbed) profile(ctx context.Context, p plan, all map[string][]usage) e
 	return nil
 }
 
-// profile has the client make calls, and fetches the profiles of both processes meanwhile.
+// profile makes the client call, and meanwhile takes a CPU profile of both processes.
 func (r *running) profile(ctx context.Context, p plan) (usage, error) {
 	var (
 		both     [2]*profile.Profile
@@ -158,7 +164,7 @@ func (r *running) profile(ctx context.Context, p plan) (usage, error) {
 			return err
 		})
 	}
-	// The load outlasts the profiles, however late they begin.
+	// The load is 200 ms longer than the profiles, because they begin later.
 	result, loadErr := r.client.load(contender.Load{Callers: callers, For: time.Duration(seconds)*time.Second + 200*time.Millisecond})
 	if err := errors.Join(loadErr, profiles.Wait()); err != nil {
 		return nil, err
@@ -169,7 +175,7 @@ func (r *running) profile(ctx context.Context, p plan) (usage, error) {
 	for _, p := range both {
 		calls := perSecond * time.Duration(p.DurationNanos).Seconds()
 		for _, s := range p.Sample {
-			const nanoseconds = 1 // of s.Value, whose first is the number of samples
+			const nanoseconds = 1 // index in s.Value; index 0 is the number of samples
 			u[componentOf(s)] += float64(s.Value[nanoseconds]) / 1000 / calls
 		}
 	}

@@ -11,28 +11,27 @@ import (
 	"github.com/uber/jaeger-client-go/thrift"
 )
 
-// agent takes spans as a Jaeger agent does, over UDP as compact Thrift, and
-// counts them.
+// agent receives spans as compact Thrift over UDP, as a Jaeger agent does, and counts them.
 type agent struct {
 	conn  *net.UDPConn
 	spans int
-	done  chan struct{} // closed when spans does not change any more
+	done  chan struct{} // closed when spans has its final value
 }
 
-// maxDatagram is the largest that UDP has.
+// maxDatagram is at least the largest size of a UDP datagram, in bytes.
 const maxDatagram = 64 << 10
 
-// socketBuffer is how many bytes of datagrams may wait. The system may allow
+// socketBuffer is the requested size of the socket's receive buffer, in bytes. The system may allow
 // less.
 const socketBuffer = 8 << 20
 
-// receiver takes the spans of one contender and counts them.
+// receiver receives the spans of one contender and counts them.
 type receiver interface {
 	address() string // host:port
-	count() int      // of spans from processes that have ended; closes the receiver
+	count() int      // of spans; closes the receiver; the processes must have exited
 }
 
-// newReceiver returns one for the spans of e.
+// newReceiver returns a receiver for the spans of e.
 func newReceiver(e entry) (receiver, error) {
 	if e.otlp {
 		return newCollector()
@@ -45,7 +44,7 @@ func newAgent() (*agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening for spans: %w", err)
 	}
-	_ = conn.SetReadBuffer(socketBuffer) // what is lost is missed in the end
+	_ = conn.SetReadBuffer(socketBuffer) // if spans are lost, end notices
 	r := &agent{conn: conn, done: make(chan struct{})}
 	go r.receive()
 	return r, nil
@@ -70,11 +69,11 @@ func (r *agent) receive() {
 	}
 }
 
-// drain is how long count reads what is left. All of it is there.
+// drain is how long count still reads. All remaining datagrams are already in the socket's buffer.
 const drain = 200 * time.Millisecond
 
-// count returns how many spans came from processes that have ended, and closes
-// the receiver.
+// count returns the number of received spans, and closes the agent. The processes that send spans
+// must have exited.
 func (r *agent) count() int {
 	_ = r.conn.SetReadDeadline(time.Now().Add(drain)) // never fails on an open socket
 	<-r.done
@@ -82,10 +81,10 @@ func (r *agent) count() int {
 	return r.spans
 }
 
-// countSpans returns how many spans a datagram has. It is a call of emitBatch,
-// whose only argument is a Batch: field 1 is the Process, field 2 the list of
-// spans (jaeger-idl's agent.thrift and jaeger.thrift). The spans themselves are
-// not decoded.
+// countSpans returns the number of spans in a datagram, without decoding the spans.
+//
+// A datagram is a call of emitBatch. Its only argument is a Batch: field 1 is the Process, and
+// field 2 is the list of spans. jaeger-idl's agent.thrift and jaeger.thrift define both.
 func countSpans(datagram []byte) (int, error) {
 	ctx := context.Background()
 	buffer := thrift.NewTMemoryBuffer()

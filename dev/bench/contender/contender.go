@@ -1,5 +1,5 @@
-// Package contender is what all that is compared has in common: the command line
-// of its server and client, and the load that its client makes.
+// Package contender has the code that all compared programs share: the command line of a server and
+// a client, and the load that the client makes. A contender is a program that the bench compares.
 package contender
 
 import (
@@ -18,47 +18,48 @@ import (
 	"time"
 )
 
-// Env is what every contender is told.
+// Env has the settings that every contender gets.
 type Env struct {
 	Registry string // host:port of Consul
 	Service  string // the name that the server registers under and that the client looks for
-	Spans    string // host:port that takes spans, over UDP or OTLP/gRPC; empty: nothing is traced
-	Address  string // for a client that does not discover: host:ports of its server, separated by commas
+	Spans    string // host:port that receives spans, over UDP or OTLP/gRPC; empty: nothing is traced
+	Address  string // for a client without discovery: host:ports of its server, separated by commas
 	Host     string // address that the server listens on
-	Shipped  bool   // leave what the pair sets too at the defaults; without it, all have the pair's settings
+	Shipped  bool   // the library's defaults; if false, the pair's settings
 }
 
-// Call makes one call of Hello and returns the answer.
+// Call makes one call of Hello and returns the response's message.
 type Call func(ctx context.Context, name string) (msg string, err error)
 
-// Hello is what every server answers to name. As the pair's handler does, after
-// the article's, it logs a line first.
+// Hello logs a line and returns the message that every server responds with. The pair's handler
+// logs the same line, which is the article's.
 func Hello(name string) string {
 	log.Print("Yoooo! I received it")
 	return "Hello " + name
 }
 
-// Contender is one of what is compared.
+// Contender has the server and the client of a compared program.
 type Contender struct {
-	// Serve listens on a free port of env.Host and answers Hello until ctx is
-	// done. It is nil for a client of srv. It calls ready with its host:port as soon as it can be called and, if
-	// its clients discover, is registered.
+	// Serve listens on a free port of env.Host and serves Hello until ctx is done. It calls ready
+	// with its host:port as soon as it accepts calls. If its clients use discovery, it registers
+	// before it calls ready. Serve is nil if the server is srv.
 	Serve func(ctx context.Context, env Env, ready func(address string)) error
-	// Dial returns what makes calls, when it knows where the server is, or an
-	// error when ctx is done. Closing the io.Closer sends the last spans.
+	// Dial finds the server and returns a function that calls it. It returns an error if ctx is
+	// done before the server is found. Closing the io.Closer sends the last spans.
 	Dial func(ctx context.Context, env Env) (Call, io.Closer, error)
 }
 
-// Ready is what a server prints when it is ready, before its address.
+// Ready is the text that a server prints before its address when it is ready.
 const Ready = "ready at "
 
 // dialTimeout is how long a client looks for its server.
 const dialTimeout = 20 * time.Second
 
-// Main is main of a contender. Its first argument is server or client, and flags
-// tell its Env and what the contender itself has added to flag.CommandLine. The
-// client reads a Load as JSON from each line on stdin, and prints its Result as
-// JSON on a line, until stdin ends.
+// Main is the main function of a contender. It does not return.
+//
+// The first argument is "server" or "client". Flags follow: the fields of Env, and the flags that
+// the contender has added to flag.CommandLine. The client reads a Load as JSON from each line of
+// stdin, and prints its Result as a line of JSON, until stdin ends.
 func Main(c Contender) {
 	os.Exit(run(c))
 }
@@ -77,7 +78,7 @@ func run(c Contender) int {
 	role := ""
 	if len(os.Args) > 1 {
 		role = os.Args[1]
-		_ = flag.CommandLine.Parse(os.Args[2:]) // which exits on errors
+		_ = flag.CommandLine.Parse(os.Args[2:]) // Parse exits on errors
 	}
 	if *profiles != "" {
 		go func() { log.Fatal(http.ListenAndServe(*profiles, nil)) }()
@@ -102,7 +103,7 @@ func run(c Contender) int {
 	return 0
 }
 
-// load makes the loads that stdin asks for.
+// load makes the loads that it reads from stdin.
 func load(ctx context.Context, c Contender, env Env) (err error) {
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -125,7 +126,7 @@ func load(ctx context.Context, c Contender, env Env) (err error) {
 	}
 }
 
-// Closer is a function as an io.Closer.
+// Closer is a function that implements io.Closer.
 type Closer func() error
 
 // Close calls the function.

@@ -10,27 +10,28 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Load is calls that a number of callers make, each one as soon as it has the
-// answer to its last.
+// Load describes calls of concurrent callers. Each caller makes its next call as soon as it has the
+// response to its last call.
 type Load struct {
-	Callers int           // each makes one call at least
-	Calls   int           // each makes so many calls at least, even after For
-	For     time.Duration // no other call begins after this time
+	Callers int           // the number of callers; each makes at least one call
+	Calls   int           // the number of calls that each caller makes at least, even after For
+	For     time.Duration // how long callers begin new calls
 }
 
-// Result is what came of a Load.
+// Result is the outcome of a Load.
 type Result struct {
-	Calls   int           // that were answered rightly
-	Failed  int           // all others
-	Err     string        // the first of those; empty if there are none
-	Elapsed time.Duration // from the first call to the last answer
-	P50     time.Duration // of all calls, half took no longer
-	P99     time.Duration // of all calls, 99 in 100 took no longer
-	Mallocs uint64        // objects that the process allocated meanwhile
+	Calls   int           // calls with the correct response
+	Failed  int           // all other calls
+	Err     string        // the error of the first failed call; empty if no call failed
+	Elapsed time.Duration // from the first call to the last response
+	P50     time.Duration // the median latency of Calls
+	P99     time.Duration // the 99th percentile of the latency of Calls
+	Mallocs uint64        // objects that the process allocated during the load
 }
 
-// newHistogram returns one of nanoseconds up to a minute, to 1%. It takes 30 kB;
-// ten times as fine, those of all callers would be most of the client's memory.
+// newHistogram returns a histogram of nanoseconds up to one minute, with a precision of 1%. It takes
+// 30 kB, and each caller has a histogram. With a precision of 0.1%, the histograms would take most of
+// the client's memory.
 func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, int64(time.Minute), 2)
 }
@@ -84,7 +85,7 @@ func (l Load) make(ctx context.Context, call Call) Result {
 	return r
 }
 
-// one makes one call and checks the answer.
+// one makes one call and checks the response.
 func one(ctx context.Context, call Call) error {
 	msg, err := call(ctx, name)
 	if err == nil && msg != want {

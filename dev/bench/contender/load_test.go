@@ -14,7 +14,7 @@ func TestLoad(t *testing.T) {
 	var calls atomic.Int64
 	r := Load{Callers: 3, For: 20 * time.Millisecond}.make(context.Background(), func(_ context.Context, name string) (string, error) {
 		calls.Add(1)
-		<-time.After(time.Millisecond) // what is tested is how long calls take
+		<-time.After(time.Millisecond) // the test needs calls that take time
 		return "Hello " + name, nil
 	})
 	require.EqualValues(t, calls.Load(), r.Calls)
@@ -26,7 +26,7 @@ func TestLoad(t *testing.T) {
 	require.NotZero(t, r.Mallocs)
 }
 
-// Each caller makes the calls that it is to make, however little time there is.
+// Each caller makes all of its calls, even if For is 0.
 func TestLoadCalls(t *testing.T) {
 	r := Load{Callers: 3, Calls: 5}.make(context.Background(), func(_ context.Context, name string) (string, error) {
 		return "Hello " + name, nil
@@ -34,7 +34,7 @@ func TestLoadCalls(t *testing.T) {
 	require.Equal(t, 15, r.Calls)
 }
 
-// A failed call is one, whether it says so or has the wrong answer.
+// A call fails if it returns an error or a wrong response.
 func TestLoadFailed(t *testing.T) {
 	for _, test := range []struct {
 		name, msg string

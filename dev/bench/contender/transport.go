@@ -9,8 +9,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// Listen listens on a free port of the address in Host, and returns the host:port to call
-// and to register: on 127.0.0.1.
+// Listen listens on a free port of e.Host. The returned address is 127.0.0.1 with this port. It is
+// the host:port to call and to register.
 func (e Env) Listen() (l net.Listener, address string, err error) {
 	l, err = net.Listen("tcp", net.JoinHostPort(e.Host, "0"))
 	if err != nil {
@@ -19,8 +19,8 @@ func (e Env) Listen() (l net.Listener, address string, err error) {
 	return l, net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Addr().(*net.TCPAddr).Port)), nil
 }
 
-// ServerOptions returns srv's own settings of gRPC on equal terms, and none as shipped. A test
-// compares them with srv's.
+// ServerOptions returns srv's gRPC settings, or no settings if e.Shipped is set. A test compares the
+// settings with srv's code.
 func (e Env) ServerOptions() []grpc.ServerOption {
 	if e.Shipped {
 		return nil
@@ -38,11 +38,11 @@ func (e Env) ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// maxResponseBytes is the pair's limit of an answer, and of its metadata.
+// maxResponseBytes is the pair's limit for a response, and for its metadata, in bytes.
 const maxResponseBytes = 8 << 10
 
-// DialOptions returns the settings of gRPC of the pair's client on equal terms, and none as
-// shipped. A test compares them with the client's.
+// DialOptions returns the gRPC settings of the pair's client, or no settings if e.Shipped is set. A
+// test compares the settings with the client's code.
 func (e Env) DialOptions() []grpc.DialOption {
 	if e.Shipped {
 		return nil

@@ -1,17 +1,18 @@
-// Command article is the service and the client of the article, put together
-// from its last versions of both and, for the client, the wrappers of all its
-// steps in their order. What differs, and why:
+// Command article is the service and the client of the article. The code is the article's last
+// version of both. The client has the wrappers of all steps of the article, in the same order.
 //
-//   - RegisterBasisHandler and NewBasisService for RegisterSayHandler and
-//     SayServiceClient: its own .proto makes these names
-//   - = for := where it assigns to a field, and a variable for what it never
-//     declares
-//   - flags name Consul, which go-micro's default registry no longer is, and an
-//     address to listen on, since the first private one may be an IPv6 one, which
-//     go-micro's client cannot call
-//   - the client's tracer is the global one too, as the server's is: else the
-//     span call goes nowhere
-//   - rates and limits refuse nothing
+// The code differs from the article in these points:
+//
+//   - RegisterBasisHandler and NewBasisService replace RegisterSayHandler and SayServiceClient. The
+//     article's own .proto generates these names.
+//   - The code has = where the article assigns to a field with :=, and declares a variable that the
+//     article does not declare.
+//   - Flags name Consul, because Consul is no longer go-micro's default registry.
+//   - A flag names the address to listen on. Without it, go-micro chooses the first private address.
+//     This may be an IPv6 address, which go-micro's client cannot call.
+//   - The client's tracer is also the global tracer, like the server's. Otherwise the span "call" is
+//     lost.
+//   - The limits are so high that they reject no call.
 package main
 
 import (
@@ -39,7 +40,7 @@ func main() {
 	contender.Main(contender.Contender{Serve: serve, Dial: dial})
 }
 
-// newTracer is the article's, in all.
+// newTracer is the article's function, unchanged.
 func newTracer(servicename string, addr string) (opentracing.Tracer, io.Closer, error) {
 	cfg := jaegercfg.Configuration{
 		ServiceName: servicename,
@@ -93,7 +94,7 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 		micro.Context(ctx),
 	)
 	os.Args = []string{os.Args[0], "--registry=consul", "--registry_address=" + env.Registry, "--server_address=127.0.0.1:0"}
-	service.Init() // reads them
+	service.Init() // reads os.Args
 	service.Init(micro.AfterStart(func() error {
 		ready(service.Server().Options().Address)
 		return nil

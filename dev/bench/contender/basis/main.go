@@ -1,5 +1,5 @@
-// Command basis is the pair: its client makes calls as ../../../../client does, with the
-// same stack of wrappers or with some of them. Its server is ../../../../srv.
+// Command basis has the pair's client for the bench. It calls as ../../../../client does, with the
+// same stack of wrappers or with some of the wrappers. The server is ../../../../srv.
 package main
 
 import (
@@ -30,7 +30,7 @@ import (
 
 const clientName = "go.micro.client.basis"
 
-// settings let the limiter and the breaker act on every call and refuse none.
+// settings are limits so high that the limiter and the breaker check every call and reject none.
 var settings = flags.Settings{
 	RateLimit:            1_000_000,
 	HystrixTimeout:       10 * time.Second,
@@ -40,7 +40,7 @@ var settings = flags.Settings{
 	HystrixVolume:        1_000_000,
 }
 
-// all is the default of -wrappers: the pair's own stack.
+// all is the default of -wrappers. It selects the pair's own stack.
 const all = "all"
 
 var (
@@ -70,7 +70,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	if *metrics {
 		served.Address = "127.0.0.1:0"
 	}
-	operators, err := admin.Listen(served) // until the process ends
+	operators, err := admin.Listen(served) // never closed: the process exits
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,7 +90,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 		micro.Broker(cmdline.NewBroker()),
 		micro.Name(clientName),
 	)
-	// ctx is only for finding the server, and the load goes on after it.
+	// ctx ends with dial, and the calls come later.
 	calls := context.WithoutCancel(ctx)
 	if *wrappers == all {
 		service.Init(stack.Options(calls, t, settings, nil, operators.Registerer())...)

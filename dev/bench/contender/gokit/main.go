@@ -1,6 +1,6 @@
-// Command gokit is go-kit wired as its examples stringsvc3 and addsvc wire it,
-// with what the pair has, on the same libraries: gRPC, Consul, a round robin,
-// hystrix-go, a limiter that waits, and opentracing with jaeger-client-go.
+// Command gokit is the service on go-kit, wired as in go-kit's examples stringsvc3 and addsvc. It has
+// the same features as the pair: gRPC, Consul, a round robin, hystrix-go, a limiter that waits, and
+// opentracing with jaeger-client-go.
 package main
 
 import (
@@ -37,7 +37,7 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// timeout is for a call with all its attempts, the pair's by default.
+// timeout is for a call with all its attempts. The pair's default is the same.
 const timeout = 5 * time.Second
 
 var logger = log.NewLogfmtLogger(os.Stderr)
@@ -80,8 +80,9 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 		Name:    env.Service,
 		Address: host,
 		Port:    port,
-		// sd/consul renews no TTL. So Consul asks, as often as the pair renews
-		// its own; passing, since it need not wait for the first answer.
+		// go-kit's sd/consul does not renew a TTL. So Consul checks the server, every 10 s as the
+		// pair renews its TTL. The check is passing from the start, so that clients need not
+		// wait for Consul's first check.
 		Check: &api.AgentServiceCheck{GRPC: address, Interval: "10s", Status: api.HealthPassing},
 	}, logger)
 	registrar.Register()
@@ -95,11 +96,13 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 	}
 }
 
-// binding is what a user writes per method, from gRPC to go-kit. Messages stay
-// what they are: types of the user's own would cost go-kit a conversion.
+// binding connects the gRPC method to go-kit's endpoint. A user of go-kit writes such a function for
+// each method. The endpoint uses the protobuf messages: types of its own would need a conversion per
+// call.
 func binding(t opentracing.Tracer) basisgrpc.Server {
 	handler := kitgrpc.NewServer(hello(t), unchanged, unchanged,
-		// It starts the server's span and leaves it to others to finish.
+		// GRPCToContext starts the server's span. It does not finish the span, so the finalizer
+		// does.
 		kitgrpc.ServerBefore(kitopentracing.GRPCToContext(t, "Hello", logger)),
 		kitgrpc.ServerFinalizer(func(ctx context.Context, _ error) { opentracing.SpanFromContext(ctx).Finish() }),
 	)
@@ -112,7 +115,7 @@ func binding(t opentracing.Tracer) basisgrpc.Server {
 	}
 }
 
-// hello is the service, with a span of its own as the pair's handler has.
+// hello returns the endpoint of Hello. It has a span of its own, as the pair's handler has.
 func hello(t opentracing.Tracer) endpoint.Endpoint {
 	return func(ctx context.Context, request any) (any, error) {
 		req := request.(*proto.Request)
@@ -136,7 +139,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	if err != nil {
 		return nil, nil, err
 	}
-	// Both act on every call and refuse none.
+	// The limits are so high that the limiter and the breaker check every call and reject none.
 	hystrix.ConfigureCommand("Hello", hystrix.CommandConfig{Timeout: 10_000, MaxConcurrentRequests: 10_000})
 	limiter := rate.NewLimiter(1_000_000, 100)
 
@@ -146,8 +149,8 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 		if err != nil {
 			return nil, nil, err
 		}
-		// From the innermost to the outermost, in stringsvc3's order: the wait for
-		// the limiter is over before the breaker starts its clock.
+		// The innermost layer comes first, as in stringsvc3. The limiter is outside the breaker,
+		// so that the breaker's timeout does not include the wait for the limiter.
 		e := kitgrpc.NewClient(conn, basisgrpc.Service, basisgrpc.Method, unchanged, unchanged, proto.Response{},
 			kitgrpc.ClientBefore(kitopentracing.ContextToGRPC(t, logger))).Endpoint()
 		e = kitopentracing.TraceClient(t, "Hello")(e)
@@ -158,7 +161,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	if err := known(ctx, endpointer); err != nil {
 		return nil, nil, err
 	}
-	// Three attempts, as many as the pair makes.
+	// The pair makes three attempts too.
 	hello := lb.Retry(3, timeout, lb.NewRoundRobin(endpointer))
 
 	return func(ctx context.Context, name string) (string, error) {
@@ -177,8 +180,8 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	}, closer, nil
 }
 
-// known waits until there is an endpoint. What the instancer finds gets to the
-// endpointer by a channel.
+// known waits until e has an endpoint. The instancer sends the nodes that it finds to e over a
+// channel, so that e is empty at first.
 func known(ctx context.Context, e sd.Endpointer) error {
 	for {
 		if endpoints, err := e.Endpoints(); err == nil && len(endpoints) > 0 {
@@ -192,7 +195,7 @@ func known(ctx context.Context, e sd.Endpointer) error {
 	}
 }
 
-// newTracer returns the library's own, with a queue that loses no spans.
+// newTracer returns a tracer of jaeger-client-go. Its queue is so long that it drops no spans.
 func newTracer(service, spans string) (opentracing.Tracer, io.Closer, error) {
 	return jaegercfg.Configuration{
 		ServiceName: service,

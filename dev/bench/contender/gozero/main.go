@@ -1,7 +1,7 @@
-// Command gozero is go-zero's zrpc wired as its documentation does it, from a configuration:
-// its balancer (p2c_ewma), its breaker on both sides, its load shedder on the server, its
-// tracing (OpenTelemetry, by OTLP/gRPC) and its timeouts. It has no limiter for clients. Its
-// nodes are in Consul, by the resolver of ../../../modern.
+// Command gozero is the service on go-zero's zrpc, configured as in go-zero's documentation. It uses
+// go-zero's balancer (p2c_ewma), breaker on both sides, load shedder on the server, timeouts, and
+// tracing with OpenTelemetry over OTLP/gRPC. go-zero has no limiter for clients. The client finds
+// nodes in Consul with the resolver of ../../../modern.
 package main
 
 import (
@@ -27,8 +27,8 @@ import (
 	"github.com/gomicroexample/basis/dev/modern"
 )
 
-// serverConfig has go-zero's defaults but for the timeout, which is the pair's, and for the
-// server for developers, which would open a port.
+// serverConfig has go-zero's defaults with two exceptions. The timeout is the pair's. DevServer, which
+// would open a port, is off.
 const serverConfig = `
 Name: %s
 ListenOn: %s
@@ -64,10 +64,11 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 	if err := conf.LoadFromYamlBytes([]byte(text), &c); err != nil {
 		return err
 	}
-	// The shedder rejects calls while the CPU is busier than 90% by default, which it is here;
-	// so its threshold is above 100%, where a configuration may not set it.
+	// By default, the shedder rejects calls while the CPU load is over 90%, as it is during the
+	// bench. So the threshold here is 100.1%; the unit is 0.1%. A configuration cannot set a
+	// threshold over 99.9%, so the code does.
 	c.CpuThreshold = 1001
-	if !env.Shipped { // by default a line in the log for each call, besides Hello's own
+	if !env.Shipped { // by default, go-zero logs a line for each call, besides Hello's line
 		c.Middlewares.StatConf.IgnoreContentMethods = []string{"/" + basisgrpc.Service + "/" + basisgrpc.Method}
 	}
 	s, err := zrpc.NewServer(c, func(s *grpc.Server) { basisgrpc.Register(s, otelspans.Hello(otel.Tracer("basis"))) })
@@ -93,12 +94,12 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 	ready(address)
 	<-ctx.Done()
 	err = deregister()
-	proc.Shutdown() // drains the server at once; go-zero's own handler of the signal waits a second
+	proc.Shutdown() // drains the server at once; go-zero's own signal handler first waits a second
 	<-served
 	return err
 }
 
-// accepts waits until a server listens at address.
+// accepts waits until a server accepts a connection at address, or until ctx is done.
 func accepts(ctx context.Context, address string) error {
 	for {
 		conn, err := net.Dial("tcp", address)
@@ -118,7 +119,7 @@ func dial(_ context.Context, env contender.Env) (contender.Call, io.Closer, erro
 	if err := conf.LoadFromYamlBytes([]byte(fmt.Sprintf(clientConfig, env.Service)), &c); err != nil {
 		return nil, nil, err
 	}
-	logx.SetWriter(logx.NewWriter(os.Stderr)) // stdout has the results
+	logx.SetWriter(logx.NewWriter(os.Stderr)) // stdout is for the results
 	zerotrace.StartAgent(zerotrace.Config{Name: env.Service + ".client", Endpoint: env.Spans, Sampler: 1, Batcher: "otlpgrpc"})
 	consul, err := api.NewClient(&api.Config{Address: env.Registry})
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// discovery is a registry.Discovery of the nodes in Consul whose checks pass. kratos' own
-// for Consul is the module github.com/go-kratos/kratos/contrib/registry/consul/v2, which
-// could not be fetched.
+// discovery is a registry.Discovery that finds the nodes in Consul whose checks pass. kratos has its
+// own in the module github.com/go-kratos/kratos/contrib/registry/consul/v2, but that module could
+// not be fetched.
 type discovery struct{ consul *api.Client }
 
 func (d discovery) GetService(ctx context.Context, name string) ([]*registry.ServiceInstance, error) {
@@ -30,10 +30,10 @@ type watcher struct {
 	name   string
 	ctx    context.Context
 	cancel context.CancelFunc
-	index  uint64 // of Consul's last answer
+	index  uint64 // index of Consul's last response
 }
 
-// Next returns the nodes when they have changed, and the first time at once.
+// Next waits until the nodes have changed, and returns them. The first call returns at once.
 func (w *watcher) Next() ([]*registry.ServiceInstance, error) {
 	query := &api.QueryOptions{WaitIndex: w.index}
 	nodes, meta, err := w.consul.Health().Service(w.name, "", true, query.WithContext(w.ctx))

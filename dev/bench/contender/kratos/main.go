@@ -1,7 +1,7 @@
-// Command kratos is go-kratos wired as its template does it, with the middleware
-// that it has for what the pair does: recovery, tracing (OpenTelemetry), a rate
-// limiter on the server and a circuit breaker on the client, over gRPC. Nodes are
-// chosen by its default selector, a weighted round robin. They are in Consul: see discovery.
+// Command kratos is the service on go-kratos over gRPC, wired as in go-kratos' template. It uses
+// go-kratos' middleware: recovery, tracing with OpenTelemetry, a rate limiter on the server and a
+// circuit breaker on the client. The default selector, a weighted round robin, chooses the node.
+// The client finds nodes in Consul: see discovery.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/gomicroexample/basis/dev/modern"
 )
 
-// timeout is for a call, the pair's by default.
+// timeout is for a call. The pair's default is the same.
 const timeout = 5 * time.Second
 
 func main() {
@@ -53,9 +53,10 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) (err erro
 		kratosgrpc.Middleware(
 			recovery.Recovery(),
 			tracing.Server(tracing.WithTracerProvider(provider)),
-			// While the CPU is busier than a threshold, 80% by default, BBR refuses
-			// what is more at once than the last ten seconds had. Between two rounds
-			// that is nothing, and the CPU is busy; so the threshold is above 100%.
+			// While the CPU load is over a threshold (80% by default), BBR rejects calls if more
+			// are in flight than the last ten seconds had. A measurement follows a pause without
+			// calls to this server, while other contenders keep the CPU busy, so BBR would reject
+			// calls. So the threshold here is 100.1%; the unit is 0.1%.
 			ratelimit.Server(ratelimit.WithLimiter(bbr.NewLimiter(bbr.WithCPUThreshold(1001)))),
 		),
 	)
@@ -85,7 +86,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	if err != nil {
 		return nil, nil, err
 	}
-	subset := kratosgrpc.WithSubset(0) // the others call all nodes, not 25 of them
+	subset := kratosgrpc.WithSubset(0) // call all nodes, as other contenders do; the default is 25 nodes
 	if env.Shipped {
 		subset = kratosgrpc.WithSubset(25)
 	}

@@ -1,5 +1,5 @@
-// Command limit is the bare grpc-go that all else is built on: one connection to
-// each address, nothing discovered and nothing traced.
+// Command limit is the service on grpc-go alone: one connection per address, no discovery and no
+// tracing. All other contenders except article are built on grpc-go too.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command modern is the programs in ../../../modern: grpc-go with a resolver for Consul and
-// its own round robin, golang.org/x/time/rate, gobreaker and OpenTelemetry.
+// Command modern has the server and the client of ../../../modern for the bench: grpc-go with a
+// resolver for Consul and grpc-go's round robin, golang.org/x/time/rate, gobreaker and OpenTelemetry.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/gomicroexample/basis/dev/modern"
 )
 
-// settings let the limiter and the breaker act on every call and reject none.
+// settings are limits so high that the limiter and the breaker check every call and reject none.
 var settings = modern.Settings{
 	RateLimit:     1_000_000,
 	Timeout:       10 * time.Second,

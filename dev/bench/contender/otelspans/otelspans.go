@@ -1,6 +1,6 @@
-// Package otelspans has the two spans of a call that the pair makes by hand, with OpenTelemetry:
-// "call" in the client and "Hello" in the server. It is for contenders on frameworks that trace
-// with OpenTelemetry, which make the two spans between.
+// Package otelspans creates two spans of each call with OpenTelemetry: "call" in the client and
+// "Hello" in the server. The pair's code has the same two spans. The package is for contenders on
+// frameworks that trace with OpenTelemetry and create the other two spans of a call.
 package otelspans
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// Hello returns the service, with a span of its own as the pair's handler has.
+// Hello returns a server of Hello. It has a span of its own, as the pair's handler has.
 func Hello(t trace.Tracer) basisgrpc.Server {
 	return func(ctx context.Context, req *proto.Request) (*proto.Response, error) {
 		_, span := t.Start(ctx, "Hello")
@@ -27,7 +27,8 @@ func Hello(t trace.Tracer) basisgrpc.Server {
 	}
 }
 
-// Call returns a call of Hello on conn, with a root span as the pair's client has.
+// Call returns a function that calls Hello on conn. Each call has a root span, as in the pair's
+// client.
 func Call(t trace.Tracer, conn grpc.ClientConnInterface) contender.Call {
 	return func(ctx context.Context, name string) (string, error) {
 		ctx, span := t.Start(ctx, "call")
