@@ -173,21 +173,21 @@ func TestTargets(t *testing.T) {
 		holds = append(holds, fmt.Sprintf("%s: %.2f, %.2f to %.2f: %v", target.What, target.Got, target.Low, target.High, target.Holds))
 	}
 	require.Equal(t, []string{
-		"calls/s, to `limit`: 0.50, 0.25 to 0.80: true",
-		"p99, to `limit`: 2.00, 1.50 to 2.50: true",
-		"calls/s, to `gokit`: 1.00, 0.80 to 3.00: true",
-		"CPU per call, to `gokit`: 1.00, 1.00 to 1.00: true",
-		"calls/s, to `kratos`: 1.00, 0.80 to 3.00: true",
-		"CPU per call, to `kratos`: 1.00, 1.00 to 1.00: true",
-		"calls/s, to `gozero`: 1.00, 0.80 to 3.00: true",
-		"CPU per call, to `gozero`: 1.00, 1.00 to 1.00: true",
-		"calls/s, to `grpc-modern`: 1.00, 0.80 to 3.00: true",
-		"CPU per call, to `grpc-modern`: 1.00, 1.00 to 1.00: true",
-		"calls/s, to `article`: 1.00, 0.80 to 3.00: false",
-		"calls/s with 1,000 nodes, to `limit` over as many connections: 1.00, 1.00 to 1.00: true",
-		"calls/s with metrics, to without: 1.00, 0.33 to 1.25: true",
-		"calls/s with 256 callers, to 64: 1.00, 1.00 to 1.00: true",
-		"one call of the pair's `client`, start to exit, in ms: 61.00, 60.00 to 62.00: false",
+		"calls/s, ratio to `limit`: 0.50, 0.25 to 0.80: true",
+		"p99, ratio to `limit`: 2.00, 1.50 to 2.50: true",
+		"calls/s, ratio to `gokit`: 1.00, 0.80 to 3.00: true",
+		"CPU per call, ratio to `gokit`: 1.00, 1.00 to 1.00: true",
+		"calls/s, ratio to `kratos`: 1.00, 0.80 to 3.00: true",
+		"CPU per call, ratio to `kratos`: 1.00, 1.00 to 1.00: true",
+		"calls/s, ratio to `gozero`: 1.00, 0.80 to 3.00: true",
+		"CPU per call, ratio to `gozero`: 1.00, 1.00 to 1.00: true",
+		"calls/s, ratio to `grpc-modern`: 1.00, 0.80 to 3.00: true",
+		"CPU per call, ratio to `grpc-modern`: 1.00, 1.00 to 1.00: true",
+		"calls/s, ratio to `article`: 1.00, 0.80 to 3.00: false",
+		"calls/s with 1,000 nodes, ratio to `limit` with 1,000 connections: 1.00, 1.00 to 1.00: true",
+		"calls/s with metrics, ratio to calls/s without: 1.00, 0.33 to 1.25: true",
+		"calls/s with 256 callers, ratio to 64 callers: 1.00, 1.00 to 1.00: true",
+		"one call of the pair's `client`, from start to exit, in ms: 61.00, 60.00 to 62.00: false",
 	}, holds)
 }
 

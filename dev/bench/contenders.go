@@ -32,13 +32,13 @@ var (
 
 // peers are the pair and its alternatives.
 var peers = []entry{
-	{name: "limit", what: "grpc-go alone: one connection, nothing discovered or traced", program: "limit"},
-	{name: "basis", what: "this pair: round robin, limiter, breaker and tracer", program: "basis", pair: true, spans: 4},
-	{name: "grpc-modern", what: "grpc-go with a resolver for Consul, its own round robin, x/time/rate, gobreaker and OpenTelemetry: [dev/modern](../dev/modern)", program: "modern", spans: 4, otlp: true},
-	{name: "gokit", what: "go-kit with the same four, on the same libraries as the pair and over gRPC", program: "gokit", spans: 4},
-	{name: "kratos", what: "kratos v2 with its own four, over gRPC", program: "kratos", spans: 4, otlp: true},
-	{name: "gozero", what: "go-zero's zrpc with its own balancer, breaker, load shedder and tracing, over gRPC", program: "gozero", spans: 4, otlp: true},
-	{name: "article", what: "go-micro as the article wires it: the same four, over its own RPC", program: "article", spans: 4, loses: true},
+	{name: "limit", what: "grpc-go alone: one connection, no discovery and no tracing", program: "limit"},
+	{name: "basis", what: "the pair: round robin, limiter, breaker and tracer", program: "basis", pair: true, spans: 4},
+	{name: "grpc-modern", what: "grpc-go with a resolver for Consul, grpc-go's own round robin, x/time/rate, gobreaker and OpenTelemetry: [dev/modern](../dev/modern)", program: "modern", spans: 4, otlp: true},
+	{name: "gokit", what: "go-kit over gRPC, with go-kit's round robin, x/time/rate, and hystrix-go and jaeger-client-go as in the pair", program: "gokit", spans: 4},
+	{name: "kratos", what: "kratos v2 over gRPC, with its own selector, limiter on the server, breaker and tracing", program: "kratos", spans: 4, otlp: true},
+	{name: "gozero", what: "go-zero's zrpc over gRPC, with its own balancer, breaker, load shedder and tracing", program: "gozero", spans: 4, otlp: true},
+	{name: "article", what: "go-micro as in the article: the pair's four wrappers, over go-micro's own RPC", program: "article", spans: 4, loses: true},
 }
 
 // parts show what a part costs: the pair without wrappers, with one wrapper, and with metrics; and

@@ -239,20 +239,20 @@ func (r report) Targets() []target {
 		return t
 	}
 	targets := []target{
-		atLeast("calls/s, to `limit`", 0.46, ratio("limit", perSecond)),
-		atMost("p99, to `limit`", 2, ratio("limit", p99)),
+		atLeast("calls/s, ratio to `limit`", 0.46, ratio("limit", perSecond)),
+		atMost("p99, ratio to `limit`", 2, ratio("limit", p99)),
 	}
 	for _, name := range []string{"gokit", "kratos", "gozero", "grpc-modern"} {
 		targets = append(targets,
-			atLeast("calls/s, to `"+name+"`", 1, ratio(name, perSecond)),
-			atMost("CPU per call, to `"+name+"`", 1, ratio(name, cpu)))
+			atLeast("calls/s, ratio to `"+name+"`", 1, ratio(name, perSecond)),
+			atMost("CPU per call, ratio to `"+name+"`", 1, ratio(name, cpu)))
 	}
 	return append(targets,
-		atLeast("calls/s, to `article`", 4, ratio("article", perSecond)),
-		atLeast("calls/s with 1,000 nodes, to `limit` over as many connections", 0.45, r.Results.ratios(point{scaledName("basis", 1000), 16}, point{scaledName("limit", 1000), 16}, perSecond)),
-		atLeast("calls/s with metrics, to without", 0.97, r.Results.ratios(point{"basis-metrics", 16}, basis, perSecond)),
-		atLeast("calls/s with 256 callers, to 64", 0.85, r.Results.ratios(point{"basis", 256}, point{"basis", 64}, perSecond)),
-		atMost("one call of the pair's `client`, start to exit, in ms", 60, r.OneShots["client"]),
+		atLeast("calls/s, ratio to `article`", 4, ratio("article", perSecond)),
+		atLeast("calls/s with 1,000 nodes, ratio to `limit` with 1,000 connections", 0.45, r.Results.ratios(point{scaledName("basis", 1000), 16}, point{scaledName("limit", 1000), 16}, perSecond)),
+		atLeast("calls/s with metrics, ratio to calls/s without", 0.97, r.Results.ratios(point{"basis-metrics", 16}, basis, perSecond)),
+		atLeast("calls/s with 256 callers, ratio to 64 callers", 0.85, r.Results.ratios(point{"basis", 256}, point{"basis", 64}, perSecond)),
+		atMost("one call of the pair's `client`, from start to exit, in ms", 60, r.OneShots["client"]),
 	)
 }
 
