@@ -16,18 +16,18 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Settings are the client's. The defaults of the pair's client are in parentheses.
+// Settings are the client's settings. The defaults of the pair's client are in parentheses.
 type Settings struct {
-	RateLimit     float64       // calls a second (1); 0: no limit
+	RateLimit     float64       // calls per second (1); 0: no limit
 	Timeout       time.Duration // a call that takes longer has failed (1.2 s)
-	SleepWindow   time.Duration // how long the open circuit rejects before it lets one call try (2 s)
+	SleepWindow   time.Duration // how long an open circuit rejects all calls; then it tries one call (2 s)
 	ErrorPercent  uint32        // failure rate over the last 10 s, in percent, at which the circuit opens (10)
 	Volume        uint32        // calls in the last 10 s before the circuit may open (1)
-	MaxConcurrent int64         // calls in flight; more are rejected (2)
+	MaxConcurrent int64         // the limit of calls in flight; further calls are rejected (2)
 }
 
-// serviceConfig has grpc-go go round the nodes, and attempt a call up to three times if the
-// node was unavailable.
+// serviceConfig makes grpc-go call the nodes in turn, and make up to three attempts of a call if the
+// node is unavailable.
 const serviceConfig = `{
 	"loadBalancingConfig": [{"round_robin": {}}],
 	"methodConfig": [{"name": [{}], "retryPolicy": {
@@ -35,8 +35,9 @@ const serviceConfig = `{
 		"retryableStatusCodes": ["UNAVAILABLE"]}}]
 }`
 
-// Dial returns a connection to the nodes of service, through limiter, breaker, round robin and
-// tracer. The wait for the limiter is over before the breaker starts its clock.
+// Dial returns a connection to the nodes of service. A call passes the limiter, the breaker, the
+// round robin and the tracer. The limiter is outside the breaker, so that the breaker's timeout does
+// not include the wait for the limiter.
 func Dial(discovery Discovery, service string, s Settings, t trace.TracerProvider, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	return grpc.NewClient(discovery.Scheme()+":///"+service, append([]grpc.DialOption{
 		grpc.WithResolvers(discovery),
@@ -47,7 +48,8 @@ func Dial(discovery Discovery, service string, s Settings, t trace.TracerProvide
 	}, opts...)...)
 }
 
-// limit makes calls wait, so that no more than s.RateLimit a second are made.
+// limit returns an interceptor that delays calls, so that at most s.RateLimit calls per second are
+// sent.
 func limit(s Settings) grpc.UnaryClientInterceptor {
 	limiter := rate.NewLimiter(rate.Limit(s.RateLimit), 1)
 	if s.RateLimit == 0 {
@@ -61,8 +63,8 @@ func limit(s Settings) grpc.UnaryClientInterceptor {
 	}
 }
 
-// breaker rejects calls while the service fails, and those that are too many at once. It
-// ends a call that takes longer than s.Timeout.
+// breaker returns an interceptor that rejects calls while the circuit is open, and calls beyond
+// s.MaxConcurrent in flight. It cancels a call after s.Timeout.
 func breaker(s Settings) grpc.UnaryClientInterceptor {
 	inFlight := semaphore.NewWeighted(s.MaxConcurrent)
 	circuit := gobreaker.NewCircuitBreaker[any](gobreaker.Settings{
@@ -86,7 +88,7 @@ func breaker(s Settings) grpc.UnaryClientInterceptor {
 	}
 }
 
-// serviceFailed reports whether err is the service's failure, and not the caller's mistake.
+// serviceFailed reports whether err is a failure of the service. A client error is not.
 func serviceFailed(err error) bool {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Internal, codes.Unknown, codes.DataLoss:

@@ -1,7 +1,7 @@
-// Package modern is the Basis service and its client on libraries that are maintained:
-// grpc-go with a resolver for Consul and its own round robin, golang.org/x/time/rate,
-// gobreaker and OpenTelemetry. The programs are in the folders client and server. Each of
-// them works with the other program of the pair.
+// Package modern has the Basis service and its client on maintained libraries: grpc-go with a
+// resolver for Consul and grpc-go's round robin, golang.org/x/time/rate, gobreaker and
+// OpenTelemetry. The programs are in the folders client and server. This client can call srv, and
+// the pair's client can call this server.
 package modern
 
 import (
@@ -18,23 +18,23 @@ import (
 // retryInterval is the time between two queries while Consul fails.
 const retryInterval = time.Second
 
-// Discovery is a resolver.Builder for targets like "consul:///service". It resolves a
-// service to the nodes in Consul whose checks pass, and follows each change. While Consul
-// fails, the last nodes stay.
+// Discovery is a resolver.Builder for targets like "consul:///service". It resolves a service to the
+// nodes in Consul whose checks pass, and updates them after each change. If Consul is unavailable,
+// the last known nodes stay in use.
 type Discovery struct{ Consul *api.Client }
 
 // Scheme returns the scheme of the targets.
 func (Discovery) Scheme() string { return "consul" }
 
-// Build starts to watch the target's service.
+// Build starts a watch of the target's service.
 func (d Discovery) Build(target resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go d.watch(ctx, target.Endpoint(), cc)
 	return watcher(cancel), nil
 }
 
-// watch reports the nodes of service to cc until ctx is done. Consul answers when they have
-// changed, or after 5 minutes.
+// watch passes the nodes of service to cc, until ctx is done. Each query blocks in Consul until the
+// nodes change, or for about 5 minutes.
 func (d Discovery) watch(ctx context.Context, service string, cc resolver.ClientConn) {
 	query := new(api.QueryOptions).WithContext(ctx)
 	for ctx.Err() == nil {
@@ -52,23 +52,24 @@ func (d Discovery) watch(ctx context.Context, service string, cc resolver.Client
 		var state resolver.State
 		for _, n := range nodes {
 			address := net.JoinHostPort(n.Service.Address, strconv.Itoa(n.Service.Port))
-			state.Addresses = append(state.Addresses, resolver.Address{Addr: address}) // Endpoints would be for new balancers alone
+			state.Addresses = append(state.Addresses, resolver.Address{Addr: address}) // gRPC derives Endpoints from Addresses
 		}
-		_ = cc.UpdateState(state) // fails if there are no nodes; then the calls fail, too
+		_ = cc.UpdateState(state) // fails if there are no nodes; calls then fail too
 	}
 }
 
-// watcher ends a watch.
+// watcher is a resolver.Resolver. Its value is the function that ends the watch.
 type watcher context.CancelFunc
 
-// ResolveNow does nothing: Consul reports changes at once.
+// ResolveNow does nothing, because the watch gets changes at once.
 func (watcher) ResolveNow(resolver.ResolveNowOptions) {}
 
 // Close ends the watch.
 func (w watcher) Close() { w() }
 
-// Register registers the node at address, a host:port, in Consul, which checks it by gRPC's
-// health service every 10 s. It returns a function that deregisters the node.
+// Register registers a node of service in Consul. The address is the node's host:port. Consul checks
+// the node every 10 s with gRPC's health service, and removes a node whose check has failed for a
+// minute. Register returns a function that deregisters the node.
 func Register(consul *api.Client, service, address string) (deregister func() error, err error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {

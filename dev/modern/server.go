@@ -18,11 +18,11 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// ServiceName is the name that srv, too, has in Consul.
+// ServiceName is the name of the service in Consul. srv registers under the same name.
 const ServiceName = "go.micro.srv.basis"
 
-// NewServer returns a server with tracing, gRPC's health service and Basis, whose Hello
-// takes delay.
+// NewServer returns a server with tracing, gRPC's health service and Basis. Each call of Hello takes
+// delay.
 func NewServer(t trace.TracerProvider, delay time.Duration, opts ...grpc.ServerOption) *grpc.Server {
 	s := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(t), otelgrpc.WithPropagators(Propagator))),

@@ -12,16 +12,16 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.26.0"
 )
 
-// Propagator writes and reads W3C's header. The pair's programs read it, and write it with
-// JAEGER_PROPAGATION=jaeger,w3c.
+// Propagator writes and reads W3C's trace header. The pair's programs read this header too. They
+// write it with JAEGER_PROPAGATION=jaeger,w3c.
 var Propagator propagation.TextMapPropagator = propagation.TraceContext{}
 
-// flushTimeout is how long the last spans may take.
+// flushTimeout limits how long sending the last spans may take.
 const flushTimeout = time.Second
 
-// NewTracing returns a provider that sends every span of service to the host:port of an
-// OTLP receiver over gRPC, and a function that sends the last spans, within a second. A
-// receiver that is not there is no error: the spans are lost.
+// NewTracing returns a provider that sends all spans of service to an OTLP receiver over gRPC. The
+// address is the receiver's host:port. The returned function sends the last spans, and takes at most
+// a second. An unreachable receiver is not an error of NewTracing: the spans are lost.
 func NewTracing(service, address string) (*sdktrace.TracerProvider, func() error, error) {
 	exporter, err := otlptracegrpc.New(context.Background(), otlptracegrpc.WithInsecure(), otlptracegrpc.WithEndpoint(address))
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command client calls Hello of the Basis service on grpc-go, gobreaker and OpenTelemetry. It
-// prints what the pair's client prints.
+// Command client calls the Basis service with grpc-go, gobreaker and OpenTelemetry. Its output has
+// the format of the pair's client.
 package main
 
 import (
@@ -52,7 +52,7 @@ func run() (failed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = flush() }() // without Jaeger, the calls count all the same
+	defer func() { _ = flush() }() // missing spans are not an error of the calls
 	consul, err := api.NewClient(&api.Config{Address: *registry})
 	if err != nil {
 		return false, err
