@@ -1,9 +1,9 @@
-// Command tools builds the Consul and Jaeger that the demo and the end-to-end
-// tests run on, the tests' gRPC clients, and Prometheus with promtool, from the modules in
-// this directory: "make tools".
+// Command tools builds the programs that the demo and the end-to-end tests need: Consul, Jaeger,
+// three gRPC clients, Prometheus and promtool. Their modules are in this directory. "make tools"
+// runs the command.
 //
-// With -path it prints the directory that it keeps them in. With -ui it only unpacks the pages of
-// Jaeger's UI, and prints their directory.
+// With -path, the command builds nothing, and prints the directory of the built programs. With -ui,
+// it only unpacks the pages of Jaeger's UI, and prints their directory.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command certs makes a throw-away CA and certificates for trying out TLS:
-// "make certs", which runs it in the project's top directory.
+// Command certs creates a temporary CA and certificates, to try TLS. "make certs" runs the command in
+// the project's top directory.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/gomicroexample/basis/internal/mtls/mtlstest"
 )
 
-// skew is by how much a clock may be slow.
+// skew is how much another machine's clock may be behind.
 const skew = time.Minute
 
 func main() {

@@ -1,4 +1,4 @@
-// Command timeline draws a trace as text, as Jaeger's API tells it:
+// Command timeline reads a trace from Jaeger's API and draws it as text:
 //
 //	go -C dev run ./tools/timeline [--jaeger_api URL] [ID]
 package main
@@ -20,11 +20,11 @@ import (
 
 const clientName = "go.micro.client.basis"
 
-// patience is how long a trace that Jaeger does not have yet is waited for.
+// patience is how long the command waits for a trace that Jaeger does not have yet.
 const patience = 5 * time.Second
 
-// settleTime is how long a trace has to stay as it is to be complete. Both
-// programs send their spans at least once a second.
+// settleTime is how long a trace must stay unchanged to count as complete. Both programs send their
+// spans at least once a second.
 const settleTime = 1500 * time.Millisecond
 
 func main() {
@@ -69,7 +69,7 @@ func run() int {
 	return 0
 }
 
-// settled waits for spans to be all of the trace.
+// settled waits until the trace is complete, and returns all its spans.
 func settled(api, id string, spans []timeline.Span) []timeline.Span {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), settleTime)
