@@ -41,7 +41,7 @@ func TestShell(t *testing.T) {
 	p, err := Shell("sh", log, Environ(), dir, `sh -c 'trap "echo interrupted; exit" INT; echo ready; while :; do sleep 0.01; done'; true`)
 	require.NoError(t, err)
 	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("ready"), 1))
-	_ = p.Stop(syscall.SIGINT) // which the shell does not ignore
+	_ = p.Stop(syscall.SIGINT) // the shell exits with an error after SIGINT
 	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("interrupted"), 1), "what it started gets the signal, too")
 
 	p, err = Shell("pwd", log, Environ(), dir, "pwd; exit 3")
@@ -50,7 +50,7 @@ func TestShell(t *testing.T) {
 	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile(regexp.QuoteMeta(dir)), 1))
 }
 
-// freeport looks after its ports for as long as the process runs.
+// freeport has a goroutine that runs until the process exits.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/consul/sdk/freeport.checkFreedPorts"))
 }

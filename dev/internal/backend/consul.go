@@ -26,32 +26,32 @@ type Consul struct {
 
 // Security has the settings of a Consul with TLS and ACLs.
 type Security struct {
-	Config string      // path of the agent's configuration, which turns them on
-	TLS    *tls.Config // to call it with
-	Token  string      // that may read everything
+	Config string      // path of the agent's configuration, which enables TLS and ACLs
+	TLS    *tls.Config // for requests to the agent
+	Token  string      // ACL token that may read everything
 }
 
-// ConsulPorts are the ports that a Consul listens on. A port that is 0 or not free is
-// replaced by a free one.
+// ConsulPorts are the ports that a Consul listens on. If a port is 0 or not free, a free port
+// replaces it.
 type ConsulPorts struct {
 	HTTP                     int
-	Server, SerfLAN, SerfWAN int // which nothing here calls
+	Server, SerfLAN, SerfWAN int // between agents
 }
 
-// DefaultConsulPorts are Consul's own.
+// DefaultConsulPorts are Consul's default ports.
 var DefaultConsulPorts = ConsulPorts{HTTP: 8500, Server: 8300, SerfLAN: 8301, SerfWAN: 8302}
 
-// gossip gives an agent that joined a few seconds before it counts as failed, as outside of
-// development mode.
+// gossip is a setting of the agent. An agent that has joined counts as failed only after some
+// seconds, as it does outside of development mode.
 const gossip = "gossip_lan { suspicion_mult = 30 }"
 
-// StartConsul runs the Consul at path with its log in dir, and waits until it
-// can be registered in. It listens on host, an IP address of this machine, for HTTP, or
-// for HTTPS alone if secured is not nil.
+// StartConsul runs the Consul at path with its log in dir, and waits until services can register. The
+// agent listens on host, an IP address of this machine, for HTTP. If secured is not nil, it listens
+// for HTTPS instead.
 //
-// TestServer in github.com/hashicorp/consul/sdk/testutil cannot take its place: it
-// needs a testing.TB, runs the consul that is on PATH, and does not tell the process's
-// ID, by which scripts freeze and kill it.
+// TestServer in github.com/hashicorp/consul/sdk/testutil cannot replace StartConsul. TestServer needs
+// a testing.TB, runs the consul on PATH, and does not return the process ID. Scripts need the ID to
+// freeze and kill the process.
 func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts, secured *Security) (*Consul, error) {
 	if err := orFree(&ports.HTTP, &ports.Server, &ports.SerfLAN, &ports.SerfWAN); err != nil {
 		return nil, fmt.Errorf("ports for Consul: %w", err)
@@ -68,7 +68,7 @@ func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts,
 	}
 	var err error
 	c.Process, err = Start("consul", filepath.Join(dir, "consul.log"), Environ(), path, append(args,
-		"-node", "consul", // the UI, and so the pictures of it, would show this machine's name
+		"-node", "consul", // otherwise the UI, and its pictures, would show this machine's name
 		"-bind", "127.0.0.1", "-client", host,
 		"-server-port", strconv.Itoa(ports.Server),
 		"-serf-lan-port", strconv.Itoa(ports.SerfLAN),
@@ -81,9 +81,9 @@ func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts,
 	return c, c.await(ctx)
 }
 
-// Join starts an agent that is none of Consul's servers, as on most hosts of a cluster, and
-// joins c. It uses the HTTP and SerfLAN of ports, and has its log and its state in dir; the
-// next one with the same dir is the same agent, restarted.
+// Join starts an agent that is not a Consul server, as on most hosts of a cluster. The agent joins c.
+// It uses the ports HTTP and SerfLAN, and has its log and its state in dir. A later agent with the
+// same dir counts as the same agent after a restart.
 func (c *Consul) Join(ctx context.Context, path, dir string, ports ConsulPorts) (*Consul, error) {
 	if err := orFree(&ports.HTTP, &ports.SerfLAN); err != nil {
 		return nil, fmt.Errorf("ports for Consul: %w", err)
@@ -106,8 +106,8 @@ func (c *Consul) Join(ctx context.Context, path, dir string, ports ConsulPorts) 
 // Ports returns the ports that the agent listens on.
 func (c *Consul) Ports() ConsulPorts { return c.ports }
 
-// await waits until c can be registered in, or kills it. Consul lists itself once it has
-// elected a leader and synced its catalog.
+// await waits until services can register in c. If ctx ends first, await kills c. Consul lists itself
+// as a service once it has elected a leader and synced its catalog.
 func (c *Consul) await(ctx context.Context) error {
 	err := c.until(ctx, "catalog", func() bool {
 		body, err := c.get(ctx, "/v1/catalog/service/consul")
@@ -123,8 +123,8 @@ func (c *Consul) get(ctx context.Context, path string) ([]byte, error) {
 	return get(ctx, c.client, c.url+path, c.header)
 }
 
-// Nodes waits until n nodes of service are healthy and returns their addresses,
-// as host:port and sorted.
+// Nodes waits until service has exactly n healthy nodes. It returns their addresses as host:port,
+// sorted.
 func (c *Consul) Nodes(ctx context.Context, service string, n int) ([]string, error) {
 	var addresses []string
 	err := c.until(ctx, fmt.Sprintf("%d nodes of %s", n, service), func() bool {

@@ -15,24 +15,24 @@ import (
 //go:embed jaeger.yaml
 var jaegerConfig []byte
 
-// Jaeger is a Jaeger on this machine that keeps traces in memory.
+// Jaeger is a running Jaeger on this machine that keeps traces in memory.
 type Jaeger struct {
 	*Process
-	Addr string // host:port that takes spans over UDP
-	OTLP string // host:port that takes spans over gRPC
+	Addr string // host:port that receives spans over UDP
+	OTLP string // host:port that receives spans over gRPC
 	URL  string // of its UI and API
 }
 
-// JaegerPorts are the ports that a Jaeger listens on. A port that is 0 or not free is
-// replaced by a free one.
+// JaegerPorts are the ports that a Jaeger listens on. If a port is 0 or not free, a free port
+// replaces it.
 type JaegerPorts struct {
-	UI    int // and HTTP API
-	Spans int // over UDP
-	GRPC  int // API, which nothing here calls
+	UI    int // the UI and the HTTP API
+	Spans int // spans over UDP
+	GRPC  int // the gRPC API, which nothing here calls
 	OTLP  int // spans over gRPC
 }
 
-// DefaultJaegerPorts are Jaeger's own.
+// DefaultJaegerPorts are Jaeger's default ports.
 var DefaultJaegerPorts = JaegerPorts{UI: 16686, Spans: 6831, GRPC: 16685, OTLP: 4317}
 
 // StartJaeger runs the Jaeger at path with its log in dir, and waits until its API and its UI

@@ -9,9 +9,10 @@ import (
 )
 
 // FreePorts returns n ports of 127.0.0.1 that nothing listens on, over TCP or UDP.
-// Each process takes its ports from a block that no other process that asks freeport
-// has, and that is below those that systems give to outgoing connections. No port is
-// given back, since a script may start Consul again on the port that it had.
+//
+// freeport gives each process that uses it a block of ports of its own. The blocks are below the
+// ports that systems use for outgoing connections. FreePorts never returns a port to freeport, since
+// a script may restart Consul on its former port.
 func FreePorts(n int) ([]int, error) {
 	var free []int
 	for len(free) < n {
@@ -24,8 +25,8 @@ func FreePorts(n int) ([]int, error) {
 	return free, nil
 }
 
-// orFree replaces each port that is 0, or that something listens on, by a free one. It
-// asks freeport only where it has to: freeport logs to stderr, and the demo shows that.
+// orFree replaces each port that is 0, or that something listens on, by a free port. It uses freeport
+// only if it needs a port, because freeport logs to stderr, and the demo shows stderr.
 func orFree(ports ...*int) error {
 	wanting := slices.DeleteFunc(ports, func(port *int) bool { return *port != 0 && isFree(*port) })
 	free, err := FreePorts(len(wanting))
@@ -38,7 +39,7 @@ func orFree(ports ...*int) error {
 	return nil
 }
 
-// isFree tells whether nothing listens on a port, over TCP or UDP.
+// isFree reports whether nothing listens on a port of 127.0.0.1, over TCP or UDP.
 func isFree(port int) bool {
 	l, err := net.Listen("tcp", local(port))
 	if err != nil {
@@ -53,5 +54,5 @@ func isFree(port int) bool {
 	return true
 }
 
-// local returns the address of a port on this machine.
+// local returns the host:port of a port of 127.0.0.1.
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

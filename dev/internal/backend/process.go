@@ -1,6 +1,6 @@
-// Package backend runs real processes for the demo and the end-to-end tests:
-// Consul, Jaeger, and the pair itself. Each writes to a log file, is waited for
-// until it is ready, and is gone when it was stopped.
+// Package backend runs processes for the demo and the end-to-end tests: Consul, Jaeger, and the pair.
+// Each process writes to a log file. The functions that start and stop a process wait until the
+// process is ready, or has exited.
 package backend
 
 import (
@@ -20,25 +20,26 @@ import (
 )
 
 const (
-	// pollInterval is how often a condition is looked at.
+	// pollInterval is the time between two checks of a condition.
 	pollInterval = 20 * time.Millisecond
-	// stopTimeout is how long a process may take to end when told to.
+	// stopTimeout is how long a process may take to exit after a signal.
 	stopTimeout = 20 * time.Second
 )
 
 // Process is a running program.
 type Process struct {
-	Name string // in errors
-	Log  string // path of the file that stdout and stderr go to
+	Name string // its name in errors
+	Log  string // path of the file with its stdout and stderr
 
 	pid    int
-	signal func(os.Signal) error // to it, or to its process group
-	done   chan struct{}         // closed when it has ended
-	err    error                 // how; valid after done
+	signal func(os.Signal) error // sends a signal to the process, or to its process group
+	done   chan struct{}         // closed when the process has exited
+	err    error                 // from exec.Cmd.Wait; valid once done is closed
 }
 
-// Start runs path with args in the environment env and in the directory of log, the
-// file that its output is appended to.
+// Start starts the program at path with args, in the environment env. The process appends its output
+// to the file log, and its current directory is the directory of log. Start does not wait until the
+// process is ready.
 func Start(name, log string, env []string, path string, args ...string) (*Process, error) {
 	cmd := exec.Command(path, args...)
 	cmd.Env = env
@@ -52,7 +53,7 @@ func start(name, log string, cmd *exec.Cmd) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() // the process has its own
+	defer f.Close() // the process has its own file descriptor
 	cmd.Stdout, cmd.Stderr = f, f
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
@@ -65,8 +66,8 @@ func start(name, log string, cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// Environ returns this process's environment without the variables that set up
-// the pair, Consul or Jaeger, and with those in env.
+// Environ returns the environment of this process, without the variables that configure the pair,
+// Consul or Jaeger, and with the variables in env.
 func Environ(env ...string) []string {
 	all := slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		return slices.ContainsFunc([]string{"BASIS_", "MICRO_", "CONSUL_", "JAEGER_"}, func(prefix string) bool {
@@ -76,9 +77,9 @@ func Environ(env ...string) []string {
 	return append(all, env...)
 }
 
-// Stop sends a signal, SIGTERM unless the process is to be killed, and waits
-// for the end. The error is that of the process, as from exec.Cmd.Wait; one
-// that does not end in time is killed.
+// Stop sends the signal sig and waits until the process has exited. It returns the error of the
+// process, as exec.Cmd.Wait does. If the process does not exit within 20 s, Stop kills it and returns
+// an error.
 func (p *Process) Stop(sig syscall.Signal) error {
 	if err := p.signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stopping %s: %w", p.Name, err)
@@ -93,7 +94,7 @@ func (p *Process) Stop(sig syscall.Signal) error {
 	}
 }
 
-// Ended tells whether the process has ended.
+// Ended reports whether the process has exited.
 func (p *Process) Ended() bool {
 	select {
 	case <-p.done:
@@ -103,7 +104,8 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// WaitLog waits until n matches of re are in the log.
+// WaitLog waits until the log has n matches of re. It returns an error if the process exits or ctx
+// ends first.
 func (p *Process) WaitLog(ctx context.Context, re *regexp.Regexp, n int) error {
 	return p.until(ctx, fmt.Sprintf("%d matches of %v in its log", n, re), func() bool {
 		log, err := os.ReadFile(p.Log)
@@ -111,7 +113,8 @@ func (p *Process) WaitLog(ctx context.Context, re *regexp.Regexp, n int) error {
 	})
 }
 
-// Wait waits for the end. The error is that of the process, as from exec.Cmd.Wait.
+// Wait waits until the process has exited, and returns the error of the process, as exec.Cmd.Wait
+// does. It returns another error if ctx ends first.
 func (p *Process) Wait(ctx context.Context) error {
 	select {
 	case <-p.done:
@@ -121,7 +124,7 @@ func (p *Process) Wait(ctx context.Context) error {
 	}
 }
 
-// waitHTTP waits until a GET of url is answered with 200.
+// waitHTTP waits until a GET of url has the status 200.
 func (p *Process) waitHTTP(ctx context.Context, url string) error {
 	return p.until(ctx, "an answer from "+url, func() bool {
 		_, err := Get(ctx, url)
@@ -129,8 +132,8 @@ func (p *Process) waitHTTP(ctx context.Context, url string) error {
 	})
 }
 
-// until waits for a condition, which it names in its error. A process that has
-// ended will not fulfil it any more.
+// until waits until condition returns true. It returns an error if the process exits or ctx ends
+// first. The error names the condition with what.
 func (p *Process) until(ctx context.Context, what string, condition func() bool) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
@@ -141,7 +144,7 @@ func (p *Process) until(ctx context.Context, what string, condition func() bool)
 		select {
 		case <-tick.C:
 		case <-p.done:
-			if condition() { // its last words
+			if condition() { // the last output of the process may fulfil it
 				return nil
 			}
 			return fmt.Errorf("%s ended (%v) before there was %s; its log ends:\n%s", p.Name, p.err, what, p.Tail())
@@ -151,7 +154,7 @@ func (p *Process) until(ctx context.Context, what string, condition func() bool)
 	}
 }
 
-// Tail returns the end of the log.
+// Tail returns the last 15 lines of the log.
 func (p *Process) Tail() []byte {
 	log, err := os.ReadFile(p.Log)
 	if err != nil {
@@ -161,12 +164,12 @@ func (p *Process) Tail() []byte {
 	return bytes.Join(lines[max(0, len(lines)-15):], []byte("\n"))
 }
 
-// Get returns the body of url. An answer that is not 200 is an error.
+// Get returns the body of a GET of url. A status other than 200 is an error. The time limit is 5 s.
 func Get(ctx context.Context, url string) ([]byte, error) {
 	return get(ctx, http.DefaultClient, url, nil)
 }
 
-// get is Get with a client and headers.
+// get does what Get does, with client and header.
 func get(ctx context.Context, client *http.Client, url string, header http.Header) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -190,5 +193,5 @@ func get(ctx context.Context, client *http.Client, url string, header http.Heade
 	return body.Bytes(), nil
 }
 
-// Pid returns the process's ID.
+// Pid returns the ID of the process.
 func (p *Process) Pid() int { return p.pid }

@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// Shell runs a command line as a terminal does: with sh, in the directory dir, and
-// in a process group of its own, which all signals go to. Its output is appended
-// to log.
+// Shell starts sh with a command line, as a terminal does. It runs in the directory dir and in a
+// process group of its own, and Stop sends its signal to this whole group. The output is appended to
+// the file log.
 func Shell(name, log string, env []string, dir, line string) (*Process, error) {
 	cmd := exec.Command("sh", "-c", line)
 	cmd.Env = env

@@ -16,7 +16,7 @@ func Until(ctx context.Context, interval time.Duration, condition func() error) 
 		if err == nil {
 			return nil
 		}
-		// A condition that ctx interrupts fails for that reason alone.
+		// If ctx has ended, err may only say so. Keep the error from before.
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}

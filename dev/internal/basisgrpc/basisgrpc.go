@@ -1,5 +1,5 @@
-// Package basisgrpc is what protoc-gen-go-grpc would generate from proto/basis.proto,
-// for programs that speak gRPC without go-micro.
+// Package basisgrpc has the gRPC service and client of proto/basis.proto, for programs that use gRPC
+// without go-micro. It replaces code that protoc-gen-go-grpc would generate.
 package basisgrpc
 
 import (
@@ -10,20 +10,20 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// The service and its method, by their names in gRPC.
+// The names of the service and its method in gRPC.
 const (
 	Service = "proto.Basis"
 	Method  = "Hello"
 )
 
-// Server answers calls of Hello.
+// Server handles calls of Hello.
 type Server func(ctx context.Context, req *proto.Request) (*proto.Response, error)
 
-// Register registers hello as Hello of Service.
+// Register registers hello as the method Hello of Service.
 func Register(s grpc.ServiceRegistrar, hello Server) { RegisterAs(s, Service, hello) }
 
-// RegisterAs registers hello as Hello of the service with that name. go-micro's clients put the
-// name that a server has in the registry before "Basis".
+// RegisterAs registers hello as the method Hello of the named service. go-micro's clients use another
+// name than Service: the server's name in the registry, followed by ".Basis".
 func RegisterAs(s grpc.ServiceRegistrar, service string, hello Server) {
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: service,
@@ -47,7 +47,7 @@ func handle(server any, ctx context.Context, decode func(any) error, intercept g
 	})
 }
 
-// Hello calls Hello on a connection.
+// Hello calls the method Hello over conn.
 func Hello(ctx context.Context, conn grpc.ClientConnInterface, req *proto.Request, opts ...grpc.CallOption) (*proto.Response, error) {
 	rsp := new(proto.Response)
 	if err := conn.Invoke(ctx, "/"+Service+"/"+Method, req, rsp, opts...); err != nil {

@@ -1,6 +1,5 @@
-// Package binaries finds the programs of others that the demo and the tests run, and
-// builds them from source where there are none: Consul, Jaeger, three gRPC clients, and
-// Prometheus with promtool.
+// Package binaries finds the third-party programs that the demo and the tests run, and builds missing
+// programs from source. The programs are Consul, Jaeger, three gRPC clients, Prometheus and promtool.
 package binaries
 
 import (
@@ -23,14 +22,14 @@ import (
 type Binary struct {
 	Name     string   // of the program
 	Version  string   // of the module that it is built from
-	Variable string   // names a binary to use instead
-	folder   string   // of its module, below dev/tools; empty: its name
-	pkg      string   // what to build
-	tags     string   // of the build
-	ldflags  string   // how
-	ask      string   // the argument that makes a binary tell its version
-	versions []string // what a binary of the same version may say then
-	minutes  int      // how long a build takes on two cores, about
+	Variable string   // environment variable that names a binary to use instead
+	folder   string   // folder of its module, below dev/tools; empty: Name
+	pkg      string   // package to build
+	tags     string   // build tags
+	ldflags  string   // linker flags
+	ask      string   // argument that makes the program print its version
+	versions []string // texts of which one is in the output if the version is right
+	minutes  int      // approximate time of a build on two cores
 }
 
 // Consul and Jaeger, at the versions in their go.mod.
@@ -54,8 +53,8 @@ var (
 	}
 )
 
-// Grpcurl, Ghz and HealthProbe are gRPC clients that know nothing of go-micro: one makes a
-// single call, one makes many, and one asks a server for its health.
+// Grpcurl, Ghz and HealthProbe are gRPC clients without go-micro. Grpcurl makes one call, Ghz makes
+// many calls, and HealthProbe checks the health of a server.
 var (
 	Grpcurl = Binary{
 		Name: "grpcurl", Version: "1.9.4", Variable: "GRPCURL_BIN",
@@ -83,9 +82,9 @@ var (
 	}
 )
 
-// Prometheus 3.13.5 and promtool are two programs of the module's v0.313.5. Of its ways to
-// discover targets, the binaries have those that need no cloud's library: files, HTTP and DNS.
-// Prometheus has the API but not the pages of its UI.
+// Prometheus and promtool 3.13.5 are two programs of the module's v0.313.5. The binaries can discover
+// targets by files, HTTP and DNS; all other ways need libraries of clouds. This Prometheus has the
+// API, but not the pages of the UI.
 var (
 	Prometheus = prometheusBinary("prometheus", "PROMETHEUS_BIN", 4)
 	Promtool   = prometheusBinary("promtool", "PROMTOOL_BIN", 1)
@@ -104,11 +103,11 @@ func prometheusBinary(name, variable string, minutes int) Binary {
 	}
 }
 
-// ErrMissing says that a binary is neither named, built nor installed.
+// ErrMissing means that a binary is not installed and not built, and that no variable names one.
 var ErrMissing = errors.New("not found")
 
-// Dir returns where Build keeps binaries: basis/bin in the user's cache, which
-// is XDG_CACHE_HOME or, without that, .cache in the home directory.
+// Dir returns the directory in which Build keeps binaries. It is basis/bin in XDG_CACHE_HOME, or in
+// .cache in the home directory if XDG_CACHE_HOME is not set.
 func Dir() (string, error) {
 	cache := os.Getenv("XDG_CACHE_HOME")
 	if cache == "" {
@@ -121,9 +120,9 @@ func Dir() (string, error) {
 	return filepath.Join(cache, "basis", "bin"), nil
 }
 
-// Find returns the path of b: what its variable names, what Build made, or what is on
-// PATH if that has the same version. Without any, the error is ErrMissing; a variable
-// that names no executable is another error.
+// Find returns the path of b. It takes the first of these: the binary that the variable names, the
+// binary that Build built, and the binary on PATH, if its version is right. If there is none, the
+// error wraps ErrMissing. If the variable does not name an executable, Find returns another error.
 func (b Binary) Find() (string, error) {
 	if path := os.Getenv(b.Variable); path != "" {
 		if _, err := exec.LookPath(path); err != nil {
@@ -144,8 +143,7 @@ func (b Binary) Find() (string, error) {
 	return "", fmt.Errorf("%s %s: %w", b.Name, b.Version, ErrMissing)
 }
 
-// FindAll returns the paths of Consul and Jaeger, or the error of the first that
-// Find does not find.
+// FindAll returns the paths of Consul and Jaeger. If one is missing, it returns the error of Find.
 func FindAll() (consul, jaeger string, err error) {
 	if consul, err = Consul.Find(); err != nil {
 		return "", "", err
@@ -168,13 +166,13 @@ func UI() (string, error) {
 	return ui, nil
 }
 
-// built is where Build puts the binary.
+// built returns the path at which Build puts the binary.
 func (b Binary) built() (string, error) {
 	dir, err := Dir()
 	return filepath.Join(dir, b.Name+"-"+b.Version), err
 }
 
-// isVersion asks the binary at path for its version.
+// isVersion reports whether the binary at path prints the right version.
 func (b Binary) isVersion(path string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -190,8 +188,8 @@ func (b Binary) isVersion(path string) bool {
 // Folder returns the name of the folder below dev/tools with the module that b is built from.
 func (b Binary) Folder() string { return cmp.Or(b.folder, b.Name) }
 
-// Build builds b from source into Dir, unless Find finds it, and returns its path. It
-// logs its progress and the duration.
+// Build returns the path of b, and builds b from source into Dir if Find does not find it. Build
+// writes its progress and the duration to log.
 func (b Binary) Build(ctx context.Context, log io.Writer) (string, error) {
 	path, err := b.Find()
 	if err == nil {
@@ -214,13 +212,12 @@ func (b Binary) Build(ctx context.Context, log io.Writer) (string, error) {
 	fmt.Fprintf(log, "%s %s: building from source, once on this machine; about %d min on two cores ...\n", b.Name, b.Version, b.minutes)
 	start := time.Now()
 
-	// Built beside its place and moved there, so that an interrupted build is
-	// not taken for a finished one.
+	// Build into another file and rename it, so that an interrupted build leaves no file at path.
 	unfinished := fmt.Sprintf("%s.%d", path, os.Getpid())
 	defer os.Remove(unfinished)
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", b.tags, "-ldflags", b.ldflags, "-o", unfinished, b.pkg)
 	build.Dir = filepath.Join(root, "dev", "tools", b.Folder())
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // runs in any container
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // a binary without C libraries runs in any container
 	build.Stdout, build.Stderr = log, log
 	if err := build.Run(); err != nil {
 		return "", fmt.Errorf("building %s %s in %s: %w", b.Name, b.Version, build.Dir, err)

@@ -24,16 +24,15 @@ import (
 // Version is the version of the UI that the module contains, as the module's Dockerfile says.
 const Version = "1.68.0"
 
-// configLine is the line of index.html that Jaeger replaces by its settings. The module replaces
-// it too, so all puts it back.
+// configLine is the line of index.html that Jaeger replaces by its settings. The module replaces this
+// line too, so the function all restores the line.
 const configLine = "const JAEGER_CONFIG = DEFAULT_CONFIG;"
 
 const index = "index.html"
 
 // Unpack writes the pages into the folder jaeger-ui-VERSION in dir, for Jaeger's setting
-// assets_path, and returns the folder's path. It leaves complete files alone, and replaces a file
-// that is missing or differs. It renames a new file into place, so a running Jaeger serves
-// either the old file or the new one.
+// assets_path, and returns the folder's path. It writes only files that are missing or differ. It
+// renames a new file into place, so a running Jaeger serves either the old file or the new file.
 func Unpack(dir string) (string, error) {
 	dir = filepath.Join(dir, "jaeger-ui-"+Version)
 	if err := unpack(dir); err != nil {
@@ -59,7 +58,8 @@ func unpack(dir string) error {
 	return nil
 }
 
-// write replaces the file at path. All users may read the new file: Jaeger may run as another one.
+// write replaces the file at path. All users may read the new file, because Jaeger may run as another
+// user.
 func write(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -76,8 +76,8 @@ func write(path string, content []byte) error {
 	return os.Rename(f.Name(), path)
 }
 
-// all returns the content of each file of the UI, by path. It decompresses the files once: that
-// takes a second under the race detector.
+// all returns the content of each file of the UI, by path. It decompresses the files only once,
+// because decompression takes a second under the race detector.
 var all = sync.OnceValues(func() (map[string][]byte, error) {
 	const anyConfig = "const JAEGER_CONFIG = "
 	var config pages.Config
@@ -101,7 +101,7 @@ var all = sync.OnceValues(func() (map[string][]byte, error) {
 	return files, nil
 })
 
-// walk adds the files in and below dir.
+// walk adds the files in and below dir to files.
 func walk(from http.FileSystem, dir string, files map[string][]byte) error {
 	d, err := from.Open(dir)
 	if err != nil {
@@ -196,8 +196,8 @@ func get(ctx context.Context, url string) ([]byte, error) {
 }
 
 // Handler returns a handler that serves the pages, with menu in addition to the UI's own menu. The
-// UI's own menu lacks the page of metrics, which needs more than traces. The handler serves
-// index.html for a path that is not a file: the UI itself handles such a path, as /trace/ID.
+// UI's own menu lacks the page of metrics, which needs more than traces. If a path is not a file, the
+// handler serves index.html, because the UI itself handles paths such as /trace/ID.
 func Handler(menu pages.Menu) http.Handler {
 	config := pages.Config{Menu: []pages.Menu{menu}}
 	config.Dependencies.MenuEnabled = true

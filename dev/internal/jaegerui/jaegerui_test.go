@@ -46,7 +46,7 @@ func TestUnpackedPagesAreThoseThatJaegerFillsIn(t *testing.T) {
 	require.Equal(t, filepath.Join(parent, "jaeger-ui-"+jaegerui.Version), dir)
 	index, err := os.ReadFile(filepath.Join(dir, "index.html"))
 	require.NoError(t, err)
-	// What Jaeger replaces: its config, capabilities, version and the base of all links.
+	// Jaeger replaces the lines of its config, capabilities, version and base of all links.
 	for _, line := range []string{
 		"const JAEGER_CONFIG = DEFAULT_CONFIG;",
 		"const JAEGER_STORAGE_CAPABILITIES = DEFAULT_STORAGE_CAPABILITIES;",

@@ -1,5 +1,4 @@
-// Package markdown reads the project's documents for the tests that hold them
-// true.
+// Package markdown parses the project's documents, for the tests that check them.
 package markdown
 
 import (
@@ -16,20 +15,20 @@ import (
 	"github.com/yuin/goldmark/text"
 )
 
-// Document is what the tests ask of a document.
+// Document has the parts of a document that the tests check.
 type Document struct {
 	Blocks  []Block
 	Links   []Link
-	Anchors map[string]bool // of its headings, as GitHub makes them
+	Anchors map[string]bool // of the headings, as GitHub generates them
 	Tables  []Table
 }
 
 // Block is a fenced or indented code block.
 type Block struct {
-	Line int    // where it begins
-	Info string // what follows the opening fence, as in "console terminal=srv1"
+	Line int    // number of the first line
+	Info string // the text after the opening fence, such as "console terminal=srv1"
 	Text string
-	Note string // the text of an HTML comment right before it
+	Note string // the text of the HTML comment right before the block
 }
 
 // Language returns the first word of the block's info.
@@ -38,7 +37,7 @@ func (b Block) Language() string {
 	return language
 }
 
-// Value returns what follows "key=" in the block's info.
+// Value returns the text after "key=" in the block's info, or "" if the info lacks the key.
 func (b Block) Value(key string) string {
 	for _, word := range strings.Fields(b.Info) {
 		if value, ok := strings.CutPrefix(word, key+"="); ok {
@@ -48,27 +47,28 @@ func (b Block) Value(key string) string {
 	return ""
 }
 
-// Runs reports whether the block is a terminal's, and not said not to be run.
+// Runs reports whether the tests run the block: it is a console block, and its note does not begin
+// with NotRun.
 func (b Block) Runs() bool {
 	return b.Language() == "console" && !strings.HasPrefix(b.Note, NotRun)
 }
 
-// NotRun begins the comment before a block that the tests do not run.
+// NotRun is the beginning of the comment before a block that the tests do not run.
 const NotRun = "not run:"
 
 // Link is a link or an image.
 type Link struct {
 	Line        int
 	Destination string
-	Code        []string // what is in backticks in the text of a link that is not an image
+	Code        []string // the texts in backticks in a link's text; empty for an image
 	Image       bool
-	Alt         string // text of an image
+	Alt         string // alternative text of an image
 }
 
-// Table is the text of a table's cells, row by row, without the header.
+// Table has the text of a table's cells, row by row, without the header.
 type Table [][]string
 
-// Read returns the document at path.
+// Read parses the document at path.
 func Read(path string) (*Document, error) {
 	source, err := os.ReadFile(path)
 	if err != nil {
@@ -107,7 +107,7 @@ func Read(path string) (*Document, error) {
 	return d, nil
 }
 
-// comment returns the text of n if it is an HTML comment.
+// comment returns the text of n if n is an HTML comment, and "" otherwise.
 func comment(n ast.Node, source []byte) string {
 	html, ok := n.(*ast.HTMLBlock)
 	if !ok {
@@ -124,8 +124,9 @@ func comment(n ast.Node, source []byte) string {
 	return strings.TrimSpace(strings.TrimSuffix(inner, "-->"))
 }
 
-// anchor adds a heading's anchor: its letters, digits, hyphens and underscores in
-// lower case, with hyphens for spaces, and a number after one that is there.
+// anchor adds the anchor of a heading. The anchor has the heading's letters in lower case, and its
+// digits, hyphens and underscores. A hyphen replaces each space. If the document has the anchor
+// already, a number follows.
 func (d *Document) anchor(heading string) {
 	base := strings.Map(func(r rune) rune {
 		switch {
@@ -158,7 +159,7 @@ func table(t *extast.Table, source []byte) Table {
 	return rows
 }
 
-// code returns what is in backticks in n.
+// code returns the texts in backticks in n.
 func code(n ast.Node, source []byte) []string {
 	var all []string
 	for c := n.FirstChild(); c != nil; c = c.NextSibling() {
@@ -171,7 +172,7 @@ func code(n ast.Node, source []byte) []string {
 	return all
 }
 
-// plain returns the text in n without its markup.
+// plain returns the text of n without markup.
 func plain(n ast.Node, source []byte) string {
 	var b strings.Builder
 	for c := n.FirstChild(); c != nil; c = c.NextSibling() {

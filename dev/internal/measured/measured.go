@@ -6,19 +6,19 @@ import (
 	"strings"
 )
 
-// Row is a line of a table: what was broken, and what came of it.
+// Row is a row of a table. It has a fault and its effects.
 type Row struct {
 	Fault, Allowed string
-	Calls, Failed  int // both 0 in a row that is not about calls
+	Calls, Failed  int // both 0 if the row is not about calls
 	Notes          []string
 }
 
-// Note adds what else was measured.
+// Note adds another measurement, as text in the format of fmt.Sprintf.
 func (r *Row) Note(format string, args ...any) {
 	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
 }
 
-// String returns the row in Markdown.
+// String returns the row as a line of a Markdown table.
 func (r Row) String() string {
 	calls, failed := "", ""
 	if r.Calls > 0 {

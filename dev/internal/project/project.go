@@ -1,4 +1,4 @@
-// Package project finds the directory of the project.
+// Package project finds the project's top directory.
 package project
 
 import (
@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// Pair is the path of the module that has both programs.
+// Pair is the path of the Go module that has srv and client.
 const Pair = "github.com/gomicroexample/basis"
 
-// Root returns the project's top directory, where the go.mod of the pair is. It
-// works wherever Go finds that module: there, in dev and in dev/bench.
+// Root returns the project's top directory, which has the go.mod of the pair. The current directory
+// must be in that module, in dev or in dev/bench, so that Go finds the module.
 func Root() (string, error) {
 	list := exec.Command("go", "list", "-m", "-f={{.Dir}}", Pair)
 	list.Stderr = os.Stderr

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// defaultLimit is the number of traces that a search without a limit returns, as in Jaeger.
+// defaultLimit is the maximum number of traces that a search without a limit returns, as in Jaeger.
 const defaultLimit = 100
 
 // errNotFound has Jaeger's wording.
@@ -71,8 +71,8 @@ func newHandler(st *store, ui http.Handler) http.Handler {
 	return mux
 }
 
-// search returns the spans of each trace that a request names by its ID or else, without IDs, that
-// the request's query matches.
+// search returns the spans of each trace that the request names by its ID. If the request has no IDs,
+// search returns the spans of each trace that the request's query matches.
 func search(st *store, r *http.Request) ([][]*span, error) {
 	var found [][]*span
 	ids := r.URL.Query()["traceID"]
@@ -95,9 +95,9 @@ func search(st *store, r *http.Request) ([][]*span, error) {
 	return st.find(q), nil
 }
 
-// parseQuery parses the parameters of a search, in the syntax of Jaeger's API: start and end in
-// microseconds since 1970, durations as in "1.5ms", a tag as key:value, and tags as a JSON object
-// of strings.
+// parseQuery parses the parameters of a search, in the syntax of Jaeger's API. The start and the end
+// are in microseconds since 1970. A duration looks like "1.5ms". A tag is key:value, and tags is a
+// JSON object of strings.
 func parseQuery(params url.Values) (query, error) {
 	q := query{service: params.Get("service"), operation: params.Get("operation"), tags: map[string]string{}, limit: defaultLimit}
 	if q.service == "" {
@@ -148,7 +148,7 @@ func parseQuery(params url.Values) (query, error) {
 	return q, err
 }
 
-// ok sends data.
+// ok sends data in Jaeger's format.
 func ok(w http.ResponseWriter, r *http.Request, data any) { respond(w, r, http.StatusOK, data, nil) }
 
 // respond sends data, or err if err is not nil, in Jaeger's format.

@@ -25,9 +25,9 @@ const socketBuffer = 4 << 20
 // receive adds the spans that arrive at conn to st, until conn is closed. It drops a datagram
 // that is not a batch of spans, and logs the first such datagram.
 func receive(conn *net.UDPConn, st *store) {
-	_ = conn.SetReadBuffer(socketBuffer) // best effort: a smaller buffer loses spans only in a burst
+	_ = conn.SetReadBuffer(socketBuffer) // ignore an error: a smaller buffer loses spans only in a burst
 	datagram := make([]byte, maxDatagram)
-	var logOnce sync.Once // any local process may send any datagrams, at any rate
+	var logOnce sync.Once // any local process can send wrong datagrams at a high rate
 	for {
 		n, from, err := conn.ReadFromUDP(datagram)
 		if errors.Is(err, net.ErrClosed) {
@@ -54,16 +54,16 @@ func process(st *store, datagram []byte) error {
 	return err
 }
 
-// protocol is compact Thrift with a limit for the length of lists. The generated code allocates
-// a list before it reads the elements, and a few bytes may announce two billion elements.
+// protocol is compact Thrift with a limit for the length of lists. The generated code allocates a
+// list before it reads the elements, and a datagram of a few bytes can announce two billion elements.
 type protocol struct{ *thrift.TCompactProtocol }
 
 func newProtocol(buffer *thrift.TMemoryBuffer) protocol {
 	return protocol{thrift.NewTCompactProtocolConf(buffer, &thrift.TConfiguration{MaxMessageSize: maxDatagram})}
 }
 
-// ReadListBegin returns the type of a list's elements and their number. It returns an error for a
-// list that does not fit into a datagram: each element takes at least a byte.
+// ReadListBegin returns the type and the number of a list's elements. It returns an error if the list
+// does not fit into a datagram: each element takes at least a byte.
 func (p protocol) ReadListBegin(ctx context.Context) (thrift.TType, int, error) {
 	elements, n, err := p.TCompactProtocol.ReadListBegin(ctx)
 	if err == nil && n > maxDatagram {
@@ -72,9 +72,9 @@ func (p protocol) ReadListBegin(ctx context.Context) (thrift.TType, int, error) 
 	return elements, n, err
 }
 
-// Skip returns an error. The generated code calls Skip for a field that it does not know, and
-// jaeger-client-go sends no such field. The embedded Skip would take minutes for a list that announces two
-// billion empty structs, which need no bytes.
+// Skip returns an error. The generated code calls Skip for an unknown field, and jaeger-client-go
+// sends no unknown field. The embedded Skip would take minutes for a list that announces two billion
+// empty structs, which need no bytes.
 func (p protocol) Skip(context.Context, thrift.TType) error { return errors.New("an unknown field") }
 
 // batches implements the Agent of jaeger-client-go's Thrift code for one datagram.
@@ -113,7 +113,7 @@ func fromThrift(s *jaeger.Span, p *sender, key string) *span {
 		OperationName: s.OperationName, StartTime: uint64(s.StartTime), Duration: uint64(s.Duration),
 		References: []reference{}, Tags: keyValues(s.Tags), Logs: []logLine{},
 	}
-	// The UI takes the first reference for the parent. s may list the parent once more.
+	// The UI treats the first reference as the parent. s.References may have the parent again.
 	if s.ParentSpanId != 0 {
 		to.References = append(to.References, reference{childOf, to.TraceID, spanID(s.ParentSpanId)})
 	}

@@ -1,6 +1,6 @@
-// Package spanstore takes Jaeger's place in the demo, if Jaeger is not installed. It receives
-// spans as Jaeger does, keeps them in memory, and serves Jaeger's own UI. It implements the part
-// of Jaeger's JSON API that the UI's search page and trace page call.
+// Package spanstore replaces Jaeger in the demo if Jaeger is not installed. It receives spans as
+// Jaeger does, keeps them in memory, and serves Jaeger's own UI. It implements the part of Jaeger's
+// JSON API that the UI's search page and trace page call.
 package spanstore
 
 import (
@@ -20,8 +20,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/jaegerui"
 )
 
-// maxSize is the size of the spans to keep, in bytes of the datagrams that brought them. The pair's
-// spans take eight times as much memory. Newer spans evict the oldest traces.
+// maxSize is the maximum size of the stored spans, in bytes of their datagrams. In memory, the pair's
+// spans take eight times as much. Newer spans evict the oldest traces.
 const maxSize = 10 << 20
 
 // menu is an entry in the UI's menu that says where the traces come from.
@@ -36,16 +36,16 @@ var menu = pages.Menu{
 // Server receives spans and serves the UI. Start returns a running server, and Close stops it.
 type Server struct {
 	Addr string // host:port that receives spans over UDP
-	URL  string // of the UI and the API, without a slash at the end
+	URL  string // URL of the UI and the API, without a slash at the end
 
 	spans *net.UDPConn
 	ui    *http.Server
 	done  sync.WaitGroup
 }
 
-// Start starts a server on 127.0.0.1. It serves the UI and the API on the TCP port ui, and
-// receives spans, in compact Thrift, on the UDP port spans. If a port is taken, or 0, the server
-// listens on a free port instead; see the server's URL and Addr.
+// Start starts a server on 127.0.0.1. It serves the UI and the API on the TCP port ui, and receives
+// spans, in compact Thrift, on the UDP port spans. If a port is taken or 0, the server listens on a
+// free port instead. The server's URL and Addr have the ports.
 func Start(ui, spans int) (*Server, error) {
 	conn, err := portOr(spans, func(addr string) (net.PacketConn, error) { return net.ListenPacket("udp4", addr) })
 	if err != nil {

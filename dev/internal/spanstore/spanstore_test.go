@@ -55,7 +55,8 @@ func newServer(t *testing.T) *Server {
 	return s
 }
 
-// newTracer returns the pair's tracer, which sends to s what has finished when it is closed.
+// newTracer returns the pair's tracer and a function that closes the tracer. Closing sends the
+// finished spans to s.
 func newTracer(t *testing.T, s *Server, service string) (opentracing.Tracer, func()) {
 	t.Helper()
 	tr, closer, err := tracer.NewTracer(service, s.Addr)
@@ -63,8 +64,8 @@ func newTracer(t *testing.T, s *Server, service string) (opentracing.Tracer, fun
 	return tr, func() { require.NoError(t, closer.Close()) }
 }
 
-// call makes a trace of two spans in two services, "client" and "server", and returns its ID
-// when s has both.
+// call creates a trace with two spans, of the services "client" and "server". It returns the trace's
+// ID once s has both spans.
 func call(t *testing.T, s *Server, began time.Time, took time.Duration) string {
 	t.Helper()
 	client, closeClient := newTracer(t, s, "client")
@@ -91,7 +92,7 @@ func await(t *testing.T, s *Server, id string, n int) []timeline.Span {
 	return spans
 }
 
-// get returns the status and the answer of a path.
+// get returns the status and the response of a GET of path.
 func get(t *testing.T, s *Server, path string) (status int, answer map[string]any) {
 	t.Helper()
 	rsp, err := http.Get(s.URL + path)
@@ -103,7 +104,7 @@ func get(t *testing.T, s *Server, path string) (status int, answer map[string]an
 	return rsp.StatusCode, answer
 }
 
-// data returns the data of an answer that is no error.
+// data requires a response without an error, and returns its data.
 func data(t *testing.T, s *Server, path string) any {
 	t.Helper()
 	status, answer := get(t, s, path)
@@ -111,7 +112,7 @@ func data(t *testing.T, s *Server, path string) any {
 	return answer["data"]
 }
 
-// found returns the IDs of the traces that a search finds.
+// found returns the IDs of the traces that a search with params finds.
 func found(t *testing.T, s *Server, params ...string) []string {
 	t.Helper()
 	values := url.Values{}
@@ -221,13 +222,13 @@ func TestTracesAreFoundByWhatTheSearchFormAsksFor(t *testing.T) {
 		{[]string{"service", "client", "minDuration", "2ms"}, []string{slow, fast}},
 		{[]string{"service", "client", "maxDuration", "2ms"}, []string{fast, old}},
 		{[]string{"service", "client", "minDuration", "1.5ms", "maxDuration", "900ms"}, []string{fast}},
-		{[]string{"service", "server", "minDuration", "600ms"}, []string{}}, // its own span took 500 ms
+		{[]string{"service", "server", "minDuration", "600ms"}, []string{}}, // the span of "server" took 500 ms
 		{[]string{"service", "client", "tags", `{"took":"1s"}`}, []string{slow}},
 		{[]string{"service", "client", "tags", `{"took":"1s","other":"1"}`}, []string{}},
-		{[]string{"service", "server", "tags", `{"took":"1s"}`}, []string{}}, // the other service's
+		{[]string{"service", "server", "tags", `{"took":"1s"}`}, []string{}}, // the tag is on the span of "client"
 		{[]string{"service", "client", "tag", "took:1s"}, []string{slow}},
 		{[]string{"service", "client", "tags", `{"sampler.param":"true"}`}, []string{slow, fast, old}},
-		{[]string{"service", "client", "tags", `{"jaeger.version":"Go-2.30.0"}`}, []string{slow, fast, old}}, // of the process
+		{[]string{"service", "client", "tags", `{"jaeger.version":"Go-2.30.0"}`}, []string{slow, fast, old}}, // a tag of the process
 		{[]string{"traceID", old, "traceID", "1234", "traceID", slow}, []string{old, slow}},
 	} {
 		require.Equal(t, test.want, found(t, s, test.params...), "%q", test.params)
@@ -238,7 +239,7 @@ func TestTracesAreFoundByWhatTheSearchFormAsksFor(t *testing.T) {
 	require.Equal(t, []any{map[string]any{"parent": "client", "child": "server", "callCount": 3.}}, data(t, s, "/api/dependencies?endTs=1&lookback=1"))
 }
 
-// A span below one of the same service is not a call.
+// A span whose parent is of the same service is not a call.
 func TestDependenciesAreBetweenServices(t *testing.T) {
 	st := newStore(10)
 	add := func(id, parent, service string) {
@@ -323,7 +324,7 @@ func TestTheOldestTracesMakeRoom(t *testing.T) {
 	require.Equal(t, []string{"97", "98", "99"}, st.services())
 	require.Len(t, st.traces, 3)
 	require.Len(t, st.oldest, 3)
-	for range 1000 { // of a single trace that is too large
+	for range 1000 { // spans of one trace that exceeds the limit
 		st.add(&span{id: traceID{low: 200}, size: 100, process: &sender{ServiceName: "200"}})
 		require.LessOrEqual(t, st.size, 1000)
 	}
@@ -334,7 +335,7 @@ func TestTheOldestTracesMakeRoom(t *testing.T) {
 	require.Equal(t, st.size, total)
 }
 
-// The limit holds for few large spans as well as for many small ones.
+// The limit holds for few large spans and for many small spans.
 func TestTheLimitIsOfBytes(t *testing.T) {
 	st := newStore(1 << 20)
 	text := strings.Repeat("x", 60_000)
@@ -390,16 +391,16 @@ func TestWhatIsNoSpanIsDroppedAndSaidOnce(t *testing.T) {
 	}
 	call(t, s, time.Now(), time.Millisecond)
 	http.DefaultClient.CloseIdleConnections()
-	require.NoError(t, s.Close()) // and nothing logs after that
+	require.NoError(t, s.Close()) // nothing logs after Close
 	require.Equal(t, 1, strings.Count(logged.String(), "not a batch of spans in compact Thrift"), logged.String())
 }
 
-// A few bytes that announce two billion elements would have the Thrift code allocate 16 GB for tags,
-// or loop for minutes over empty structs in an unknown field.
+// A few bytes can announce two billion elements. The generated Thrift code would allocate 16 GB for
+// tags, or loop for minutes over empty structs in an unknown field.
 func TestADatagramThatAnnouncesALongListIsAnError(t *testing.T) {
 	const emitBatch = "\x82\x81\x01\x09emitBatch"
 	for fields, want := range map[string]string{
-		"\x1c\x1c\x29\xfc\xff\xff\xff\xff\x07": "a list of 2147483647 elements does not fit into a datagram", // of tags, in a process, in a batch
+		"\x1c\x1c\x29\xfc\xff\xff\xff\xff\x07": "a list of 2147483647 elements does not fit into a datagram", // a list of tags, in a process, in a batch
 		"\xf9\xfc\xff\xff\xff\xff\x07":         "an unknown field",
 	} {
 		require.ErrorContains(t, process(newStore(1), []byte(emitBatch+fields)), want)

@@ -42,7 +42,7 @@ type (
 		TraceID string `json:"traceID"`
 		SpanID  string `json:"spanID"`
 	}
-	// sender is a process, in Jaeger's words: a service, and tags that say where it runs.
+	// sender is what Jaeger calls a process: a service, and tags that say where it runs.
 	sender struct {
 		ServiceName string     `json:"serviceName"`
 		Tags        []keyValue `json:"tags"`
@@ -92,18 +92,18 @@ func (id traceID) String() string {
 
 // store keeps spans. Its methods are safe for concurrent use.
 type store struct {
-	limit int // of size
+	limit int // maximum of size
 
 	mu     sync.RWMutex
 	traces map[traceID][]*span
-	oldest []traceID // of traces, by their first span's arrival
-	size   int       // of all spans, in bytes
+	oldest []traceID // keys of traces, in the order in which their first spans arrived
+	size   int       // sum of the spans' sizes, in bytes
 }
 
-// newStore returns a store for spans whose sizes add up to limit bytes at most.
+// newStore returns a store for at most limit bytes of spans.
 func newStore(limit int) *store { return &store{limit: limit, traces: map[traceID][]*span{}} }
 
-// add adds a span. If the spans then exceed the limit, add removes the oldest traces.
+// add adds a span. If the spans then exceed the limit, add evicts the oldest traces.
 func (st *store) add(s *span) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -166,7 +166,7 @@ func (st *store) names(of func(*span) (string, bool)) []string {
 	return names
 }
 
-// dependencies returns the number of calls for each pair of a calling and a called service.
+// dependencies returns the number of calls for each pair of a calling service and a called service.
 func (st *store) dependencies() []link {
 	counts := map[link]int{}
 	for _, spans := range st.all() {
@@ -202,7 +202,7 @@ type query struct {
 	tags      map[string]string // of the span, its process or its logs
 	from, to  time.Time         // limits of the start; zero: no limit
 	min, max  time.Duration     // limits of the duration; zero: no limit
-	limit     int               // of traces
+	limit     int               // maximum number of traces
 }
 
 // find returns the spans of each trace that matches q, the newest trace first.
@@ -240,7 +240,7 @@ func (q query) matches(s *span) bool {
 	return true
 }
 
-// has reports whether the span, its process or its logs have a tag with that value.
+// has reports whether the span, its process or its logs have a tag with this key and value.
 func (s *span) has(key, value string) bool {
 	is := func(kv keyValue) bool { return kv.Key == key && fmt.Sprint(kv.Value) == value }
 	return slices.ContainsFunc(s.Tags, is) || slices.ContainsFunc(s.process.Tags, is) ||

@@ -10,20 +10,23 @@ import (
 	"github.com/gomicroexample/basis/internal/oneline"
 )
 
-// DefaultWidth is one that most terminals and pages have room for.
+// DefaultWidth is a width, in columns, that fits most terminals and pages.
 const DefaultWidth = 100
 
 const (
-	minBar     = 10 // cells of the widest bar, at least
-	minName    = 10 // cells of an operation that does not fit
-	maxService = 24
+	minBar     = 10 // minimum width of the column of bars
+	minName    = 10 // minimum width of the column of operations, if it is cut
+	maxService = 24 // maximum width of a service's name
 )
 
-// Draw returns a picture of spans that Parse returned: a line each with its
-// service, its operation below the one that caused it, when it started since the
-// first began, how long it took, and a bar of both. What failed is marked, and
-// lines after the picture say what is wrong with the trace. Where names leave no
-// room for bars in so many cells, the beginnings of operations are left out.
+// Draw returns a picture of spans, which must be in the order of Parse. The picture fits into width
+// columns, if the names and the bars leave enough room.
+//
+// Each span has a line with its service, its operation, its start and its duration. The start is
+// relative to the start of the first span. An operation is indented below its parent. A bar shows the
+// start and the duration too. A failed span has the mark "error". If there is not enough room for the
+// bars, Draw cuts off the beginnings of operations. Lines below the picture say what is wrong with
+// the trace, for example a missing parent.
 func Draw(spans []Span, width int) string {
 	if len(spans) == 0 {
 		return ""
@@ -51,7 +54,7 @@ func Draw(spans []Span, width int) string {
 		}
 	}
 	const gap, failed = "  ", "  error"
-	// What the bars have to leave to the rest.
+	// The width of all columns except the operation and the bar.
 	rest := widths[0] + widths[2] + widths[3] + 4*len(gap) + len(failed)
 	widths[1] = min(widths[1], max(minName, width-rest-minBar))
 	bar := max(minBar, width-rest-widths[1])
@@ -80,7 +83,8 @@ func Draw(spans []Span, width int) string {
 	return b.String()
 }
 
-// fit returns an indented name with its indentation and end, in so many cells.
+// fit returns an indented name in at most width columns. It keeps the indentation and the end of the
+// name.
 func fit(name string, width int) string {
 	if runewidth.StringWidth(name) <= width {
 		return name
@@ -91,10 +95,10 @@ func fit(name string, width int) string {
 	return name[:indent] + runewidth.TruncateLeft(text, cut, "…")
 }
 
-// notes tell what is wrong with a trace.
+// notes returns the lines about what is wrong with a trace.
 func notes(spans []Span) []string {
 	var all []string
-	var line []Span // from a root to where the loop is
+	var line []Span // the spans from a root to the current span
 	for _, s := range spans {
 		line = append(line[:s.Depth], s)
 		if s.Missing != "" {

@@ -13,24 +13,24 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/backend"
 )
 
-// pollInterval is how often Await looks.
+// pollInterval is the time between two requests of Await.
 const pollInterval = 50 * time.Millisecond
 
-// Span is one of a trace, as Jaeger's API tells it.
+// Span is a span of a trace from Jaeger's API.
 type Span struct {
 	Service   string
 	Operation string
-	Parent    string // operation of the parent; empty for a root
-	Missing   string // ID of the parent, if that is not in the trace
-	Depth     int    // how many spans are above it; 0 for a root
+	Parent    string // operation of the parent span; empty for a root
+	Missing   string // ID of the parent span, if the trace lacks this span
+	Depth     int    // number of ancestors; 0 for a root
 	Start     time.Time
 	Duration  time.Duration
-	Tags      map[string]string // values as text
+	Tags      map[string]string // with values as text
 }
 
-// Await waits until ctx is done for n spans of the trace with that ID to be at the
-// Jaeger whose API is at that URL, and returns them as Parse does. Its error says
-// what was there last.
+// Await waits until Jaeger has at least n spans of the trace id, and returns the spans as Parse does.
+// The URL of Jaeger's API is api. If ctx ends first, Await returns an error that has the result of
+// the last request.
 func Await(ctx context.Context, api, id string, n int) ([]Span, error) {
 	var spans []Span
 	err := backend.Until(ctx, pollInterval, func() error {
@@ -49,8 +49,8 @@ func Await(ctx context.Context, api, id string, n int) ([]Span, error) {
 	return spans, nil
 }
 
-// Last returns the ID of the newest trace that service took part in, of those that
-// the Jaeger with its API at that URL has, or "" if it has none.
+// Last returns the ID of the newest trace with a span of service, or "" if Jaeger has no such trace.
+// The URL of Jaeger's API is api.
 func Last(ctx context.Context, api, service string) (string, error) {
 	body, err := backend.Get(ctx, api+"/api/traces?limit=20&service="+url.QueryEscape(service))
 	if err != nil {
@@ -68,7 +68,7 @@ func Last(ctx context.Context, api, service string) (string, error) {
 	return id, err
 }
 
-// jaegerTrace and jaegerSpan are what of Jaeger's JSON is used here; see
+// jaegerTrace and jaegerSpan have the used fields of Jaeger's JSON; see
 // https://github.com/jaegertracing/jaeger/blob/v1.76.0/internal/uimodel/model.go.
 type jaegerTrace struct {
 	TraceID   string
@@ -101,9 +101,9 @@ func decode(body []byte) ([]jaegerTrace, error) {
 	return answer.Data, nil
 }
 
-// Parse returns the spans in an answer of Jaeger's /api/traces/ID: each followed by
-// those that it caused, in the order in which they began. Spans whose parent is
-// not there come last.
+// Parse returns the spans in a response of Jaeger's /api/traces/ID. The children of a span follow it,
+// in the order of their start. Spans whose parent is not in the trace come last. A response without
+// exactly one trace is an error.
 func Parse(body []byte) ([]Span, error) {
 	traces, err := decode(body)
 	if err != nil {
@@ -141,7 +141,7 @@ func Parse(body []byte) ([]Span, error) {
 			})
 			add(s.SpanID, "", depth+1)
 		}
-		delete(children, parent) // each is added once
+		delete(children, parent) // add each span only once
 	}
 	add("", "", 0)
 	for _, s := range all {

@@ -14,8 +14,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// answer is one of Jaeger's: a call that was tried at two servers, of which the
-// first failed, and a span whose parent is not there.
+// answer is a response of Jaeger's API. Its trace has a call with two attempts, of which the first
+// failed, and a span whose parent is missing.
 const answer = `{"data":[{
 	"traceID":"a1",
 	"processes":{"p1":{"serviceName":"client"},"p2":{"serviceName":"srv"}},
