@@ -1,6 +1,6 @@
-// Package browser opens the pages of Jaeger and Consul in a headless Chromium, clicks as a person
-// does, and reads what the pages show. The tests and the command that takes the pictures in
-// docs/pictures share it.
+// Package browser opens the pages of Jaeger and Consul in a headless Chromium, clicks on elements, and
+// reads what the pages show. The package is for its tests, and for the command that takes the
+// pictures in docs/pictures.
 package browser
 
 import (
@@ -20,15 +20,16 @@ import (
 const (
 	// limit is the time limit for one action in a page. A busy machine needs a few seconds.
 	limit = time.Minute
-	// pollInterval is the time between two looks at a page that an action waits for.
+	// pollInterval is the time between two checks of a page for the result of an action.
 	pollInterval = 50 * time.Millisecond
 )
 
-// ErrMissing says that no Chromium is installed.
+// ErrMissing means that no Chromium is installed.
 var ErrMissing = errors.New(`no Chromium on PATH; install Debian's package "chromium", or name one with CHROMIUM_BIN`)
 
-// Find returns the path of Chromium: the one that CHROMIUM_BIN names, or else chromium,
-// chromium-browser or google-chrome on PATH. Without any of them it returns ErrMissing.
+// Find returns the path of Chromium. It takes the binary that CHROMIUM_BIN names, or else chromium,
+// chromium-browser or google-chrome on PATH. If there is none, it returns ErrMissing. If CHROMIUM_BIN
+// does not name an executable, it returns another error.
 func Find() (string, error) {
 	if name := os.Getenv("CHROMIUM_BIN"); name != "" {
 		path, err := exec.LookPath(name)
@@ -47,13 +48,13 @@ func Find() (string, error) {
 
 // Browser is a Chromium with one page.
 type Browser struct {
-	tab   context.Context // chromedp's, of the page
+	tab   context.Context // chromedp's context of the page
 	end   context.CancelFunc
 	width int // of the page, in pixels
 }
 
-// Start starts the Chromium that Find finds, with an empty page of width x height pixels and a
-// profile of its own. Close stops it.
+// Start starts Chromium with an empty page of width x height pixels and with a profile of its own.
+// Find finds the Chromium. Close stops it.
 func Start(width, height int) (*Browser, error) {
 	path, err := Find()
 	if err != nil {
@@ -75,8 +76,8 @@ func Start(width, height int) (*Browser, error) {
 		closeTab()
 		stop() // waits for the process, and removes its profile
 	}}
-	// The browser lives as long as the context of its first action, which therefore cannot
-	// have a deadline.
+	// The browser stops when the context of its first action ends. So this context cannot have a
+	// deadline.
 	late := time.AfterFunc(limit, stop)
 	err = chromedp.Do(tab, chromedp.EmulateViewport(int64(width), int64(height)), onEachPage(wideNames))
 	if !late.Stop() && err != nil {
@@ -89,11 +90,11 @@ func Start(width, height int) (*Browser, error) {
 	return b, nil
 }
 
-// wideNames widens the column of names in Jaeger's page of a trace, so that the names fit. A person
-// does so by dragging the column's edge.
+// wideNames is JavaScript that widens the column of names on Jaeger's page of a trace, so that the
+// names fit. A user would drag the column's edge.
 const wideNames = `localStorage.setItem("spanNameColumnWidth", "0.4")`
 
-// onEachPage runs JavaScript in each page before the page's own.
+// onEachPage runs script in each page before the page's own JavaScript.
 func onEachPage(script string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 		_, err := cdp.Call(ctx, t, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script})
@@ -113,8 +114,8 @@ func (b *Browser) Close() error {
 	return nil
 }
 
-// run runs an action in the page of b, until ctx is done and for limit at most. Its error says what
-// was tried, and what the page shows instead.
+// run runs an action in the page of b. The action stops when ctx is done, or after limit. An error has
+// what, which names the action, and the text that the page shows.
 func run[T any](ctx context.Context, b *Browser, what string, action chromedp.Action[T]) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -131,7 +132,7 @@ func run[T any](ctx context.Context, b *Browser, what string, action chromedp.Ac
 	return v, fmt.Errorf("%s: %w; %s", what, err, b.shows())
 }
 
-// do is run for steps without a result.
+// do runs steps without a result, as run does.
 func (b *Browser) do(ctx context.Context, what string, steps ...chromedp.Action[chromedp.Void]) error {
 	_, err := run(ctx, b, what, chromedp.Steps(steps...))
 	return err
@@ -148,8 +149,7 @@ func (b *Browser) shows() string {
 	return strings.Join(strings.Fields(text), " ")
 }
 
-// until waits until a JavaScript expression is true in the page, as JavaScript counts truth, and
-// returns the expression's value.
+// until waits until a JavaScript expression is truthy in the page, and returns the expression's value.
 func until[T any](expression string) chromedp.Action[T] {
 	return chromedp.Poll[T](expression, chromedp.WithPollingInterval(pollInterval), chromedp.WithPollingTimeout(0))
 }
@@ -162,8 +162,8 @@ func discard[T any](action chromedp.Action[T]) chromedp.Action[chromedp.Void] {
 	}
 }
 
-// still is a JavaScript expression that is true once ten looks in a row found the same page: charts
-// grow, and menus slide.
+// still is a JavaScript expression that is true once ten checks in a row found the same page. Charts
+// and menus are animated.
 const still = `(() => {
 	const now = document.body.outerHTML;
 	window.basisLooks = now === window.basisLast ? window.basisLooks + 1 : 0;
@@ -171,7 +171,7 @@ const still = `(() => {
 	return window.basisLooks >= 10;
 })()`
 
-// Picture waits until nothing moves in the page any more, and returns a screenshot of the page's
+// Picture waits until all animations in the page have ended. It returns a screenshot of the page's
 // upper part, height pixels high, as a PNG.
 func (b *Browser) Picture(ctx context.Context, height int) ([]byte, error) {
 	return run(ctx, b, "taking a picture", func(ctx context.Context, t *chromedp.Target) ([]byte, error) {

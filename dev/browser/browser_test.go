@@ -26,7 +26,7 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// patience is the time limit of a test. Most of a test is the builds, the first time.
+// patience is the time limit of a test. The first time, the builds take most of this time.
 const patience = 10 * time.Minute
 
 const (
@@ -34,16 +34,17 @@ const (
 	srvName    = "go.micro.srv.basis"
 )
 
-// required makes it an error that Chromium, Consul or Jaeger is missing.
+// required makes tests fail, instead of being skipped, if Chromium, Consul or Jaeger is missing.
 var required = flag.Bool("required", false, "fail where Chromium, Consul or Jaeger is missing, instead of leaving tests out")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	// freeport looks after its ports for as long as the process runs.
+	// freeport has a goroutine that runs until the process exits.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/consul/sdk/freeport.checkFreedPorts"))
 }
 
-// open starts a browser that ends with the test, and leaves the test out where there is none.
+// open starts a browser, and closes it at the end of the test. It skips the test if there is no
+// Chromium.
 func open(t *testing.T) (context.Context, *Browser) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -57,7 +58,8 @@ func open(t *testing.T) (context.Context, *Browser) {
 	return ctx, b
 }
 
-// stage starts the pair, and leaves the test out where "make tools" was not run.
+// stage starts a Stage, and closes it at the end of the test. It skips the test if Consul or Jaeger is
+// missing.
 func stage(t *testing.T, ctx context.Context) *Stage {
 	t.Helper()
 	s, err := NewStage(ctx, t.TempDir())
@@ -69,8 +71,8 @@ func stage(t *testing.T, ctx context.Context) *Stage {
 	return s
 }
 
-// requireWait requires a trace whose larger part is the wait for the limiter. The server's spans
-// begin after the wait.
+// requireWait requires a trace of a call that mostly waits for the limiter. The server's spans begin
+// after the wait.
 func requireWait(t *testing.T, trace Trace) {
 	t.Helper()
 	requireCall(t, trace)
@@ -86,7 +88,7 @@ func requireWait(t *testing.T, trace Trace) {
 	}
 }
 
-// requireFailure requires the error mark at the root and at the handler.
+// requireFailure requires the error mark on the root span and on the handler's span, and on no other.
 func requireFailure(t *testing.T, trace Trace) {
 	t.Helper()
 	requireCall(t, trace)
@@ -95,7 +97,7 @@ func requireFailure(t *testing.T, trace Trace) {
 	}
 }
 
-// requireCall requires the trace of one call through both services.
+// requireCall requires the four spans of one call through both services.
 func requireCall(t *testing.T, trace Trace) {
 	t.Helper()
 	require.Equal(t, 2, trace.Services)
@@ -111,7 +113,7 @@ func requireCall(t *testing.T, trace Trace) {
 	}, rows)
 }
 
-// find returns what the list says of the trace with that ID.
+// find returns the trace with an ID from a list of traces.
 func find(t *testing.T, all []Found, id string) Found {
 	t.Helper()
 	for _, f := range all {
@@ -163,7 +165,7 @@ func TestPagesOfJaegerAndConsul(t *testing.T) {
 	require.ElementsMatch(t, nodes, addresses)
 }
 
-// With Go alone, the demo has the pages of Jaeger too.
+// If nothing but Go is installed, the demo still serves the pages of Jaeger.
 func TestDemoWithGoAlone(t *testing.T) {
 	ctx, b := open(t)
 	root, err := project.Root()
@@ -174,7 +176,7 @@ func TestDemoWithGoAlone(t *testing.T) {
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 
-	// Nothing of "make tools", and nothing on PATH but Go.
+	// The demo finds no program of "make tools", and only Go on PATH.
 	goCommand := func(args ...string) string {
 		out, err := exec.CommandContext(ctx, "go", args...).Output()
 		require.NoError(t, err)
@@ -195,13 +197,13 @@ func TestDemoWithGoAlone(t *testing.T) {
 
 	found, err := b.Search(ctx, string(url[1]), clientName)
 	require.NoError(t, err)
-	newest := found[0] // of the step that shows tracing
+	newest := found[0] // from the demo's step that shows tracing
 	require.Equal(t, Found{ID: newest.ID, Title: clientName + ": call", Spans: 4, Services: []string{clientName + " (2)", srvName + " (2)"}}, newest)
 	trace, err := b.Open(ctx, newest.ID)
 	require.NoError(t, err)
 	requireCall(t, trace)
 
-	// The links of the steps before it.
+	// The links of earlier steps.
 	link := func(what string) string {
 		m := regexp.MustCompile(`Trace of ` + what + `: (\S+)`).FindSubmatch(log)
 		require.NotNil(t, m, "%s", log)
@@ -229,25 +231,25 @@ func TestCloseLeavesNothing(t *testing.T) {
 	family := children(t)
 	require.NotEmpty(t, family)
 	require.NoError(t, b.Close())
-	// The last of them end in their own time.
+	// Some processes exit a moment after Close returns.
 	require.Eventually(t, func() bool { return !slices.ContainsFunc(family, runs) }, time.Minute, pollInterval)
 	left, err := os.ReadDir(temp)
 	require.NoError(t, err)
 	require.Empty(t, left)
 }
 
-// runs reports whether a process is there and more than a zombie that nobody waited for.
+// runs reports whether a process exists and is not a zombie.
 func runs(p *process.Process) bool {
 	status, err := p.Status()
 	return err == nil && !slices.Contains(status, process.Zombie)
 }
 
-// children returns the processes that this one started, and theirs.
+// children returns all descendants of this process.
 func children(t *testing.T) []*process.Process {
 	var all []*process.Process
 	var add func(p *process.Process)
 	add = func(p *process.Process) {
-		these, _ := p.Children() // without any there is an error
+		these, _ := p.Children() // returns an error if there are none
 		for _, child := range these {
 			all = append(all, child)
 			add(child)
@@ -259,7 +261,8 @@ func children(t *testing.T) []*process.Process {
 	return all
 }
 
-// An error says what was tried, and what the page shows in its place. The caller's deadline holds.
+// An error says what was tried, and what the page shows instead. The action stops at the caller's
+// deadline.
 func TestErrorSaysWhatThePageShows(t *testing.T) {
 	_, b := open(t)
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -273,7 +276,7 @@ func TestErrorSaysWhatThePageShows(t *testing.T) {
 	require.EqualError(t, err, "waiting for 2 passing nodes in "+site.URL+"/ui/dc1/services/x: context deadline exceeded; "+
 		site.URL+"/ui/dc1/services/x shows: Under construction")
 
-	// The browser goes on.
+	// The browser still works.
 	ctx, cancel = context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	_, err = b.Picture(ctx, 50)

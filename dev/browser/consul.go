@@ -7,16 +7,16 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Instance is a node of a service in Consul's page of that service.
+// Instance is a node on Consul's page of a service.
 type Instance struct {
 	ID      string
 	Address string   // host:port that callers dial
 	Node    string   // name of the agent
-	Checks  []string // the page's text for the checks, as "All node checks passing"
+	Checks  []string // the page's text for the checks, such as "All node checks passing"
 }
 
-// Instances opens the page of a service of the Consul at url, waits until the page lists n nodes and
-// all their checks pass, and returns the nodes. The page updates itself.
+// Instances opens the page of a service of the Consul at url. It waits until the page lists n nodes
+// and all their checks pass, and returns the nodes. The page updates itself.
 func (b *Browser) Instances(ctx context.Context, url, service string, n int) ([]Instance, error) {
 	page := url + "/ui/dc1/services/" + service
 	if err := b.do(ctx, "opening "+page, chromedp.Navigate(page)); err != nil {

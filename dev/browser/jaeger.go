@@ -15,10 +15,10 @@ type Found struct {
 	Title    string   // service and operation of the root span
 	Spans    int      // number of spans
 	Errors   int      // number of spans that are marked as failed
-	Services []string // each with its number of spans, as "go.micro.srv.basis (2)"
+	Services []string // each with its number of spans, such as "go.micro.srv.basis (2)"
 }
 
-// readFound has the JavaScript value of []Found for the page.
+// readFound is a JavaScript expression whose value is the page's []Found.
 const readFound = `[...document.querySelectorAll(".ResultItem")].map(item => ({
 	ID: item.querySelector("a.ResultItemTitle--item").href.split("/trace/")[1],
 	Title: item.querySelector(".ResultItemTitle--title").firstChild.textContent,
@@ -28,7 +28,7 @@ const readFound = `[...document.querySelectorAll(".ResultItem")].map(item => ({
 }))`
 
 // Search opens the search page of the Jaeger at url, chooses service, and clicks on Find Traces. It
-// waits for a list of traces, and returns that list, the newest trace first.
+// waits for the list of traces and returns it, the newest trace first.
 func (b *Browser) Search(ctx context.Context, url, service string) ([]Found, error) {
 	const input = `.SearchTracePage--find .ant-select input`
 	chosen := fmt.Sprintf(`document.querySelector(".SearchTracePage--find .ant-select-selection-item")?.title === %q`, service)
@@ -50,13 +50,13 @@ func (b *Browser) Search(ctx context.Context, url, service string) ([]Found, err
 		until[[]Found](`document.querySelector(".ResultItem") && `+readFound))
 }
 
-// Trace is the content of a trace's page.
+// Trace is the content of a page of a trace.
 type Trace struct {
 	Services int // number of services
 	Rows     []Row
 }
 
-// Row is a span in the page of a trace. Start and Width are fractions of the trace's duration.
+// Row is a span on the page of a trace. Start and Width are fractions of the trace's duration.
 type Row struct {
 	Service   string
 	Operation string
@@ -66,7 +66,8 @@ type Row struct {
 	Error     bool    // whether the row has the mark of a failed span
 }
 
-// readTrace has the JavaScript value of a Trace for the page, once all rows are there.
+// readTrace is a JavaScript expression. Its value is null until the page has all rows, and then the
+// page's Trace.
 const readTrace = `(() => {
 	const rows = [...document.querySelectorAll(".span-row")];
 	const header = name => parseInt([...document.querySelectorAll(".TracePageHeader--overviewItems .LabeledList--item")]
@@ -85,7 +86,8 @@ const readTrace = `(() => {
 	};
 })()`
 
-// Open clicks on a trace in the list of the search page, and returns what the trace's page shows.
+// Open clicks on the trace id in the list of the search page, and returns the content of the trace's
+// page.
 func (b *Browser) Open(ctx context.Context, id string) (Trace, error) {
 	err := b.do(ctx, "opening trace "+id, chromedp.Click(chromedp.CSS(fmt.Sprintf(`a.ResultItemTitle--item[href$="/trace/%s"]`, id))))
 	if err != nil {
@@ -94,8 +96,8 @@ func (b *Browser) Open(ctx context.Context, id string) (Trace, error) {
 	return b.read(ctx, id)
 }
 
-// Lookup opens the trace of the Jaeger at url with an ID that it types into Lookup by Trace ID, and
-// returns what the trace's page shows.
+// Lookup opens the search page of the Jaeger at url and types id into Lookup by Trace ID. It returns
+// the content of the trace's page.
 func (b *Browser) Lookup(ctx context.Context, url, id string) (Trace, error) {
 	const input = `input[placeholder^="Lookup by Trace ID"]`
 	err := b.do(ctx, "looking up trace "+id,
@@ -108,7 +110,7 @@ func (b *Browser) Lookup(ctx context.Context, url, id string) (Trace, error) {
 	return b.read(ctx, id)
 }
 
-// Visit opens a link to a trace, and returns what the trace's page shows.
+// Visit opens a link to a trace, and returns the content of the trace's page.
 func (b *Browser) Visit(ctx context.Context, link string) (Trace, error) {
 	if err := b.do(ctx, "opening "+link, chromedp.Navigate(link)); err != nil {
 		return Trace{}, err
@@ -116,18 +118,20 @@ func (b *Browser) Visit(ctx context.Context, link string) (Trace, error) {
 	return b.read(ctx, path.Base(link))
 }
 
-// read waits for the page of a trace, and returns what the page shows.
+// read waits for the page of the trace id, and returns the page's content.
 func (b *Browser) read(ctx context.Context, id string) (Trace, error) {
 	return run(ctx, b, "reading trace "+id, until[Trace](fmt.Sprintf(`location.pathname.endsWith("/trace/%s") && %s`, id, readTrace)))
 }
 
-// readTags has the JavaScript value of the tags of the span that is unfolded, or null.
+// readTags is a JavaScript expression. Its value is the tags of the unfolded span, or not truthy if
+// no span is unfolded.
 const readTags = `(() => {
 	const tags = [...document.querySelectorAll(".detail-row .AccordianKeyValues--header")].find(part => part.textContent.startsWith("Tags:"));
 	return tags && Object.fromEntries([...tags.querySelectorAll("li")].map(tag => tag.textContent.split(/=(.*)/s)));
 })()`
 
-// Unfold clicks on the first row of a trace's page, and returns the tags that the page shows below it.
+// Unfold clicks on the first row of a trace's page, and returns the tags that the page then shows below
+// the row.
 func (b *Browser) Unfold(ctx context.Context) (map[string]string, error) {
 	if err := b.do(ctx, "unfolding the first span", chromedp.Click(chromedp.CSS(".span-row .span-name"))); err != nil {
 		return nil, err
@@ -138,7 +142,7 @@ func (b *Browser) Unfold(ctx context.Context) (map[string]string, error) {
 // String returns a row's depth, service and operation.
 func (r Row) String() string { return fmt.Sprint(r.Depth, " ", r.Service, " ", r.Operation) }
 
-// HideProcess blanks the line of an unfolded span that has the machine's name and address.
+// HideProcess hides the line "Process" of the unfolded span, which has the machine's name and address.
 func (b *Browser) HideProcess(ctx context.Context) error {
 	return b.do(ctx, "hiding the process of the unfolded span", discard(until[bool](`(() => {
 	const process = [...document.querySelectorAll(".detail-row .AccordianKeyValues--header")].find(part => part.textContent.startsWith("Process:"));

@@ -19,7 +19,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/timeline"
 )
 
-// Stage is a running Consul, a Jaeger and two servers of the pair, on free ports of 127.0.0.1.
+// Stage is a running Consul, a running Jaeger and two running servers of the pair, on free ports of
+// 127.0.0.1.
 type Stage struct {
 	Consul  *backend.Consul
 	Jaeger  *backend.Jaeger
@@ -27,25 +28,26 @@ type Stage struct {
 	running []*backend.Process
 }
 
-// Story has the IDs of traces that Tell made.
+// Story has the IDs of three traces that Tell created.
 type Story struct {
 	Waited string // of a call that waits two seconds for the limiter and then half a second for the server
 	Failed string // of a call that the breaker cancels after 0.3 s
 	Open   string // of a call that the open circuit rejects
 }
 
-// Settings of the story: the server's delay lies between the breaker's two timeouts.
+// Flags of the programs. The server's delay is between the two timeouts of the breaker.
 const (
 	delay   = "--delay=500ms"
 	patient = "--hystrix_timeout=5s"
 	hasty   = "--hystrix_timeout=300ms"
 )
 
-// registered is what a server logs once callers find it.
+// registered matches the line that a server logs when it registers.
 var registered = regexp.MustCompile("Advertising")
 
-// NewStage builds the pair into dir, and starts Consul, Jaeger and two servers, with their logs in
-// dir. It returns binaries.ErrMissing if Consul or Jaeger is not installed. Close stops all.
+// NewStage builds the pair into dir, and starts Consul, Jaeger and two servers with their logs in dir.
+// If Consul or Jaeger is not installed, the error wraps binaries.ErrMissing. Close stops all
+// processes.
 func NewStage(ctx context.Context, dir string) (*Stage, error) {
 	consul, jaeger, err := binaries.FindAll()
 	if err != nil {
@@ -98,9 +100,9 @@ func (s *Stage) env() []string {
 	return backend.Environ("CONSUL_HTTP_ADDR="+s.Consul.Addr, "JAEGER_ADDRESS="+s.Jaeger.Addr)
 }
 
-// Tell makes five calls, and returns once Jaeger has the traces of all five: three calls at once
-// with a limit of one call a second, then one call that the breaker cancels, and one that the open
-// circuit rejects.
+// Tell makes five calls, and returns once Jaeger has the traces of all five. It makes three concurrent
+// calls with a limit of one call per second. Then it makes a call that the breaker cancels, and a call
+// that the open circuit rejects.
 func (s *Stage) Tell(ctx context.Context) (Story, error) {
 	calls, err := s.call(ctx, "--requests=3", "--concurrency=3", patient)
 	if err != nil {
@@ -110,7 +112,8 @@ func (s *Stage) Tell(ctx context.Context) (Story, error) {
 	if err != nil {
 		return Story{}, err
 	}
-	// The client reports the three in the order of their responses, so the last one waited longest.
+	// The client reports the first three calls in the order of their responses, so the last of them
+	// waited longest.
 	story := Story{}
 	for _, c := range append(calls, failed...) {
 		spans := 4
@@ -133,7 +136,8 @@ func (s *Stage) Tell(ctx context.Context) (Story, error) {
 	return story, nil
 }
 
-// call runs the client, and returns its line about each call. It ignores the client's exit status.
+// call runs the client, and returns the client's line about each call. It ignores the client's exit
+// status.
 func (s *Stage) call(ctx context.Context, args ...string) ([]load.Line, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.dir, "client"), append(args, "--verbose", "--wait=30s")...)
 	cmd.Env = s.env()
@@ -147,7 +151,7 @@ func (s *Stage) call(ctx context.Context, args ...string) ([]load.Line, error) {
 	return load.ParseLines(notes.String())
 }
 
-// Close stops all that NewStage started, the last first.
+// Close stops all processes of the stage. It begins with the last started process.
 func (s *Stage) Close() {
 	for _, p := range slices.Backward(s.running) {
 		_ = p.Stop(syscall.SIGTERM)

@@ -1,8 +1,8 @@
-// Command pictures takes the pictures in docs/pictures: "make pictures". It takes screenshots of
-// Consul and Jaeger while the pair runs on them, and draws the terminal of the demo. It needs
-// Chromium, and the Consul and Jaeger of "make tools".
+// Command pictures takes the pictures in docs/pictures. "make pictures" runs it. The command takes
+// screenshots of Consul and Jaeger while the pair uses them, and draws the terminal of the demo. The
+// command needs Chromium, and the Consul and Jaeger of "make tools".
 //
-// With -o it writes the pictures to another directory.
+// With -o, the command writes the pictures to another directory.
 package main
 
 import (
@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// maxSize is the size limit of a picture, in bytes: readers load all pictures of a document.
+	// maxSize is the size limit of a picture, in bytes. Readers load all pictures of a document.
 	maxSize = 150_000
 	// patience is the time limit for all pictures together.
 	patience = 5 * time.Minute
@@ -61,7 +61,7 @@ func fail(err error) int {
 	return 1
 }
 
-// take writes all pictures into the directory to. The project is in the directory root.
+// take writes all pictures into the directory to. The project's top directory is root.
 func take(ctx context.Context, root, to string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -76,7 +76,8 @@ func take(ctx context.Context, root, to string) error {
 	return takeDemo(ctx, root, dir, to)
 }
 
-// takePages takes the pictures of pages. It keeps programs and logs in dir.
+// takePages takes the pictures of the pages of Jaeger and Consul, and writes them into to. The
+// programs and the logs are in dir.
 func takePages(ctx context.Context, dir, to string) error {
 	b, err := browser.Start(width, height)
 	if err != nil {
@@ -141,7 +142,8 @@ func takePages(ctx context.Context, dir, to string) error {
 	return nil
 }
 
-// takeDemo runs the demo, and draws the last steps of its output.
+// takeDemo runs the demo, draws the last steps of its output, and writes the picture into to. The
+// project's top directory is root, and the program is in dir.
 func takeDemo(ctx context.Context, root, dir, to string) error {
 	build := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "./demo")
 	build.Dir = filepath.Join(root, "dev")
@@ -162,14 +164,14 @@ func takeDemo(ctx context.Context, root, dir, to string) error {
 	return write(filepath.Join(to, "demo.svg"), draw(text))
 }
 
-// firstShown begins the first step in the picture: the limiter's.
+// firstShown is the beginning of the first step in the picture. It is the step of the limiter.
 const firstShown = "== 3. "
 
 // address matches an IPv4 address.
 var address = regexp.MustCompile(`\b\d{1,3}(\.\d{1,3}){3}\b`)
 
-// excerpt returns the command and, below it, the demo's output from firstShown on. It replaces
-// addresses of this machine's network by the address in the documents' examples.
+// excerpt returns the demo's command, and below it the demo's output from firstShown on. It replaces
+// the addresses of this machine's network by 192.0.2.2, which the documents' examples have too.
 func excerpt(out string) (string, error) {
 	i := strings.Index(out, firstShown)
 	if i < 0 {

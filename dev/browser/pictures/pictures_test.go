@@ -20,10 +20,10 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// required makes it an error that Chromium, Consul or Jaeger is missing.
+// required makes the test fail, instead of being skipped, if Chromium, Consul or Jaeger is missing.
 var required = flag.Bool("required", false, "fail where Chromium, Consul or Jaeger is missing, instead of leaving tests out")
 
-// The pictures in docs/pictures are those that the command takes, and no others.
+// docs/pictures has the pictures that the command takes, and no other pictures.
 func TestTake(t *testing.T) {
 	root, err := project.Root()
 	require.NoError(t, err)
@@ -61,7 +61,7 @@ func names(t *testing.T, dir string) []string {
 	return all
 }
 
-// textOf returns the text in an SVG, a line for each of its elements.
+// textOf returns the text in an SVG, with a line for each text element.
 func textOf(t *testing.T, svg []byte) string {
 	var lines []string
 	for in := xml.NewDecoder(bytes.NewReader(svg)); ; {

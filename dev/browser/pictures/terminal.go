@@ -10,22 +10,22 @@ import (
 	"github.com/mattn/go-runewidth"
 )
 
-// The sizes of the drawn terminal: columns in characters, the others in pixels.
+// The sizes of the drawn terminal. columns is in characters, and the other numbers are in pixels.
 const (
 	columns    = 104
 	charWidth  = 7.8
 	lineHeight = 18
 	margin     = 16
-	indent     = "       " // of the continuation of a long line
+	indent     = "       " // indentation of the second and later rows of a long line
 )
 
-// style is that of a dark terminal, which is readable on a light page and on a dark one.
+// style is the CSS of a dark terminal, which is readable on a light page and on a dark page.
 const style = `text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; white-space: pre; fill: #d0d7de }
 .title { fill: #f0c674; font-weight: bold }
 .command { fill: #8fce7a }
 .note { fill: #9aa4ae }`
 
-// kinds has the CSS classes of lines, by a line's beginning.
+// kinds has the CSS class of a line for each kind of beginning.
 var kinds = []struct {
 	begin *regexp.Regexp
 	class string
@@ -52,7 +52,7 @@ func draw(text string) []byte {
 				continue
 			}
 			fmt.Fprintf(&lines, `<text x="%d" y="%d"%s xml:space="preserve">`, margin, y-5, class)
-			_ = xml.EscapeText(&lines, []byte(row)) // no error from a strings.Builder
+			_ = xml.EscapeText(&lines, []byte(row)) // a strings.Builder returns no error
 			lines.WriteString("</text>\n")
 		}
 	}
