@@ -77,7 +77,7 @@ func (b *testbed) find(name string) *running {
 	return b.running[slices.IndexFunc(b.running, func(r *running) bool { return r.name == name })]
 }
 
-// measure makes the client warm up and then measures a second load.
+// measure makes the client run a load to warm up, and then measures a second load.
 func (r *running) measure(callers int, p plan) (sample, error) {
 	warmup, err := r.client.load(contender.Load{Callers: callers, For: p.Warmup})
 	if err != nil {

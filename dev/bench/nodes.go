@@ -15,7 +15,7 @@ import (
 )
 
 // nodesOf returns the service name of the nodes that register adds. The server itself is registered
-// as the only node of another service: the one that the function service names.
+// under another name, which the function service returns. That service has only one node.
 func nodesOf(e entry) string { return service(e) + ".nodes" }
 
 // register registers a contender's server as r.nodes nodes and returns their addresses. One server

@@ -71,11 +71,12 @@ var components = []component{
 }
 
 // componentOf returns the name of the component that the time of a sample belongs to. It is the
-// component of the innermost function that belongs to any. If no function on the stack belongs to a
-// component, the time is the scheduler's.
+// component of the innermost function that belongs to a component. If no function on the stack
+// belongs to a component, it is the scheduler.
 //
-// The garbage collector, the copying of stacks and the exporters of spans come first: a sample with
-// one of their functions anywhere on its stack is theirs.
+// There are exceptions. If the stack has a function of the garbage collector, of the copying of
+// stacks or of an exporter of spans, the time belongs to the garbage collector, to the growth of
+// stacks or to tracing.
 func componentOf(s *profile.Sample) string {
 	name := scheduler
 	for _, location := range s.Location {

@@ -223,8 +223,8 @@ type target struct {
 	Holds     bool
 }
 
-// Targets returns the goals of the pair. They hold for 16 callers, unless a goal names another
-// number.
+// Targets returns the goals of the pair, and whether the pair reaches them. Each goal is for 16
+// callers, unless its text names another number.
 func (r report) Targets() []target {
 	basis := point{"basis", 16}
 	ratio := func(to string, m metric) []float64 { return r.Results.ratios(basis, point{to, 16}, m) }

@@ -70,7 +70,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	if *metrics {
 		served.Address = "127.0.0.1:0"
 	}
-	operators, err := admin.Listen(served) // never closed: the process exits
+	operators, err := admin.Listen(served) // listens until the process exits
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,7 +90,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 		micro.Broker(cmdline.NewBroker()),
 		micro.Name(clientName),
 	)
-	// ctx ends with dial, and the calls come later.
+	// ctx limits the search for the server. Calls may be made after ctx has ended.
 	calls := context.WithoutCancel(ctx)
 	if *wrappers == all {
 		service.Init(stack.Options(calls, t, settings, nil, operators.Registerer())...)

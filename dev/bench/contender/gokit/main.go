@@ -80,9 +80,9 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 		Name:    env.Service,
 		Address: host,
 		Port:    port,
-		// go-kit's sd/consul does not renew a TTL. So Consul checks the server, every 10 s as the
-		// pair renews its TTL. The check is passing from the start, so that clients need not
-		// wait for Consul's first check.
+		// go-kit's sd/consul does not renew a TTL. So Consul checks the server every 10 s. The
+		// pair renews its TTL as often. The check is passing from the start, so that clients
+		// need not wait for Consul's first check.
 		Check: &api.AgentServiceCheck{GRPC: address, Interval: "10s", Status: api.HealthPassing},
 	}, logger)
 	registrar.Register()
@@ -181,7 +181,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 }
 
 // known waits until e has an endpoint. The instancer sends the nodes that it finds to e over a
-// channel, so that e is empty at first.
+// channel, so e is empty at first.
 func known(ctx context.Context, e sd.Endpointer) error {
 	for {
 		if endpoints, err := e.Endpoints(); err == nil && len(endpoints) > 0 {

@@ -55,8 +55,8 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) (err erro
 			tracing.Server(tracing.WithTracerProvider(provider)),
 			// While the CPU load is over a threshold (80% by default), BBR rejects calls if more
 			// are in flight than the last ten seconds had. A measurement follows a pause without
-			// calls to this server, while other contenders keep the CPU busy, so BBR would reject
-			// calls. So the threshold here is 100.1%; the unit is 0.1%.
+			// calls to this server, while other contenders keep the CPU busy. BBR would then
+			// reject calls. So the threshold here is 100.1%; the unit is 0.1%.
 			ratelimit.Server(ratelimit.WithLimiter(bbr.NewLimiter(bbr.WithCPUThreshold(1001)))),
 		),
 	)
