@@ -1,6 +1,6 @@
 // Package backend runs processes for the demo and the end-to-end tests: Consul, Jaeger, and the pair.
-// Each process writes to a log file. The functions that start and stop a process wait until the
-// process is ready, or has exited.
+// Each process writes to a log file. StartConsul and StartJaeger wait until the process is ready, and
+// Stop waits until the process has exited.
 package backend
 
 import (
