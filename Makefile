@@ -13,6 +13,9 @@ PROTO_OUT := .
 # With REQUIRED=1, tests fail if a tool that they need is missing. Without it, they are skipped.
 REQUIRED :=
 
+# The same for tests that need root. Without root, they are skipped.
+REQUIRED_AS_ROOT = $(if $(and $(REQUIRED),$(filter 0,$(shell id -u))),-required)
+
 # The installed command of Compose.
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
@@ -21,6 +24,9 @@ UP_FILES = $(if $(METRICS),-f docker-compose.yml -f docker-compose.override.yml 
 
 # Builds the images of the pair. The images' labels have the revision.
 BUILD_IMAGES = $(COMPOSE) build --build-arg REVISION=$(shell git rev-parse HEAD)
+
+# Runs a command with a Docker engine that has all images.
+WITH_IMAGES = dev/tools/engine sh -c 'dev/tools/images -missing && $(BUILD_IMAGES) && exec sh -c "$$0"'
 
 # How long "make fuzz" runs each of its tests.
 FUZZ := 30s
@@ -82,17 +88,19 @@ test: ## runs all tests, under the race detector
 e2e: tools ## runs the end-to-end scripts alone
 	cd dev/e2e && go test -race -count=1 -timeout=30m -args -required
 
-# Uses the Docker engine that is running. Without one, it starts its own engine, as root.
-e2e-docker: ## tests docker-compose.yml on a Docker engine
-	dev/tools/engine sh -c 'dev/tools/images -missing && $(BUILD_IMAGES) && cd dev/e2e/docker && go test -count=1 -timeout=20m -v -args -docker $(if $(REQUIRED),-required)'
+# Uses the Docker engine that is running. Without one, it starts its own engine, as root. As root on
+# Linux, three more engines form a swarm.
+e2e-docker: ## tests the docker-compose files on Docker engines
+	$(WITH_IMAGES) 'cd dev/e2e/docker && go test -count=1 -timeout=20m -v -args -docker $(if $(REQUIRED),-required) \
+		&& cd ../cluster && go test -count=1 -timeout=20m -v -run=TestSwarm -args -swarm $(REQUIRED_AS_ROOT)'
 
-# Faults between hosts: dead hosts, cut links, Consul without a quorum. Takes root, on Linux, and a
-# machine with nothing else to do; without root it says that it leaves them out. What a host is:
-# dev/internal/cluster.
+# Tests faults between hosts: dead hosts, cut links, Consul without a quorum. Needs root, Linux, and
+# an otherwise idle machine. Without root, it skips the scripts and says so. Each host is a network
+# namespace: see dev/internal/cluster.
 e2e-cluster: tools ## breaks a cluster of network namespaces under load
-	cd dev/e2e/cluster && go test -count=1 -timeout=30m . -args -cluster $(if $(REQUIRED),-required)
+	cd dev/e2e/cluster && go test -count=1 -timeout=30m . -args -cluster $(REQUIRED_AS_ROOT)
 
-# Takes root, on Linux, and runs until Ctrl-C.
+# Needs root and Linux. Runs until Ctrl-C.
 cluster: tools ## starts the pair on a cluster of network namespaces, for looking around
 	@go -C dev build -o ../bin/cluster ./cluster
 	@exec bin/cluster
@@ -108,9 +116,12 @@ fuzz: ## tests the server with generated input (FUZZ=5m for longer)
 soak: tools ## makes calls for ten minutes (SOAK=60s for fewer)
 	cd dev/e2e && go test -count=1 -timeout=0 -run=TestSoak -args -required -soak=$(SOAK)
 
-# Runs the faults in dev/e2e/testdata/faults, the soak and bad input. Takes about 16 minutes.
+# Runs the faults in dev/e2e/testdata/faults, the soak, bad input, and the faults of e2e-cluster and
+# of the swarm in e2e-docker. Takes about 30 minutes, needs root and Linux, and an otherwise idle machine.
 reliability: tools ## measures calls during faults, and writes docs/reliability.md
 	cd dev/e2e && go test -count=1 -timeout=0 -run='TestScripts/^(grpcurl|ghz|gzip|garbage|halfopen|deaf|flood)$$|TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../../docs/reliability.md
+	cd dev/e2e/cluster && go test -count=1 -timeout=30m -args -cluster -required -reliability=../../../docs/reliability.md
+	$(WITH_IMAGES) 'cd dev/e2e/cluster && go test -count=1 -timeout=20m -run=TestSwarm -args -swarm -required -reliability=../../../docs/reliability.md'
 
 # Takes at most 15 minutes; the first run also builds the contenders. Needs Linux, an otherwise idle
 # machine, and the Consul of "make tools". To measure only some contenders, run

@@ -34,11 +34,12 @@ const patience = 90 * time.Second
 
 var (
 	onCluster   = flag.Bool("cluster", false, "run the scripts, as root")
+	onSwarm     = flag.Bool("swarm", false, "run the test of a swarm, as root, with the images of docker-compose.yml on the Docker engine that answers")
 	required    = flag.Bool("required", false, "fail where root, a command, Consul or Jaeger is missing, instead of leaving the scripts out")
 	reliability = flag.String("reliability", "", "add what was measured to this file, as a table")
 )
 
-// Set by setUp; empty where the scripts are left out.
+// Set before the tests run; empty where they are left out.
 var (
 	dir            string // of everything that the scripts write, and of srv and client
 	consul, jaeger string // paths of the programs
@@ -48,7 +49,7 @@ var (
 var networks struct {
 	sync.Mutex
 	ended bool
-	all   []*cluster.Cluster
+	all   []*cluster.Network
 }
 
 func TestMain(m *testing.M) {
@@ -58,27 +59,34 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	if !*onCluster {
+	if !*onCluster && !*onSwarm {
 		return m.Run()
 	}
-	if err := setUp(); err != nil {
+	// Unlike /tmp, /var/tmp is on a disk, where a Docker engine's file systems work.
+	made, err := os.MkdirTemp("/var/tmp", "basis-cluster-")
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
+		return 1
+	}
+	defer os.RemoveAll(made)
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	go func() {
+		sig := <-interrupted
+		closeAll()
+		os.RemoveAll(made)
+		fmt.Fprintf(os.Stderr, "cluster: %v; everything that ran was stopped\n", sig)
+		os.Exit(1)
+	}()
+	if err := setUp(made); err != nil {
 		if *required {
 			fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
 			return 1
 		}
-		fmt.Printf("scripts on a cluster left out: %v\n", err)
+		fmt.Printf("faults on several hosts left out: %v\n", err)
 		return m.Run()
 	}
-	defer os.RemoveAll(dir)
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	go func() {
-		sig := <-interrupted
-		closeAll()
-		os.RemoveAll(dir)
-		fmt.Fprintf(os.Stderr, "cluster: %v; everything that ran was stopped\n", sig)
-		os.Exit(1)
-	}()
+	dir = made
 	if status := m.Run(); status != 0 {
 		return status
 	}
@@ -89,8 +97,16 @@ func run(m *testing.M) int {
 	return 0
 }
 
-// setUp builds the pair, or returns why the scripts cannot run.
-func setUp() (err error) {
+// setUp finds or builds what the tests run, and returns why they cannot run.
+func setUp(dir string) (err error) {
+	if *onSwarm {
+		if err := cluster.EngineUsable(); err != nil {
+			return err
+		}
+	}
+	if !*onCluster {
+		return nil
+	}
 	if err := cluster.Usable(); err != nil {
 		return err
 	}
@@ -101,18 +117,12 @@ func setUp() (err error) {
 	if err != nil {
 		return err
 	}
-	made, err := os.MkdirTemp("", "basis-cluster-")
-	if err != nil {
-		return err
-	}
-	build := exec.Command("go", "build", "-o", made+string(filepath.Separator), "./srv", "./client")
+	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./srv", "./client")
 	build.Dir = root
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
-		os.RemoveAll(made)
 		return fmt.Errorf("building the pair: %w", err)
 	}
-	dir = made
 	return nil
 }
 
@@ -131,30 +141,42 @@ func closeAll() {
 	closing.Wait()
 }
 
-// start starts a cluster that is closed with the script, or when the tests are interrupted.
+// start starts a cluster. The cluster is closed when the tests are interrupted.
 func start(ctx context.Context, dir string, servers, clients int) (*cluster.Cluster, error) {
-	networks.Lock() // so that an interruption waits until the network can be closed
-	if networks.ended {
-		networks.Unlock()
-		return nil, errors.New("interrupted")
-	}
-	c, err := cluster.New(dir, consul, jaeger, servers, clients)
-	if err == nil {
-		networks.all = append(networks.all, c)
-	}
-	networks.Unlock()
-	if err != nil {
+	var c *cluster.Cluster
+	if err := register(func() (*cluster.Network, error) {
+		made, err := cluster.New(dir, consul, jaeger, servers, clients)
+		if err != nil {
+			return nil, err
+		}
+		c = made
+		return c.Network, nil
+	}); err != nil {
 		return nil, err
 	}
 	return c, c.Start(ctx)
 }
 
+// register creates a network that is closed when the tests are interrupted.
+func register(create func() (*cluster.Network, error)) error {
+	networks.Lock() // so that an interruption waits until the network can be closed
+	defer networks.Unlock()
+	if networks.ended {
+		return errors.New("interrupted")
+	}
+	n, err := create()
+	if err == nil {
+		networks.all = append(networks.all, n)
+	}
+	return err
+}
+
 // alone are the scripts that measure how many calls the machine makes, or how fast: they run before
 // all others, one at a time.
-var alone = []string{"01_poweroff", "08_jaeger"}
+var alone = []string{"01_poweroff", "08_jaeger", "11_many"}
 
 func TestFaults(t *testing.T) {
-	if dir == "" {
+	if dir == "" || !*onCluster {
 		t.Skip(`takes root, what "make tools" builds, and some minutes: "make e2e-cluster"`)
 	}
 	files, err := filepath.Glob("testdata/faults/*.txtar")
@@ -176,7 +198,7 @@ func TestFaults(t *testing.T) {
 					t.Errorf("the script ended before it said how many calls failed")
 					return
 				}
-				recordRow(name, s.row)
+				hostsSection.record(name, s.row)
 			})
 			testscript.Run(t, testscript.Params{
 				Files:       []string{file},

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	psnet "github.com/shirou/gopsutil/v4/net"
+	"github.com/shirou/gopsutil/v4/process"
 
 	"github.com/gomicroexample/basis/client/load"
 	"github.com/gomicroexample/basis/dev/internal/backend"
@@ -70,6 +72,8 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"latency":     latency,
 	"slowdown":    slowdown,
 	"connections": connections,
+	"even":        even,
+	"memory":      memory,
 	"opened":      opened,
 	"recovers":    recovers,
 }
@@ -403,16 +407,20 @@ func lose(ts *testscript.TestScript, neg bool, args []string) {
 func calls(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "calls n")
 	n := number(ts, args[0])
-	for _, c := range of(ts).clients {
-		before := len(c.told(ts))
-		// Twice as long as the calls take.
-		until(ts, patience+2*time.Duration(n*len(of(ts).clients)/totalRate)*time.Second, func() error {
-			if made := len(c.told(ts)) - before; made < n {
+	s := of(ts)
+	before := map[*client]int{}
+	for _, c := range s.clients {
+		before[c] = len(c.told(ts))
+	}
+	// Twice as long as the calls take.
+	until(ts, patience+2*time.Duration(n*len(s.clients)/totalRate)*time.Second, func() error {
+		for _, c := range s.clients {
+			if made := len(c.told(ts)) - before[c]; made < n {
 				return fmt.Errorf("%d calls of the client on %s, not %d; its log ends:\n%s", made, c.host.Name, n, c.Tail())
 			}
-			return nil
-		})
-	}
+		}
+		return nil
+	})
 }
 
 // called [-by=client] [-within=duration] server|host... waits until each client, or the one on that
@@ -598,6 +606,50 @@ func connections(ts *testscript.TestScript, neg bool, args []string) {
 			return err
 		})
 		s.row.Note("%d connections of %s", n, c.host.Name)
+	}
+}
+
+// even fails unless each server answered its share of each client's calls since the mark, within one
+// call: the round robin may be anywhere in its list at the mark and at the end.
+func even(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 0, "even")
+	s := of(ts)
+	least, most := math.MaxInt, 0
+	for _, c := range s.clients {
+		answered, all := map[string]int{}, 0
+		for _, k := range c.told(ts) {
+			if k.sent().After(s.mark) {
+				answered[k.Node]++
+				all++
+			}
+		}
+		share := float64(all) / float64(len(s.servers))
+		for name, srv := range s.servers {
+			n := answered[srv.address]
+			if math.Abs(float64(n)-share) > 1 {
+				ts.Fatalf("%s answered %d of %d calls of %s; its share is %.1f", name, n, all, c.host.Name, share)
+			}
+			least, most = min(least, n), max(most, n)
+		}
+	}
+	s.row.Note("each server answered %d to %d calls of each client", least, most)
+}
+
+// memory server notes the memory and the connections of one client and of a server.
+func memory(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "memory server")
+	s := of(ts)
+	for _, of := range []struct {
+		name string
+		pid  int
+	}{{"client", s.clients[0].Pid()}, {"srv", s.server(ts, args[0]).Pid()}} {
+		p, err := process.NewProcess(int32(of.pid))
+		ts.Check(err)
+		m, err := p.MemoryInfo()
+		ts.Check(err)
+		n, err := toServers(of.pid)
+		ts.Check(err)
+		s.row.Note("%s %.1f MB, %d connections", of.name, float64(m.RSS)/1e6, n)
 	}
 }
 

@@ -7,6 +7,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -18,13 +19,14 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/gomicroexample/basis/dev/internal/backend"
 )
 
 // Commands are the programs that a Network needs on PATH. Debian and Ubuntu have them in the
 // packages iproute2, iptables and util-linux.
-var Commands = []string{"ip", "iptables", "setpriv"}
+var Commands = []string{"ip", "iptables", "nsenter", "setpriv"}
 
 // The switches. Hosts on different ones do not reach each other. This machine is on the main one.
 const (
@@ -37,6 +39,9 @@ const maxNetworks = 200
 
 // lastHost is the number of this machine in each network.
 const lastHost = 254
+
+// killTimeout is how long killed processes may take to end.
+const killTimeout = 10 * time.Second
 
 // errClosed is the error of a network that was closed.
 var errClosed = errors.New("the network is closed")
@@ -195,6 +200,7 @@ func (n *Network) clear() {
 	if _, err := net.InterfaceByName(n.name); err == nil {
 		_ = run([]string{"ip", "link", "del", n.name})
 	}
+	removeCgroups(n.name)
 	// ip mounts the directory for the first namespace, and again when it needs to.
 	if names, err := os.ReadDir("/run/netns"); err == nil && len(names) == 0 {
 		_ = syscall.Unmount("/run/netns", 0)
@@ -244,9 +250,10 @@ func (h *Host) Start(name string, env []string, path string, args ...string) (*b
 	if h.network.closed {
 		return nil, fmt.Errorf("starting %s on %s: %w", name, h.Name, errClosed)
 	}
-	// Both commands replace themselves, so that the process's ID is the program's.
-	args = append([]string{"netns", "exec", h.Namespace(), "setpriv", "--pdeathsig=KILL", path}, args...)
-	p, err := backend.Start(name, filepath.Join(h.Dir, name+".log"), env, "ip", args...)
+	// Both commands replace themselves, so that the process's ID is the program's. "ip netns exec"
+	// would hide the control groups, which a Docker engine needs.
+	args = append([]string{"--net=/run/netns/" + h.Namespace(), "setpriv", "--pdeathsig=KILL", path}, args...)
+	p, err := backend.Start(name, filepath.Join(h.Dir, name+".log"), env, "nsenter", args...)
 	if err != nil {
 		return nil, fmt.Errorf("on %s: %w", h.Name, err)
 	}
@@ -256,11 +263,15 @@ func (h *Host) Start(name string, env []string, path string, args ...string) (*b
 
 // kill kills all processes on the host. Network.mu must be held.
 func (h *Host) kill() {
-	for _, p := range h.processes {
-		_ = syscall.Kill(p.Pid(), syscall.SIGKILL) // all, before the first is waited for
+	for _, p := range h.processes { // all, before the first is waited for
+		if !p.Ended() {
+			_ = syscall.Kill(child(p.Pid()), syscall.SIGKILL)
+		}
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
 	for _, p := range h.processes {
-		_ = p.Stop(syscall.SIGKILL)
+		_ = p.Wait(ctx)
 	}
 	h.processes = nil
 }
