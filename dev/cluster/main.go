@@ -1,8 +1,8 @@
-// Command cluster starts the pair on a cluster of network namespaces, and keeps it for looking
-// around: "make cluster". It takes root, Linux, and the Consul and Jaeger of "make tools".
+// Command cluster starts the pair on a cluster of network namespaces, and keeps the cluster running:
+// "make cluster". It needs root, Linux, and the Consul and Jaeger of "make tools".
 //
-// It prints the hosts' addresses, the URLs of the UIs, and commands that break something. It runs
-// until it is interrupted, and leaves nothing behind.
+// The command prints the hosts' addresses, the URLs of the UIs, and commands that break something.
+// It runs until it is interrupted. It then stops all processes and deletes the cluster.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// patience is how long Consul, Jaeger and the servers may take to be ready.
+// patience is the maximum time until Consul, Jaeger and the servers are ready.
 const patience = 2 * time.Minute
 
 const service = "go.micro.srv.basis"
@@ -50,7 +50,7 @@ func run() int {
 	return 0
 }
 
-// keep starts the cluster and keeps it until ctx ends.
+// keep starts the cluster and keeps it running until ctx is done.
 func keep(ctx context.Context, servers, clients, each int, rate float64) error {
 	if err := cluster.Usable(); err != nil {
 		return err
@@ -110,7 +110,7 @@ func keep(ctx context.Context, servers, clients, each int, rate float64) error {
 	return nil
 }
 
-// tell prints where everything is, and how to break it.
+// tell prints the addresses of the cluster, and commands that break it.
 func tell(c *cluster.Cluster) {
 	fmt.Println()
 	for _, h := range c.Hosts("") {

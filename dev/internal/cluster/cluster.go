@@ -17,15 +17,16 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// consulServers is the number of Consul servers: the fewest of which one may fail.
+// consulServers is the number of Consul servers. Three is the smallest number that tolerates a
+// failed server.
 const consulServers = 3
 
-// pollInterval is the pause between two looks at a condition.
+// pollInterval is the pause between two checks of a condition.
 const pollInterval = 50 * time.Millisecond
 
-// Cluster is a Network with Consul and Jaeger, laid out as docs/production.md says. Its hosts are
-// consul-1 to consul-3 with a Consul server each, jaeger, and srv-N and client-N with a Consul
-// agent each.
+// Cluster is a Network with Consul and Jaeger in the layout of docs/production.md. The hosts consul-1
+// to consul-3 run a Consul server each. The hosts srv-N and client-N run a Consul agent each. The
+// host jaeger runs Jaeger.
 type Cluster struct {
 	*Network
 
@@ -33,8 +34,8 @@ type Cluster struct {
 	agents         map[*Host]*backend.Process
 }
 
-// New creates a cluster's network, with so many hosts for servers and for clients. Data and logs
-// are in dir. Close ends the cluster.
+// New creates the network of a cluster. servers and clients are the numbers of hosts for servers and
+// for clients. Data and logs are in dir. Close ends the cluster.
 func New(dir, consul, jaeger string, servers, clients int) (*Cluster, error) {
 	var names []string
 	for _, kind := range []struct {
@@ -52,8 +53,8 @@ func New(dir, consul, jaeger string, servers, clients int) (*Cluster, error) {
 	return &Cluster{Network: network, consul: consul, jaeger: jaeger, agents: map[*Host]*backend.Process{}}, nil
 }
 
-// Start starts Consul and Jaeger, and waits until Consul has a leader and knows all agents, and
-// Jaeger answers.
+// Start starts Consul and Jaeger. It waits until Consul has a leader and lists all agents, and
+// Jaeger responds.
 func (c *Cluster) Start(ctx context.Context) error {
 	jaeger := c.Host("jaeger")
 	root, err := project.Root()
@@ -98,8 +99,8 @@ func (c *Cluster) Start(ctx context.Context) error {
 	})
 }
 
-// StartConsul starts a Consul server on a host consul-N, and a Consul agent on any other, with the
-// data that the host had before. It does not wait until Consul is ready.
+// StartConsul starts a Consul server on a host consul-N, and a Consul agent on any other host. Consul
+// keeps the data of an earlier process on the host. StartConsul does not wait until Consul is ready.
 func (c *Cluster) StartConsul(h *Host) error {
 	args := []string{"agent", "-node=" + h.Name, "-bind=" + h.Addr, "-data-dir=" + filepath.Join(h.Dir, "consul"),
 		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-hcl=disable_update_check = true"}
@@ -121,19 +122,20 @@ func (c *Cluster) StartConsul(h *Host) error {
 	return nil
 }
 
-// Consul returns the Consul process that was started last on a host, or nil.
+// Consul returns the newest Consul process of a host, or nil.
 func (c *Cluster) Consul(h *Host) *backend.Process { return c.agents[h] }
 
-// ConsulUI returns the URL of a Consul server's API and UI, for this machine.
+// ConsulUI returns the URL of a Consul server's API and UI. This machine reaches it.
 func (c *Cluster) ConsulUI(h *Host) string { return "http://" + net.JoinHostPort(h.Addr, "8500") }
 
-// JaegerUI returns the URL of Jaeger's API and UI, for this machine.
+// JaegerUI returns the URL of Jaeger's API and UI. This machine reaches it.
 func (c *Cluster) JaegerUI() string {
 	return "http://" + net.JoinHostPort(c.Host("jaeger").Addr, "16686")
 }
 
-// Environ returns the environment of the pair on a host: its registry is the host's own agent and,
-// while the agent is down, one of the Consul servers; each host has another one.
+// Environ returns the environment of the pair's programs on a host, with the additional variables
+// env. The registry is the host's own agent. While the agent is down, the registry is a Consul
+// server; the hosts are spread over the Consul servers.
 func (c *Cluster) Environ(h *Host, env ...string) []string {
 	servers := c.Hosts("consul-")
 	second := servers[slices.Index(c.hosts, h)%len(servers)]
@@ -162,8 +164,7 @@ func (c *Cluster) Leader(ctx context.Context) (*Host, error) {
 	return leader, err
 }
 
-// Nodes waits until n nodes of service are healthy, and returns their addresses, as host:port and
-// sorted.
+// Nodes waits until n nodes of service are healthy, and returns the sorted host:port of the nodes.
 func (c *Cluster) Nodes(ctx context.Context, service string, n int) ([]string, error) {
 	var addresses []string
 	err := until(ctx, fmt.Sprintf("%d nodes of %s", n, service), func() error {
@@ -181,7 +182,7 @@ func (c *Cluster) Nodes(ctx context.Context, service string, n int) ([]string, e
 			addresses = append(addresses, net.JoinHostPort(e.Service.Address, strconv.Itoa(e.Service.Port)))
 		}
 		slices.Sort(addresses)
-		// While a server moves from one agent to another, both may list it.
+		// While a server moves from one agent to another, both agents may list the server.
 		if addresses = slices.Compact(addresses); len(addresses) != n {
 			return fmt.Errorf("%d nodes: %v", len(addresses), addresses)
 		}
@@ -190,7 +191,7 @@ func (c *Cluster) Nodes(ctx context.Context, service string, n int) ([]string, e
 	return addresses, err
 }
 
-// query decodes the response of the first Consul server that answers with 200.
+// query decodes the first response with status 200 of the Consul servers into into.
 func (c *Cluster) query(ctx context.Context, path string, into any) error {
 	var err error
 	for _, h := range c.Hosts("consul-") {
@@ -205,7 +206,7 @@ func (c *Cluster) query(ctx context.Context, path string, into any) error {
 	return err
 }
 
-// until waits until condition returns nil. what names the condition in the error of until.
+// until waits until condition returns nil. what describes the condition in the error.
 func until(ctx context.Context, what string, condition func() error) error {
 	if err := backend.Until(ctx, pollInterval, condition); err != nil {
 		return fmt.Errorf("waiting for %s: %w; last: %w", what, ctx.Err(), err)

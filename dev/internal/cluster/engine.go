@@ -12,13 +12,13 @@ import (
 	"strings"
 )
 
-// startEngine starts a Docker engine in namespaces of its own, with the host's name in $0 and the
-// engine's arguments. The engine resolves no names, so that it gives up at once on pulling an image.
-// A file system of its own in /run keeps the sockets of its containers from this machine.
+// startEngine is a shell script that starts a Docker engine. $0 is the host's name, and the arguments
+// are those of dockerd. Without name servers, the engine does not wait when it tries to pull an image.
+// A separate /run keeps the sockets of the containers off this machine.
 const startEngine = `hostname "$0" && mount --bind /dev/null /etc/resolv.conf && mount -t tmpfs tmpfs /run && exec dockerd "$@"`
 
-// EngineUsable returns nil if StartEngine can start an engine, and otherwise an error that says what
-// is missing.
+// EngineUsable returns nil if StartEngine can start an engine. Otherwise, it returns an error that
+// says what is missing.
 func EngineUsable() error {
 	if err := Usable(); err != nil {
 		return err
@@ -31,11 +31,13 @@ func EngineUsable() error {
 	return nil
 }
 
-// StartEngine starts a Docker engine on the host, waits until the engine answers, and returns its
-// URL for DOCKER_HOST. The engine's data are in h.Dir. The engine and its containers end together.
+// StartEngine starts a Docker engine on the host, and waits until the engine responds. It returns the
+// engine's URL for DOCKER_HOST. The engine's data are in h.Dir. If the engine ends, the kernel kills
+// the containers.
 func (h *Host) StartEngine(ctx context.Context) (url string, err error) {
 	url = "unix://" + filepath.Join(h.Dir, "docker.sock")
-	// The engine is the first process of a PID namespace: the kernel kills all others with it.
+	// The engine is the first process of a PID namespace. If this process ends, the kernel kills all
+	// other processes of the namespace.
 	p, err := h.Start("dockerd", os.Environ(), "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc",
 		"sh", "-c", startEngine, h.Name,
 		"--host="+url,
@@ -55,17 +57,17 @@ func (h *Host) StartEngine(ctx context.Context) (url string, err error) {
 	})
 }
 
-// removeCgroups removes the empty control groups that killed engines leave. Network.clear calls it
-// when no process is left.
+// removeCgroups removes the control groups of a network's engines. Killed engines leave empty groups
+// behind. A group with a process stays.
 func removeCgroups(network string) {
 	var found []string
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.IsDir() && strings.Contains(path, "/"+network+"-") {
 			found = append(found, path)
 		}
-		return nil // a group may vanish meanwhile
+		return nil // an error may mean that a group was removed meanwhile
 	})
-	for i := len(found) - 1; i >= 0; i-- { // children first
+	for i := len(found) - 1; i >= 0; i-- { // children before parents
 		_ = os.Remove(found[i])
 	}
 }

@@ -1,9 +1,9 @@
-// Package cluster makes a cluster on one machine: hosts with addresses of their own, on which
-// real processes run, and a network between them that can be broken.
+// Package cluster creates a cluster of hosts on one machine. Real processes run on the hosts, and
+// tests can break the network between the hosts.
 //
-// A host is a Linux network namespace. All hosts are plugged into one switch, a bridge in a
-// namespace of its own, and so is this machine, which reaches all hosts and leads nowhere else.
-// It takes root, and the commands in Commands.
+// A host is a Linux network namespace with an address of its own. A switch connects all hosts and
+// this machine. The switch is a bridge in another namespace. The hosts reach one another and this
+// machine, and no other network. The package needs root and the commands in Commands.
 package cluster
 
 import (
@@ -24,33 +24,34 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/backend"
 )
 
-// Commands are the programs that a Network needs on PATH. Debian and Ubuntu have them in the
-// packages iproute2, iptables and util-linux.
+// Commands are the programs that a Network needs on PATH. On Debian and Ubuntu, the packages
+// iproute2, iptables and util-linux have these programs.
 var Commands = []string{"ip", "iptables", "nsenter", "setpriv"}
 
-// The switches. Hosts on different ones do not reach each other. This machine is on the main one.
+// The switches. Hosts on different switches do not reach one another. This machine is on the main
+// switch.
 const (
 	mainSwitch  = "main"
 	otherSwitch = "other"
 )
 
-// maxNetworks bounds the networks on this machine at one time.
+// maxNetworks is the maximum number of networks on this machine at one time.
 const maxNetworks = 200
 
-// lastHost is the number of this machine in each network.
+// lastHost is the last byte of this machine's address in each network.
 const lastHost = 254
 
 // killTimeout is how long killed processes may take to end.
 const killTimeout = 10 * time.Second
 
-// errClosed is the error of a network that was closed.
+// errClosed is the error of calls to a closed network.
 var errClosed = errors.New("the network is closed")
 
-// Network is a set of hosts and the switch between them.
+// Network is a set of hosts and the switch that connects the hosts.
 type Network struct {
-	name  string       // prefix of all namespaces, and the name of this machine's link
-	dir   string       // of the hosts' files
-	lease net.Listener // held while the network exists, so that its name has one owner
+	name  string       // the prefix of all namespaces, and the name of this machine's link
+	dir   string       // the directory of the hosts' files
+	lease net.Listener // listens while the network exists, so that the name has one owner
 	hosts []*Host
 
 	mu     sync.Mutex // held while namespaces or processes are created or deleted
@@ -59,16 +60,16 @@ type Network struct {
 
 // Host is a host of a Network.
 type Host struct {
-	Name string // such as srv-1
-	Addr string // IPv4 address
-	Dir  string // of the files of the host's processes
+	Name string // for example srv-1
+	Addr string // an IPv4 address
+	Dir  string // the directory of the files of the host's processes
 
 	network   *Network
-	processes []*backend.Process // that were started; Network.mu guards it
+	processes []*backend.Process // all started processes; Network.mu guards the slice
 }
 
-// Usable returns nil if this process can create a Network, and otherwise an error that says what
-// is missing.
+// Usable returns nil if this process can create a Network. Otherwise, it returns an error that says
+// what is missing.
 func Usable() error {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces take root")
@@ -81,18 +82,18 @@ func Usable() error {
 	return nil
 }
 
-// NewNetwork creates a network with hosts of these names, and a directory for each host in dir. A
-// name has at most 15 bytes, as those of network interfaces. Close deletes the network; what a
-// process leaves behind that ended without Close, the next call deletes.
+// NewNetwork creates a network with a host for each name, and a directory for each host in dir. A
+// name has at most 15 bytes, because it is also the name of a network interface. Close deletes the
+// network. If a process ends without Close, a later NewNetwork deletes the process's network.
 //
-// Addresses are in 10.213.0.0/16, a /24 for each network. A /24 that this machine has a route to
-// is not used.
+// Each network has a /24 in 10.213.0.0/16. NewNetwork skips a /24 to which this machine already has
+// a route.
 func NewNetwork(dir string, names ...string) (*Network, error) {
 	if err := Usable(); err != nil {
 		return nil, err
 	}
 	for id := range maxNetworks {
-		// An abstract socket has one owner, and is gone with its owner.
+		// An abstract socket has one owner, and ends with the owner.
 		lease, err := net.Listen("unix", fmt.Sprintf("@basis-cluster-%d", id))
 		if err != nil {
 			continue
@@ -141,7 +142,7 @@ func (n *Network) create(subnet string, names []string) error {
 			[]string{"ip", "-n", h.Namespace(), "link", "set", "lo", "up"},
 			[]string{"ip", "-n", h.Namespace(), "addr", "add", h.Addr + "/24", "dev", "eth0"},
 			[]string{"ip", "-n", h.Namespace(), "link", "set", "eth0", "up"},
-			// Programs find the address that others reach them at by this route.
+			// A program advertises the source address of this route.
 			[]string{"ip", "-n", h.Namespace(), "route", "add", "default", "via", last},
 		))
 	}
@@ -151,7 +152,7 @@ func (n *Network) create(subnet string, names []string) error {
 // namespace returns the name of the network namespace for a host, or for the switch.
 func (n *Network) namespace(name string) string { return n.name + "-" + name }
 
-// Host returns the host with that name, or nil.
+// Host returns the host with this name, or nil.
 func (n *Network) Host(name string) *Host {
 	for _, h := range n.hosts {
 		if h.Name == name {
@@ -166,8 +167,8 @@ func (n *Network) Hosts(prefix string) []*Host {
 	return slices.DeleteFunc(slices.Clone(n.hosts), func(h *Host) bool { return !strings.HasPrefix(h.Name, prefix) })
 }
 
-// Close kills all processes on the hosts and deletes the network. It may be called at any time,
-// and more than once.
+// Close kills all processes on the hosts and deletes the network. Any goroutine may call Close at
+// any time, also more than once.
 func (n *Network) Close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -182,9 +183,9 @@ func (n *Network) Close() {
 	n.lease.Close()
 }
 
-// clear deletes all namespaces and the link of n, and kills what runs there.
+// clear deletes all namespaces and the link of n, and kills the processes in the namespaces.
 func (n *Network) clear() {
-	names, _ := os.ReadDir("/run/netns") // without it, there are none
+	names, _ := os.ReadDir("/run/netns") // an error means that there are no namespaces
 	for _, entry := range names {
 		if !strings.HasPrefix(entry.Name(), n.name+"-") {
 			continue
@@ -201,16 +202,16 @@ func (n *Network) clear() {
 		_ = run([]string{"ip", "link", "del", n.name})
 	}
 	removeCgroups(n.name)
-	// ip mounts the directory for the first namespace, and again when it needs to.
+	// ip mounts the directory for the first namespace.
 	if names, err := os.ReadDir("/run/netns"); err == nil && len(names) == 0 {
 		_ = syscall.Unmount("/run/netns", 0)
 	}
 }
 
-// Split moves these hosts to another switch: they reach each other, and neither the other hosts
-// nor this machine. Packets to the other side are lost, and nothing refuses them.
+// Split moves hosts to another switch. These hosts still reach one another, but neither the other
+// hosts nor this machine. Packets to the other side are lost without an error.
 func (n *Network) Split(hosts ...*Host) error {
-	// One command moves all, since starting one for each takes a while on a busy machine.
+	// One command moves all hosts: on a busy machine, a command for each host takes too long.
 	var batch strings.Builder
 	for _, h := range hosts {
 		fmt.Fprintf(&batch, "link set dev %s master %s\n", h.Name, otherSwitch)
@@ -223,7 +224,7 @@ func (n *Network) Split(hosts ...*Host) error {
 	return nil
 }
 
-// Heal ends what Split, Cut and Lose began. It does not power a host on.
+// Heal undoes Split, Cut and Lose. It does not power a host on.
 func (n *Network) Heal() error {
 	for _, h := range n.hosts {
 		err := errors.Join(h.plug("master", mainSwitch), run(
@@ -238,20 +239,20 @@ func (n *Network) Heal() error {
 // Namespace returns the name of the host's network namespace, for "ip netns exec".
 func (h *Host) Namespace() string { return h.network.namespace(h.Name) }
 
-// Switch returns the name of the namespace with the switches, "main" and "other", and a link for
-// each host that has the host's name.
+// Switch returns the name of the namespace of the switches. The namespace has the bridges "main" and
+// "other", and a link for each host. The name of the link is the host's name.
 func (n *Network) Switch() string { return n.namespace("switch") }
 
-// Start starts a program on the host; see backend.Start. Its log is NAME.log in h.Dir. The program
-// is killed with this process.
+// Start starts a program on the host; see backend.Start. The program's log is NAME.log in h.Dir. If
+// this process ends, the kernel kills the program.
 func (h *Host) Start(name string, env []string, path string, args ...string) (*backend.Process, error) {
 	h.network.mu.Lock()
 	defer h.network.mu.Unlock()
 	if h.network.closed {
 		return nil, fmt.Errorf("starting %s on %s: %w", name, h.Name, errClosed)
 	}
-	// Both commands replace themselves, so that the process's ID is the program's. "ip netns exec"
-	// would hide the control groups, which a Docker engine needs.
+	// nsenter and setpriv replace themselves with the program, so that its process ID is known. "ip
+	// netns exec" would hide the control groups, which a Docker engine needs.
 	args = append([]string{"--net=/run/netns/" + h.Namespace(), "setpriv", "--pdeathsig=KILL", path}, args...)
 	p, err := backend.Start(name, filepath.Join(h.Dir, name+".log"), env, "nsenter", args...)
 	if err != nil {
@@ -263,7 +264,7 @@ func (h *Host) Start(name string, env []string, path string, args ...string) (*b
 
 // kill kills all processes on the host. Network.mu must be held.
 func (h *Host) kill() {
-	for _, p := range h.processes { // all, before the first is waited for
+	for _, p := range h.processes { // all at once, before the wait
 		if !p.Ended() {
 			_ = syscall.Kill(child(p.Pid()), syscall.SIGKILL)
 		}
@@ -276,8 +277,8 @@ func (h *Host) kill() {
 	h.processes = nil
 }
 
-// PowerOff ends the host as a power failure does: its packets stop first, so that no peer hears of
-// its connections' end, and all its processes are killed.
+// PowerOff ends the host as a power failure does. It takes the host's link down first, so that no
+// peer learns that a connection ended. It then kills all processes on the host.
 func (h *Host) PowerOff() error {
 	h.network.mu.Lock()
 	defer h.network.mu.Unlock()
@@ -288,15 +289,15 @@ func (h *Host) PowerOff() error {
 	return nil
 }
 
-// Cut unplugs the host from the switch: all packets from it and to it are lost, nothing refuses
-// them, and the host's own link stays up.
+// Cut unplugs the host from the switch. All packets from and to the host are lost without an error.
+// The host's own link stays up.
 func (h *Host) Cut() error { return h.plug("nomaster") }
 
 func (h *Host) plug(where ...string) error {
 	return run(append([]string{"ip", "-n", h.network.Switch(), "link", "set", "dev", h.Name}, where...))
 }
 
-// Lose loses that many percent of the packets to the host and from it, at random.
+// Lose drops a random share of the packets to and from the host, in percent.
 func (h *Host) Lose(percent int) error {
 	for _, other := range h.network.hosts {
 		match := []string{"-s", h.Addr}
@@ -310,7 +311,7 @@ func (h *Host) Lose(percent int) error {
 	return nil
 }
 
-// Lose loses that many percent of the packets between any two hosts, at random.
+// Lose drops a random share of the packets between all hosts, in percent.
 func (n *Network) Lose(percent int) error {
 	for _, h := range n.hosts {
 		if err := h.lose(percent, "-i", "eth0"); err != nil {
@@ -320,13 +321,13 @@ func (n *Network) Lose(percent int) error {
 	return nil
 }
 
-// lose drops so many percent of the packets that the host receives and that match.
+// lose drops a random share of the packets that the host receives and that match, in percent.
 func (h *Host) lose(percent int, match ...string) error {
 	args := append([]string{"ip", "netns", "exec", h.Namespace(), "iptables", "-w", "-A", "INPUT"}, match...)
 	return run(append(args, "-m", "statistic", "--mode", "random", "--probability", fmt.Sprintf("%.2f", float64(percent)/100), "-j", "DROP"))
 }
 
-// run runs commands one after another, until one fails.
+// run runs commands one after another, until a command fails.
 func run(commands ...[]string) error {
 	for _, c := range commands {
 		if _, err := output(c[0], c[1:]...); err != nil {

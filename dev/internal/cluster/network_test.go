@@ -15,7 +15,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/backend"
 )
 
-// listenEnv makes this test's program listen on the address in it, and nothing else.
+// listenEnv is a variable. If the variable is set, the test binary only listens on the address in the
+// variable.
 const listenEnv = "CLUSTER_TEST_LISTEN"
 
 func TestMain(m *testing.M) {
@@ -86,8 +87,8 @@ func TestNetwork(t *testing.T) {
 	require.ErrorIs(t, err, errClosed)
 }
 
-// A process that is killed closes no network.
-func TestWhatAKilledProcessLeftIsDeleted(t *testing.T) {
+// A killed process leaves its network behind. The next network with the same name deletes it.
+func TestNewNetworkDeletesALeftNetwork(t *testing.T) {
 	if err := Usable(); err != nil {
 		t.Skip(err)
 	}
@@ -118,7 +119,7 @@ func namespaces(t *testing.T, n *Network) []string {
 	return all
 }
 
-// requireReached waits until a host's listener accepts a connection.
+// requireReached waits until the listener on a host accepts a connection.
 func requireReached(t *testing.T, h *Host) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -130,7 +131,7 @@ func requireReached(t *testing.T, h *Host) {
 	}, 20*time.Second, 10*time.Millisecond, "%s is not reached", h.Name)
 }
 
-// requireLost wants packets to a host to be lost, and not to be refused.
+// requireLost fails unless packets to a host are lost, without a rejection.
 func requireLost(t *testing.T, h *Host) {
 	t.Helper()
 	_, err := net.DialTimeout("tcp", h.Addr+":4000", 300*time.Millisecond)
