@@ -16,9 +16,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// steppingClock is Go's package time for a client whose wall clock steps back by an hour at the time
-// in CLOCK_STEPS_BACK_AT, in seconds since 1970. Linux has one wall clock for all namespaces, and Go
-// reads it without libc, which faketime replaces.
+// steppingClock is a file for Go's package time. It steps the wall clock of a client back by an hour.
+// CLOCK_STEPS_BACK_AT has the time of the step, in seconds since 1970. Other means do not work: all
+// namespaces of Linux share one wall clock, and faketime replaces libc, which Go does not use.
 const steppingClock = `package time
 
 import "syscall"
@@ -40,7 +40,7 @@ func steppedNow() (sec int64, nsec int32, mono int64) {
 }
 `
 
-// buildStepping builds the client in root over steppingClock, and returns its path.
+// buildStepping builds the client in root with steppingClock, and returns the client's path.
 func buildStepping(root string) (string, error) {
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
@@ -54,7 +54,7 @@ func buildStepping(root string) (string, error) {
 	const head = "func Now() Time {\n\tsec, nsec, mono := "
 	patched := bytes.Replace(source, []byte(head+"runtimeNow()"), []byte(head+"steppedNow()"), 1)
 	if bytes.Equal(source, patched) {
-		return "", errors.New("this Go's time.Now is another one; see steppingClock")
+		return "", errors.New("time.Now of this version of Go differs from the version that steppingClock expects")
 	}
 	files := map[string]string{}
 	for name, text := range map[string][]byte{"time.go": patched, "stepping.go": []byte(steppingClock)} {
@@ -80,8 +80,8 @@ func buildStepping(root string) (string, error) {
 	return path, nil
 }
 
-// clock duration lets the wall clock of clients that start later step back by an hour, so long from
-// now. Without an argument it waits until then.
+// clock duration steps the wall clock of clients that start later back by an hour, this long after now.
+// Without an argument, clock waits until the step.
 func clock(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) <= 1, "clock [duration]")
 	s := of(ts)
@@ -111,7 +111,7 @@ func opened(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// recovers duration wants each client to get an answer that soon, and notes how soon.
+// recovers duration fails unless each client gets a response within duration. It notes the time.
 func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "recovers duration")
 	s := of(ts)
@@ -130,5 +130,5 @@ func recovers(ts *testscript.TestScript, neg bool, args []string) {
 			return fmt.Errorf("no answer; the log of the client on %s ends:\n%s", c.host.Name, c.Tail())
 		})
 	}
-	s.row.Note("called again after %v", time.Since(began).Round(100*time.Millisecond))
+	s.row.Note("called after %v", time.Since(began).Round(100*time.Millisecond))
 }

@@ -1,9 +1,9 @@
 //go:build linux
 
-// Package cluster breaks a cluster of several hosts under load, and measures what comes of it. Each
-// file in testdata/faults is a script for a cluster of its own: three Consul servers, hosts with
-// servers, hosts with clients, and Jaeger, in network namespaces. It takes root and what "make tools"
-// builds: "make e2e-cluster".
+// Package cluster breaks clusters of several hosts under load, and counts the calls that fail. Each
+// script in testdata/faults has a cluster of its own: three Consul servers, hosts with servers, hosts
+// with clients, and Jaeger, in network namespaces. The scripts need root and the tools of "make
+// tools": "make e2e-cluster". TestSwarm does the same on a swarm of Docker engines.
 package cluster
 
 import (
@@ -29,7 +29,7 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// patience is how long conditions are waited for. Most are fulfilled within seconds.
+// patience is the maximum wait for a condition. Most conditions become true within seconds.
 const patience = 90 * time.Second
 
 var (
@@ -41,11 +41,11 @@ var (
 
 // Set before the tests run; empty where they are left out.
 var (
-	dir            string // of everything that the scripts write, and of srv and client
+	dir            string // the directory of srv, client, and all files that the tests write
 	consul, jaeger string // paths of the programs
 )
 
-// networks are those of all running scripts, for an interruption.
+// networks has the networks of all tests. An interruption closes the networks.
 var networks struct {
 	sync.Mutex
 	ended bool
@@ -129,7 +129,7 @@ func setUp(dir string) (err error) {
 // rootDir returns the directory of the pair's module; asking go once is enough.
 var rootDir = sync.OnceValues(project.Root)
 
-// closeAll ends all clusters, and lets none start any more.
+// closeAll closes all networks, and prevents new networks.
 func closeAll() {
 	networks.Lock()
 	defer networks.Unlock()
@@ -171,8 +171,8 @@ func register(create func() (*cluster.Network, error)) error {
 	return err
 }
 
-// alone are the scripts that measure how many calls the machine makes, or how fast: they run before
-// all others, one at a time.
+// alone has the scripts that measure rates or latencies, or need most of the machine. They run one
+// at a time, before all other scripts.
 var alone = []string{"01_poweroff", "08_jaeger", "11_many"}
 
 func TestFaults(t *testing.T) {

@@ -32,18 +32,18 @@ import (
 
 const service = "go.micro.srv.basis"
 
-// traffic is how each client calls, but for how often: from four callers, with the timeout of
-// docs/production.md, and with the breaker out of the way.
+// traffic has the settings of each client except for its rate: four callers, the deadline of
+// docs/production.md, and a breaker that never opens.
 var traffic = []string{
 	"BASIS_CONCURRENCY=4", "BASIS_REQUESTS=0", "BASIS_VERBOSE=true", "BASIS_WAIT=1m",
 	"MICRO_CLIENT_REQUEST_TIMEOUT=1s", "BASIS_HYSTRIX_TIMEOUT=10s",
 	"BASIS_HYSTRIX_MAX_CONCURRENT=1000", "BASIS_HYSTRIX_ERROR_PERCENT=100", "BASIS_HYSTRIX_VOLUME=1000000",
 }
 
-// totalRate is how many calls all clients together make a second.
+// totalRate is the number of calls per second of all clients together.
 const totalRate = 250
 
-// commands are what scripts can say beyond testscript's own.
+// commands are the scripts' commands in addition to testscript's own.
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"fault": fault,
 	"hosts": hosts,
@@ -80,32 +80,32 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 
 type sessionKey struct{}
 
-// session is what one script has running.
+// session is the state of a running script.
 type session struct {
 	*cluster.Cluster
 	dir     string
 	servers map[string]*server // by name, such as srv-1/2
-	started map[string]int     // servers so far, by host
+	started map[string]int     // the number of servers started so far, by host
 	clients []*client
-	mark    time.Time // when something broke, or was whole again
+	mark    time.Time // when a fault began or ended
 	before  time.Duration
 	row     measured.Row
 
-	program string    // of the clients, if not the usual one
-	stepsAt time.Time // when their clock steps back
+	program string    // the path of a client other than the pair's; may be empty
+	stepsAt time.Time // when the clients' clock steps back
 }
 
 // server is a process of srv.
 type server struct {
 	*backend.Process
-	address string // that clients call
+	address string // the address that clients call
 }
 
 // client is a process of client, and its calls.
 type client struct {
 	*backend.Process
 	host  *cluster.Host
-	read  int64 // bytes of the log
+	read  int64 // the number of bytes of the log that were parsed
 	calls []call
 }
 
@@ -115,7 +115,7 @@ func (c call) failed() bool        { return c.Outcome != "ok" }
 func (c call) end() time.Time      { return c.Start.Add(c.Latency) }
 func (c call) took() time.Duration { return c.Latency - c.Waited }
 
-// sent is when the limiter let the call through.
+// sent returns the time when the limiter let the call through.
 func (c call) sent() time.Time { return c.Start.Add(c.Waited) }
 
 func of(ts *testscript.TestScript) *session { return ts.Value(sessionKey{}).(*session) }
@@ -160,7 +160,7 @@ func (s *session) host(ts *testscript.TestScript, name string) *cluster.Host {
 	return h
 }
 
-// told returns all calls of a client so far.
+// told returns all calls that a client has logged so far.
 func (c *client) told(ts *testscript.TestScript) []call {
 	f, err := os.Open(c.Log)
 	ts.Check(err)
@@ -179,7 +179,7 @@ func (c *client) told(ts *testscript.TestScript) []call {
 	return c.calls
 }
 
-// told returns all calls of all clients so far.
+// told returns all calls that all clients have logged so far.
 func (s *session) told(ts *testscript.TestScript) []call {
 	var all []call
 	for _, c := range s.clients {
@@ -188,13 +188,14 @@ func (s *session) told(ts *testscript.TestScript) []call {
 	return all
 }
 
-// fault description allowed names what the script breaks, and what may come of it.
+// fault description allowed sets the first two columns of the script's row: the fault, and the failed
+// calls that are allowed.
 func fault(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "fault description allowed")
 	of(ts).row = measured.Row{Fault: args[0], Allowed: args[1]}
 }
 
-// hosts servers clients starts a cluster with so many hosts for servers and for clients.
+// hosts servers clients starts a cluster with these numbers of hosts for servers and for clients.
 func hosts(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "hosts servers clients")
 	s := of(ts)
@@ -206,8 +207,9 @@ func hosts(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// serve host [n] starts n more servers on a host, one by default, and waits until each has
-// registered. Those on srv-1 are srv-1/1, srv-1/2 and so on. With -nowait it does not wait.
+// serve [-nowait] host [n] starts n more servers on a host, one by default. The servers on srv-1 are
+// srv-1/1, srv-1/2 and so on. serve waits until all have registered. With -nowait, it waits only until
+// all listen.
 func serve(ts *testscript.TestScript, neg bool, args []string) {
 	wait := true
 	if len(args) > 0 && args[0] == "-nowait" {
@@ -240,8 +242,8 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// down [-KILL] name... tells servers to stop, one after another, and their exit status has to be 0; or
-// kills them.
+// down [-KILL] name... stops servers one after another, and fails unless each exits with status 0.
+// With -KILL, it kills the servers.
 func down(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "down [-KILL] name...")
 	s := of(ts)
@@ -266,8 +268,8 @@ func (s *session) server(ts *testscript.TestScript, name string) *server {
 	return srv
 }
 
-// call [variable=value...] starts a client on each host for clients. All together make 250 calls a
-// second.
+// call [variable=value...] starts a client on each host for clients. All clients together make 250
+// calls per second.
 func callers(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg, "call [variable=value...]")
 	s := of(ts)
@@ -293,19 +295,19 @@ func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// mark says that it is now that something breaks, or is whole again.
+// mark records that a fault begins or ends now.
 func mark(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "mark")
 	of(ts).mark = time.Now()
 }
 
-// hold duration lets a fault last for so long since the mark.
+// hold duration waits until this time has passed since the mark, while the fault lasts.
 func hold(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "hold duration")
 	time.Sleep(time.Until(of(ts).mark.Add(duration(ts, args[0]))))
 }
 
-// within duration what wants no more time to have passed since the mark, and notes it.
+// within duration what fails if more time has passed since the mark. It notes the time.
 func within(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "within duration what")
 	s := of(ts)
@@ -316,7 +318,8 @@ func within(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%s after %v", args[1], took.Round(100*time.Millisecond))
 }
 
-// leader puts the host of Consul's leader into $LEADER, and the other two into $FOLLOWER and $OTHER.
+// leader sets $LEADER to the host of Consul's leader, and $FOLLOWER and $OTHER to the hosts of the
+// other two Consul servers.
 func leader(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "leader")
 	s := of(ts)
@@ -330,8 +333,8 @@ func leader(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("OTHER", rest[1].Name)
 }
 
-// consulOn, in scripts consul, kill|start|freeze|wake host...|all breaks the Consul processes on
-// these hosts, or mends them.
+// consulOn is the command consul kill|start|freeze|wake host...|all. It kills, starts, stops with
+// SIGSTOP, or continues the Consul processes on these hosts.
 func consulOn(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) >= 2, "consul kill|start|freeze|wake host...|all")
 	s := of(ts)
@@ -361,21 +364,21 @@ func consulOn(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// powerOff, in scripts poweroff, host ends a host as a power failure does.
+// powerOff is the command poweroff host. It ends a host as a power failure does.
 func powerOff(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "poweroff host")
 	s := of(ts)
 	ts.Check(s.host(ts, args[0]).PowerOff())
 }
 
-// cut host loses all packets from and to a host.
+// cut host drops all packets from and to a host.
 func cut(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "cut host")
 	s := of(ts)
 	ts.Check(s.host(ts, args[0]).Cut())
 }
 
-// split host... loses all packets between these hosts and the others.
+// split host... drops all packets between these hosts and the other hosts.
 func split(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "split host...")
 	s := of(ts)
@@ -386,13 +389,13 @@ func split(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(s.Split(side...))
 }
 
-// heal makes the network whole.
+// heal undoes cut, split and lose.
 func heal(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "heal")
 	ts.Check(of(ts).Heal())
 }
 
-// lose percent [host] loses so many percent of the packets of a host, or of all.
+// lose percent [host] drops a random share of the packets of a host, or of all hosts.
 func lose(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && (len(args) == 1 || len(args) == 2), "lose percent [host]")
 	s := of(ts)
@@ -403,7 +406,7 @@ func lose(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(s.Lose(number(ts, args[0])))
 }
 
-// calls n waits until the log of each client has n more calls.
+// calls n waits until each client has logged n more calls.
 func calls(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "calls n")
 	n := number(ts, args[0])
@@ -423,9 +426,10 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// called [-by=client] [-within=duration] server|host... waits until each client, or the one on that
-// host, has got an answer since the mark from each of these servers, or of those on these hosts. "!
-// called" wants that none of them was called since the mark by any client.
+// called [-by=client] [-within=duration] server|host... waits until each client has got a response
+// since the mark from each of these servers. A host stands for all servers on the host. -by selects
+// the client on one host. "! called" fails if any client has called any of these servers since the
+// mark.
 func called(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	clients := s.clients
@@ -472,12 +476,12 @@ func called(ts *testscript.TestScript, neg bool, args []string) {
 		until(ts, time.Until(s.mark.Add(limit)), missing)
 	}
 	if limit < patience && !neg {
-		s.row.Note("called again after %v", time.Since(s.mark).Round(100*time.Millisecond))
+		s.row.Note("called after %v", time.Since(s.mark).Round(100*time.Millisecond))
 	}
 }
 
-// failed [-yet] [-after=duration] max wants max calls to have failed at most; or of those that ended
-// so long after the mark. Without -yet it ends the clients first.
+// failed [-yet] [-after=duration] max fails if more than max calls failed. With -after, it counts only
+// the calls that ended this long after the mark. Without -yet, it stops the clients first.
 func failed(ts *testscript.TestScript, neg bool, args []string) {
 	var after time.Duration
 	yet := false
@@ -521,7 +525,8 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// rate min duration wants so many answers in a second that began within so long of the mark.
+// rate min duration fails unless the clients got at least min responses in some second that began
+// within duration after the mark.
 func rate(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "rate min duration")
 	least, limit := number(ts, args[0]), duration(ts, args[1])
@@ -536,14 +541,14 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 			}
 		}
 		if best = max(best, n); best >= least {
-			s.row.Note("%d in the second from %v after", n, after)
+			s.row.Note("%d calls in the second that began after %v", n, after)
 			return
 		}
 	}
 	ts.Fatalf("at most %d answers in a second that began within %v of the mark, not %d", best, limit, least)
 }
 
-// quantile returns a quantile of how long the calls that were sent since the mark took.
+// quantile returns a quantile of the latencies of the calls that were sent since the mark.
 func (s *session) quantile(ts *testscript.TestScript, q float64) time.Duration {
 	var took []time.Duration
 	for _, c := range s.told(ts) {
@@ -558,16 +563,17 @@ func (s *session) quantile(ts *testscript.TestScript, q float64) time.Duration {
 	return took[int(q*float64(len(took)-1))]
 }
 
-// latency notes how long the calls since the mark took.
+// latency notes the latencies of the calls since the mark.
 func latency(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "latency")
 	s := of(ts)
 	s.row.Note("p50 %v, p99 %v, max %v", s.quantile(ts, 0.5), s.quantile(ts, 0.99), s.quantile(ts, 1))
 }
 
-// slowdown percent, said first before anything breaks, notes the median of how long calls took since
-// the mark; said again, it wants that to be so much higher at most, or by a millisecond. Both are the
-// medians of the second in which they were lowest: in others the machine may have had more to do.
+// slowdown percent records the median latency since the mark when it is called first, before the
+// fault. When it is called again, it fails if the median is more than percent higher, and more than a
+// millisecond higher. The median is that of the second with the lowest median: in other seconds, the
+// machine may have been busy.
 func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowdown percent")
 	s := of(ts)
@@ -593,7 +599,7 @@ func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("p50 of the best second %v, before %v", p50, s.before)
 }
 
-// connections max waits until no client has more connections than that to servers.
+// connections max waits until no client has more than max connections to servers.
 func connections(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "connections max")
 	s := of(ts)
@@ -635,7 +641,7 @@ func even(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("each server answered %d to %d calls of each client", least, most)
 }
 
-// memory server notes the memory and the connections of one client and of a server.
+// memory server notes the memory and the connections of the first client and of a server.
 func memory(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "memory server")
 	s := of(ts)
@@ -653,7 +659,7 @@ func memory(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// toServers returns how many TCP connections a client has in any state, but those to Consul.
+// toServers returns the number of TCP connections of a process, in any state, except those to Consul.
 func toServers(pid int) (int, error) {
 	all, err := psnet.ConnectionsPid("tcp", int32(pid))
 	n := 0

@@ -37,7 +37,8 @@ const deployCommand = `
 docker stack deploy -c docker-compose.yml -c docker-compose.cluster.yml basis
 `
 
-// swarmTest adds to the stack what the test needs: Consul's API on each machine, and more calls.
+// swarmTest is the beginning of a file that changes the stack for the test: each machine publishes
+// Consul's API, and the clients make more calls.
 const swarmTest = `version: "3.8"
 services:
   consul:
@@ -78,8 +79,8 @@ func TestSwarm(t *testing.T) {
 	mark = time.Now()
 	s.powerOff(t, "node-3")
 	row = measured.Row{
-		Fault:   "a machine powered off with a third of the servers; all of them start on the other two machines",
-		Allowed: "10: one in flight per caller, and one more of each client; after 3 s, 0",
+		Fault:   "a machine with a third of the servers powered off; the swarm starts as many on the other machines",
+		Allowed: "10: one in-flight call per caller, and one more per client; after 3 s, 0",
 	}
 	s.awaitNodes(t, ctx)
 	row.Note("six servers again after %v", time.Since(mark).Round(time.Second))
@@ -90,7 +91,7 @@ func TestSwarm(t *testing.T) {
 	swarmSection.record("2", row)
 }
 
-// powerOff ends a machine, and forgets the clients there.
+// powerOff ends a machine, and removes its clients from s.clients.
 func (s *swarm) powerOff(t *testing.T, name string) {
 	lost := s.Host(name)
 	require.NoError(t, lost.PowerOff())
@@ -196,8 +197,8 @@ func await(t *testing.T, ctx context.Context, condition func() error) {
 	require.NoError(t, backend.Until(ctx, 200*time.Millisecond, condition))
 }
 
-// awaitNodes waits until Consul has so many healthy nodes as the stack has servers, all on machines
-// that run.
+// awaitNodes waits until Consul lists as many healthy nodes as the stack has servers, and only nodes on
+// running machines.
 func (s *swarm) awaitNodes(t *testing.T, ctx context.Context) {
 	t.Helper()
 	consul, err := api.NewClient(&api.Config{Address: net.JoinHostPort(s.Host("node-1").Addr, "8500")})
@@ -219,7 +220,7 @@ func (s *swarm) awaitNodes(t *testing.T, ctx context.Context) {
 	})
 }
 
-// findClients waits until all clients run, and notes where.
+// findClients waits until all clients run, and records their machines.
 func (s *swarm) findClients(t *testing.T, ctx context.Context) {
 	t.Helper()
 	await(t, ctx, func() error {
@@ -252,7 +253,7 @@ func (s *swarm) callsOf(t *testing.T, ctx context.Context, container string, sin
 	return calls
 }
 
-// awaitCalls waits until each client has got answers from n nodes since a time.
+// awaitCalls waits until each client has got responses from n nodes since a time.
 func (s *swarm) awaitCalls(t *testing.T, ctx context.Context, since time.Time, n int) {
 	t.Helper()
 	await(t, ctx, func() error {
@@ -271,8 +272,8 @@ func (s *swarm) awaitCalls(t *testing.T, ctx context.Context, since time.Time, n
 	})
 }
 
-// count adds to row the calls that ended since mark, and those that failed. It returns the last
-// failure, or mark.
+// count adds the calls that ended since mark, and the failed calls, to row. It returns the time of the
+// last failure, or mark without a failure.
 func (s *swarm) count(t *testing.T, ctx context.Context, row *measured.Row, mark time.Time) time.Time {
 	t.Helper()
 	last := mark
