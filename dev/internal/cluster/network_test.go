@@ -103,8 +103,13 @@ func TestNewNetworkDeletesALeftNetwork(t *testing.T) {
 	require.NoError(t, err)
 	defer next.Close()
 	if next.name != left.name {
-		left.Close()
-		t.Skip("another process has taken the name")
+		defer left.Close()
+		l, err := net.Listen("unix", left.lease.Addr().String())
+		if err != nil {
+			t.Skip("another process has taken the name")
+		}
+		l.Close()
+		t.Fatalf("the next network is %s, and %s is left", next.name, left.name)
 	}
 	require.Eventually(t, func() bool { return syscall.Kill(p.Pid(), 0) == syscall.ESRCH }, 10*time.Second, 10*time.Millisecond)
 	require.Len(t, namespaces(t, left), 2, "the switch and the host of the next network")
