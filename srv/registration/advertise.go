@@ -67,11 +67,13 @@ func localIP(registryAddrs []string) (string, error) {
 	var unresolved error
 	for _, addr := range registryAddrs {
 		ip, err := sourceIP(addr)
-		if dns := (*net.DNSError)(nil); errors.As(err, &dns) {
-			unresolved = err
-			continue
+		if ip != "" {
+			return ip, nil
 		}
-		return cmp.Or(ip, defaultIP()), nil
+		if dns := (*net.DNSError)(nil); !errors.As(err, &dns) {
+			return defaultIP(), nil
+		}
+		unresolved = err
 	}
 	if unresolved != nil {
 		return "", unresolved
