@@ -39,7 +39,7 @@ var (
 	reliability = flag.String("reliability", "", "add what was measured to this file, as a table")
 )
 
-// Set before the tests run; empty where they are left out.
+// run sets these variables before the tests. dir is empty if the tests are skipped.
 var (
 	dir            string // the directory of srv, client, and all files that the tests write
 	consul, jaeger string // paths of the programs
@@ -49,7 +49,7 @@ var (
 var networks struct {
 	sync.Mutex
 	ended bool
-	all   []*cluster.Network
+	all   []interface{ Close() }
 }
 
 func TestMain(m *testing.M) {
@@ -143,32 +143,28 @@ func closeAll() {
 
 // start starts a cluster. The cluster is closed when the tests are interrupted.
 func start(ctx context.Context, dir string, servers, clients int) (*cluster.Cluster, error) {
-	var c *cluster.Cluster
-	if err := register(func() (*cluster.Network, error) {
-		made, err := cluster.New(dir, consul, jaeger, servers, clients)
-		if err != nil {
-			return nil, err
-		}
-		c = made
-		return c.Network, nil
-	}); err != nil {
+	c, err := register(func() (*cluster.Cluster, error) {
+		return cluster.New(dir, consul, jaeger, servers, clients)
+	})
+	if err != nil {
 		return nil, err
 	}
 	return c, c.Start(ctx)
 }
 
-// register creates a network that is closed when the tests are interrupted.
-func register(create func() (*cluster.Network, error)) error {
+// register creates a network or a cluster. An interruption of the tests closes it.
+func register[T interface{ Close() }](create func() (T, error)) (T, error) {
 	networks.Lock() // so that an interruption waits until the network can be closed
 	defer networks.Unlock()
 	if networks.ended {
-		return errors.New("interrupted")
+		var none T
+		return none, errors.New("interrupted")
 	}
 	n, err := create()
 	if err == nil {
 		networks.all = append(networks.all, n)
 	}
-	return err
+	return n, err
 }
 
 // alone has the scripts that measure rates or latencies, or need most of the machine. They run one

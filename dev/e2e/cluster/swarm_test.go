@@ -107,12 +107,12 @@ func (s *swarm) powerOff(t *testing.T, name string) {
 // newSwarm starts three engines with the images of the stack, and joins them into a swarm of three
 // managers.
 func newSwarm(t *testing.T, ctx context.Context) *swarm {
-	s := &swarm{engines: map[*cluster.Host]string{}, clients: map[string]*cluster.Host{}}
-	require.NoError(t, register(func() (n *cluster.Network, err error) {
-		s.Network, err = cluster.NewNetwork(filepath.Join(dir, "swarm"), "node-1", "node-2", "node-3")
-		return s.Network, err
-	}))
-	t.Cleanup(s.Close)
+	network, err := register(func() (*cluster.Network, error) {
+		return cluster.NewNetwork(filepath.Join(dir, "swarm"), "node-1", "node-2", "node-3")
+	})
+	require.NoError(t, err)
+	t.Cleanup(network.Close)
+	s := &swarm{Network: network, engines: map[*cluster.Host]string{}, clients: map[string]*cluster.Host{}}
 	images := imagesOf(t)
 	for _, h := range s.Hosts("") {
 		url, err := h.StartEngine(ctx)

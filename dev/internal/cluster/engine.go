@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,12 +22,7 @@ func EngineUsable() error {
 	if err := Usable(); err != nil {
 		return err
 	}
-	for _, command := range []string{"dockerd", "docker"} {
-		if _, err := exec.LookPath(command); err != nil {
-			return err
-		}
-	}
-	return nil
+	return find("docker.io", "dockerd", "docker")
 }
 
 // StartEngine starts a Docker engine on the host, and waits until the engine responds. It returns the

@@ -74,9 +74,14 @@ func Usable() error {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces take root")
 	}
-	for _, command := range Commands {
+	return find("iproute2, iptables and util-linux", Commands...)
+}
+
+// find returns an error that names packages to install if a command is not on PATH.
+func find(packages string, commands ...string) error {
+	for _, command := range commands {
 		if _, err := exec.LookPath(command); err != nil {
-			return fmt.Errorf("%w; install iproute2, iptables and util-linux", err)
+			return fmt.Errorf("%w; install %s", err, packages)
 		}
 	}
 	return nil
