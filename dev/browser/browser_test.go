@@ -261,8 +261,8 @@ func children(t *testing.T) []*process.Process {
 	return all
 }
 
-// An error says what was tried, and what the page shows instead. The action stops at the caller's
-// deadline.
+// If the page does not show the expected text before the caller's deadline, the error has the action
+// and the text of the page.
 func TestErrorSaysWhatThePageShows(t *testing.T) {
 	_, b := open(t)
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -14,8 +14,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// answer is a response of Jaeger's API. Its trace has a call with two attempts, of which the first
-// failed, and a span whose parent is missing.
+// answer is a response of Jaeger's API. Its trace has a call with two attempts, and a span whose
+// parent is missing. The first attempt failed.
 const answer = `{"data":[{
 	"traceID":"a1",
 	"processes":{"p1":{"serviceName":"client"},"p2":{"serviceName":"srv"}},

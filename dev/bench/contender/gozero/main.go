@@ -68,7 +68,7 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 	// bench. So the threshold here is 100.1%; the unit is 0.1%. A configuration cannot set a
 	// threshold over 99.9%, so the code does.
 	c.CpuThreshold = 1001
-	if !env.Shipped { // by default, go-zero logs a line for each call, besides Hello's line
+	if !env.Shipped { // by default, go-zero logs each call; Hello logs each call too
 		c.Middlewares.StatConf.IgnoreContentMethods = []string{"/" + basisgrpc.Service + "/" + basisgrpc.Method}
 	}
 	s, err := zrpc.NewServer(c, func(s *grpc.Server) { basisgrpc.Register(s, otelspans.Hello(otel.Tracer("basis"))) })
