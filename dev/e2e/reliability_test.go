@@ -49,18 +49,14 @@ The soak makes 500 calls per second from fifty callers. *First* is the second te
 | commit | %s |
 | time | %s |
 
-| fault | allowed | calls | failed | also measured |
-|---|---|---|---|---|
-`
+| fault` + measured.Columns
 
 const inputsHead = `
 ## Bad input
 
 Scripts send wrong or hostile input to a server. After each input, a normal call succeeds. The server may have at most 100 MB of resident memory; the last number of each row is its maximum. The columns *calls* and *failed* count normal calls that were made meanwhile.
 
-| what was sent | allowed | calls | failed | also measured |
-|---|---|---|---|---|
-`
+| what was sent` + measured.Columns
 
 // writeReliability writes the tables to the file in reliability. If reliability is empty, it does
 // nothing.

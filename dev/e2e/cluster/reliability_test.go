@@ -33,10 +33,7 @@ Each of three hosts runs a Docker engine, and the engines form a swarm. The stac
 `}
 )
 
-const columns = `
-| fault | allowed | calls | failed | also measured |
-|---|---|---|---|---|
-`
+const columns = "\n| fault" + measured.Columns
 
 // record adds a row to the section, and prints the row.
 func (s *section) record(script string, r measured.Row) {

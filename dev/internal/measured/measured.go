@@ -6,6 +6,11 @@ import (
 	"strings"
 )
 
+// Columns ends the head of a table. The text before Columns names the first column, as in "| fault".
+const Columns = ` | allowed | calls | failed | also measured |
+|---|---|---|---|---|
+`
+
 // Row is a row of a table. It has a fault and its effects.
 type Row struct {
 	Fault, Allowed string
