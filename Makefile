@@ -5,6 +5,7 @@
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 REVIVE := github.com/mgechev/revive@v1.15.0
+MISSPELL := github.com/golangci/misspell/cmd/misspell@v0.8.0
 
 # The directory that "make proto" writes to. The test of "make proto" writes to another directory,
 # and compares the files.
@@ -126,7 +127,7 @@ reliability: tools ## measures calls during faults, and writes docs/reliability.
 # Takes at most 15 minutes; the first run also builds the contenders. Needs Linux, an otherwise idle
 # machine, and the Consul of "make tools". To measure only some contenders, run
 # "go -C dev/bench run . -only='limit|basis|gokit'".
-bench: ## measures the pair beside its peers, and writes docs/benchmarks.md
+bench: ## measures the pair and comparable frameworks, and writes docs/benchmarks.md
 	go -C dev/bench run . -o ../../docs/benchmarks.md
 
 bench-quick: ## prints a shorter measurement, in about 3 minutes
@@ -162,8 +163,9 @@ proto: ## regenerates proto/*.go
 	rm $(PROTO_OUT)/proto/basis.pb.micro.go
 
 # dev/architecture checks which packages and modules the pair has, and which packages import which.
-lint: ## checks format and modules, and runs go vet, staticcheck and revive
+lint: ## checks format, modules and spelling, and runs go vet, staticcheck and revive
 	test -z "$$(gofmt -l . | tee /dev/stderr)"
+	git ls-files -z | xargs -0 go run $(MISSPELL) -locale US -error
 	go mod tidy -diff
 	go vet ./...
 	go run $(STATICCHECK) ./...

@@ -2,23 +2,25 @@ module github.com/gomicroexample/basis
 
 go 1.26.0
 
-// What the pair is made of, pinned.
+// The packages that the pair shows. These versions are pinned.
 require (
-	// The only line there is.
+	// The last commit. There are no releases.
 	github.com/afex/hystrix-go v0.0.0-20180502004556-fa1af6a1f4f5
-	// Final release; the message code itself is on google.golang.org/protobuf.
+	// The last release. It forwards to google.golang.org/protobuf.
 	github.com/golang/protobuf v1.5.4
-	// The newest v1 that starts on a current Go: v1.8.3 and later pull in a quic-go whose TLS fork panics at init.
+	// The last v1 that starts when built with a current Go. v1.8.3 and later import a quic-go whose fork
+	// of crypto/tls panics at init.
 	github.com/micro/go-micro v1.8.2
-	// The first whose opentracing.NewClientWrapper takes a tracer, as the article calls it.
+	// The first version whose opentracing.NewClientWrapper has a tracer as its argument. The article calls
+	// it with a tracer.
 	github.com/micro/go-plugins v1.1.1
-	// Final release.
+	// The last release.
 	github.com/opentracing/opentracing-go v1.2.0
-	// Final release; spans go to Jaeger over UDP 6831.
+	// The last release. It sends spans to Jaeger over UDP, to port 6831.
 	github.com/uber/jaeger-client-go v2.30.0+incompatible
 )
 
-// What it is written, tested and measured with.
+// Libraries of the programs and of the tests.
 require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/micro/cli v0.2.0
@@ -30,7 +32,7 @@ require (
 )
 
 require (
-	// Newer ones want a newer Go than the go line above.
+	// Later versions need a later Go than the go line above.
 	github.com/hashicorp/consul/api v1.34.4
 	github.com/mattn/go-runewidth v0.0.31 // indirect
 	github.com/vbauerster/mpb/v8 v8.9.3
@@ -100,5 +102,5 @@ require (
 	google.golang.org/grpc/examples v0.0.0-20260825154716-030ee8becb20 // indirect
 )
 
-// go-plugins v1.1.1 requires this version, which can no longer be fetched; nothing here imports it.
+// go-plugins v1.1.1 requires this version, which no longer exists. No package here imports it.
 exclude github.com/asim/go-bson v0.0.0-20160318195205-84522947cabd

@@ -46,7 +46,7 @@ func TestCompressedRequestsAreLimitedAfterDecompression(t *testing.T) {
 }
 
 // serveBuffered serves with grpcLimits on an in-memory listener, so that a test can run in a
-// synctest bubble. Calls block until they are cancelled.
+// synctest bubble. Calls block until they are canceled.
 func serveBuffered(t *testing.T) *bufconn.Listener {
 	t.Helper()
 	s := grpc.NewServer(append(grpcLimits(), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {

@@ -390,7 +390,7 @@ func TestANodeThatFailsAtEverythingIsEjectedForAWhile(t *testing.T) {
 				_, err := call("John")
 				require.NoError(t, err)
 				return a.answered.Load() > tried
-			}, time.Minute, time.Millisecond, "a is not tried again")
+			}, time.Minute, time.Millisecond, "no attempt goes to a again")
 			a.fail.Store(nil)
 			require.Eventually(t, func() bool {
 				got, err := call("John")

@@ -1,10 +1,10 @@
-// The bench has a module of its own: what the pair is compared with is no part
-// of the pair, nor of the other programs in dev.
+// This module has the bench. Neither the pair nor the other programs in dev need the frameworks with
+// which the bench compares the pair.
 module github.com/gomicroexample/basis/dev/bench
 
 go 1.26.0
 
-// What is measured is this very commit.
+// The bench measures the pair of the same commit.
 replace (
 	github.com/gomicroexample/basis => ../../
 	github.com/gomicroexample/basis/dev => ../
@@ -182,9 +182,10 @@ require (
 	k8s.io/client-go v0.34.3 // indirect
 )
 
-// As in the pair's own go.mod, where such lines hold for that module only.
+// An exclude line is effective only in the go.mod of the main module, so this one of the pair is
+// repeated here.
 exclude github.com/asim/go-bson v0.0.0-20160318195205-84522947cabd
 
-// go-plugins v1.1.1 requires this version, which orders after all current ones and has none of the
-// packages that go-zero imports.
+// go-plugins v1.1.1 requires this version. Its number is higher than the numbers of all current
+// versions, and it lacks the packages that go-zero imports.
 exclude k8s.io/client-go v11.0.1-0.20190409021438-1a26190bd76a+incompatible

@@ -35,7 +35,7 @@ const (
 )
 
 // required makes tests fail, instead of being skipped, if Chromium, Consul or Jaeger is missing.
-var required = flag.Bool("required", false, "fail where Chromium, Consul or Jaeger is missing, instead of leaving tests out")
+var required = flag.Bool("required", false, "fail where Chromium, Consul or Jaeger is missing, instead of skipping tests")
 
 func TestMain(m *testing.M) {
 	flag.Parse()

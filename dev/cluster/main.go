@@ -57,7 +57,7 @@ func keep(ctx context.Context, servers, clients, each int, rate float64) error {
 	}
 	consul, jaeger, err := binaries.FindAll()
 	if err != nil {
-		return fmt.Errorf("%w; \"make tools\" builds what is missing", err)
+		return fmt.Errorf("%w; \"make tools\" builds the missing tools", err)
 	}
 	dir, err := os.MkdirTemp("", "basis-cluster-")
 	if err != nil {

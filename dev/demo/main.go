@@ -74,7 +74,7 @@ Everything keeps running until Ctrl-C. For all traces in Jaeger's UI, open
   %s/search?service=%s
 and click on one. The links above lead to single traces.
 `, d.jaeger, clientName)
-	d.tellHow()
+	d.printEnv()
 	<-ctx.Done()
 	return 0
 }
@@ -110,7 +110,7 @@ func (d *demo) show(ctx context.Context) error {
 	if err := d.startBackends(ctx); err != nil {
 		return err
 	}
-	d.tellHow()
+	d.printEnv()
 	for i, s := range steps {
 		fmt.Printf("\n== %d. %s\n", i+1, s.title)
 		fmt.Printf("   Look for: %s\n", s.lookFor)
@@ -182,9 +182,9 @@ func (d *demo) startReal(ctx context.Context, consulPath, jaegerPath string) err
 	return nil
 }
 
-// tellHow prints the variables to set before running srv, client and tools/timeline by hand.
-func (d *demo) tellHow() {
-	fmt.Println("\nWhat is run by hand takes part with:")
+// printEnv prints the variables to set before running srv, client and tools/timeline by hand.
+func (d *demo) printEnv() {
+	fmt.Println("\nTo run srv and client by hand in this demo, set:")
 	for _, e := range d.env {
 		fmt.Println("  export", e)
 	}

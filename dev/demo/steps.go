@@ -32,27 +32,27 @@ type step struct {
 var steps = []step{
 	{
 		"Hello: a client finds the service and calls it",
-		`the answer "Hello John".`,
+		`the response "Hello John".`,
 		hello,
 	},
 	{
 		"Round robin: calls go to two servers in turn",
-		`ten answers, five calls per node, and five "Yoooo! I received it" in each server's log.`,
+		`ten responses, five calls per node, and five "Yoooo! I received it" in each server's log.`,
 		roundRobin,
 	},
 	{
-		"Limiter: one call a second, of a server that takes a second",
-		"three callers at once, whose answers take about one, two and three seconds.",
+		"Limiter: one call per second to a server that takes one second",
+		"three concurrent calls, which take about one, two and three seconds.",
 		limiter,
 	},
 	{
-		"Breaker: servers that are too slow, and then are not",
-		"calls that time out; the open circuit, which refuses at once (the 0.1 s are the limiter's); and answers again, when faster servers have come and a sleep window has passed. The client's metrics say when the circuit is open, half open for a trial call, and closed.",
+		"Breaker: slow servers, and then faster ones",
+		"calls that time out; calls that the open circuit rejects at once (the 0.1 s are the wait for the limiter); and successful calls, after faster servers have started and the sleep window has ended. The client's metrics show when the circuit is open, half open for a trial call, and closed.",
 		breaker,
 	},
 	{
 		"Tracing: one call, two services, four spans",
-		"two spans of the client and two of the server that answered, all of one trace, each below the one that caused it; the bars show when. The link shows the same in Jaeger's UI.",
+		"two spans of the client and two spans of a server in one trace. Each span is below its parent span, and the bars show when each began and ended. The link shows the same trace in Jaeger's UI.",
 		tracing,
 	},
 }
@@ -81,7 +81,7 @@ func hello(ctx context.Context, d *demo) error {
 		return err
 	}
 	if out != "Hello John\n" {
-		return fmt.Errorf("the answer is %q", out)
+		return fmt.Errorf("the response is %q", out)
 	}
 	calls, err := load.ParseLines(notes)
 	if err != nil {
@@ -116,7 +116,7 @@ func roundRobin(ctx context.Context, d *demo) error {
 		return err
 	}
 	if n := strings.Count(out, "Hello John\n"); n != 10 {
-		return fmt.Errorf("%d answers, not 10", n)
+		return fmt.Errorf("%d responses, not 10", n)
 	}
 	after, err := d.received()
 	if err != nil {
@@ -173,7 +173,7 @@ func limiter(ctx context.Context, d *demo) error {
 	for i, c := range calls {
 		want := time.Duration(i+1) * time.Second
 		if c.Latency < want-200*time.Millisecond || c.Latency > want+time.Second {
-			return fmt.Errorf("an answer took %v, not about %v", c.Latency, want)
+			return fmt.Errorf("a response took %v, not about %v", c.Latency, want)
 		}
 	}
 	return d.link(ctx, "the call that waited longest", calls[2], wholeTrace)
@@ -225,7 +225,7 @@ func breaker(ctx context.Context, d *demo) error {
 		spans         int // number of the client's spans to wait for; the server may send its spans late or never
 	}{
 		{"a call that timed out", "hystrix: timeout", 2},
-		{"a call that the open circuit refused", "hystrix: circuit open", 2},
+		{"a call that the open circuit rejected", "hystrix: circuit open", 2},
 	} {
 		i := slices.IndexFunc(calls, func(c load.Line) bool { return c.Outcome == l.outcome })
 		if err := d.link(ctx, l.what, calls[i], l.spans); err != nil {
@@ -250,7 +250,7 @@ func showRuns(calls []load.Line) error {
 		}
 		fmt.Printf("   | %3d calls: %-24s at most %v\n", i-first, calls[first].Outcome, slowest.Round(time.Microsecond))
 		if calls[first].Outcome == "hystrix: circuit open" && slowest > 250*time.Millisecond {
-			return fmt.Errorf("a refusal took %v", slowest)
+			return fmt.Errorf("a rejected call took %v", slowest)
 		}
 	}
 	return nil

@@ -56,7 +56,7 @@ func TestEachCommandIsTriedOrSaidNotToBe(t *testing.T) {
 			where := fmt.Sprintf("%s:%d", path, b.Line)
 			if b.Language() != "console" {
 				for line := range strings.Lines(b.Text) {
-					require.NotRegexp(t, command, line, "%s: a command outside of a block of console, which nobody tries", where)
+					require.NotRegexp(t, command, line, "%s: a command outside of a console block, which no test runs", where)
 				}
 				continue
 			}
@@ -64,7 +64,7 @@ func TestEachCommandIsTriedOrSaidNotToBe(t *testing.T) {
 				continue
 			}
 			reason := strings.TrimSpace(strings.TrimPrefix(b.Note, markdown.NotRun))
-			require.NotEmpty(t, reason, "%s: why is this not run?", where)
+			require.NotEmpty(t, reason, "%s: the document does not say why no test runs this command", where)
 			for _, name := range file.FindAllString(reason, -1) {
 				script, err := os.ReadFile(name)
 				require.NoError(t, err, where)
@@ -134,7 +134,7 @@ func TestEachPictureIsShownAndDescribed(t *testing.T) {
 		for _, l := range d.Links {
 			if l.Image {
 				shown[filepath.Join(filepath.Dir(path), l.Destination)] = true
-				assert.GreaterOrEqual(t, len(strings.Fields(l.Alt)), 5, "%s:%d: what is to be seen in %s?", path, l.Line, l.Destination)
+				assert.GreaterOrEqual(t, len(strings.Fields(l.Alt)), 5, "%s:%d: the text does not describe the picture %s", path, l.Line, l.Destination)
 			}
 		}
 	}

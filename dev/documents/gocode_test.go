@@ -22,7 +22,7 @@ import (
 // because line numbers change.
 func checkGo(path, anchor string, code []string) error {
 	if anchor != "" {
-		return fmt.Errorf("name what is meant in backticks, without #%s", anchor)
+		return fmt.Errorf("give the symbol in backticks, without #%s", anchor)
 	}
 	source, err := os.ReadFile(path)
 	if err != nil {
@@ -149,7 +149,7 @@ func (l List[T]) Len() int { return len(l) }
 		{code: "micro.RegisterTTL(30*second)"},
 		{code: "defer local.Close()"},
 
-		{code: "NewTracer", anchor: "L12", want: "name what is meant in backticks, without #L12"},
+		{code: "NewTracer", anchor: "L12", want: "give the symbol in backticks, without #L12"},
 		{code: "Tracer", want: path + " declares no Tracer"},
 		{code: "local", want: path + " declares no local"},
 		{code: "id", want: path + " declares no id"},

@@ -275,7 +275,7 @@ func (r *reader) do(term *terminal, s step, stays bool) error {
 		term.stays = false
 		return r.sees(term, anything+s.output)
 	case term.stays:
-		return errors.New("what was started in this terminal before is still running")
+		return errors.New("the command that this terminal started before is still running")
 	case strings.HasPrefix(s.command, "export "):
 		term.exports += s.command
 		return nil
@@ -459,7 +459,7 @@ func TestShown(t *testing.T) {
 		var s expectation
 		s.add(test.shown)
 		if holds := regexp.MustCompile(`\A` + s.pattern + `\z`).MatchString(test.came); holds != test.holds {
-			t.Errorf("%q of what is shown as %q: %v, not %v", test.came, test.shown, holds, test.holds)
+			t.Errorf("output %q, in the document %q: %v, not %v", test.came, test.shown, holds, test.holds)
 		}
 	}
 }

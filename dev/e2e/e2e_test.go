@@ -31,7 +31,7 @@ import (
 const patience = 60 * time.Second
 
 // required makes a missing tool an error. Without -required, a missing tool skips the scripts.
-var required = flag.Bool("required", false, "fail where Consul, Jaeger, Prometheus or a gRPC client is missing, instead of leaving the scripts out")
+var required = flag.Bool("required", false, "fail where Consul, Jaeger, Prometheus or a gRPC client is missing, instead of skipping the scripts")
 
 // The programs and the Jaeger that all scripts share. setUp sets these variables.
 var (
@@ -54,7 +54,7 @@ func run(m *testing.M) int {
 	for _, b := range []binaries.Binary{binaries.Consul, binaries.Jaeger, binaries.Grpcurl, binaries.Ghz, binaries.HealthProbe, binaries.Prometheus, binaries.Promtool} {
 		path, err := b.Find()
 		if errors.Is(err, binaries.ErrMissing) && !*required {
-			fmt.Printf("end-to-end scripts left out (%v); \"make e2e\" builds what is missing and runs them\n", err)
+			fmt.Printf("end-to-end scripts skipped (%v); \"make e2e\" builds the missing tools and runs the scripts\n", err)
 			return m.Run()
 		}
 		if err != nil {

@@ -240,7 +240,7 @@ func endMetered(ts *testscript.TestScript) {
 	_ = s.process(ts, "client").Stop(syscall.SIGINT) // "failed" checks the exit status
 	all := s.told(ts)
 	if counted < len(before) || counted > len(all) || countedFailed < count(before, call.failed) || countedFailed > count(all, call.failed) {
-		ts.Fatalf("the metrics counted %d calls and %d failed ones; the client told of %d to %d and %d to %d",
+		ts.Fatalf("the metrics counted %d calls and %d failed ones; the client logged %d to %d and %d to %d",
 			counted, countedFailed, len(before), len(all), count(before, call.failed), count(all, call.failed))
 	}
 }
@@ -375,7 +375,7 @@ func underway(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	n := count(s.told(ts), func(c call) bool { return c.Start.Add(c.Waited).Before(s.mark) && c.end().After(s.mark) })
 	if n < least {
-		ts.Fatalf("%d calls under way, not %d", n, least)
+		ts.Fatalf("%d calls in flight, not %d", n, least)
 	}
 	s.row.Note("%d in flight at SIGTERM", n)
 }
@@ -417,7 +417,7 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	if len(took) < minCalls {
-		ts.Fatalf("%d calls refused, fewer than %d", len(took), minCalls)
+		ts.Fatalf("%d calls rejected, fewer than %d", len(took), minCalls)
 	}
 	p99 := quantile(took, 0.99)
 	if p99 > limit {

@@ -18,7 +18,7 @@ import (
 )
 
 // reliability is the file that writeReliability writes the measurements to. Empty means no file.
-var reliability = flag.String("reliability", "", "write what was measured to this file, as a table")
+var reliability = flag.String("reliability", "", "write the measured numbers to this file, as a table")
 
 // The measurements of the tests.
 var (

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// registryContract tests the behaviour that callers of go-micro's registry.Registry rely on.
+// registryContract tests the behavior that callers of go-micro's registry.Registry rely on.
 // newRegistry must return an empty registry.
 func registryContract(t *testing.T, newRegistry func(t *testing.T) registry.Registry) {
 	node := func(id, address string) *registry.Node {

@@ -21,7 +21,7 @@ import (
 )
 
 // required makes the test fail, instead of being skipped, if Chromium, Consul or Jaeger is missing.
-var required = flag.Bool("required", false, "fail where Chromium, Consul or Jaeger is missing, instead of leaving tests out")
+var required = flag.Bool("required", false, "fail where Chromium, Consul or Jaeger is missing, instead of skipping tests")
 
 // docs/pictures has the pictures that the command takes, and no other pictures.
 func TestTake(t *testing.T) {

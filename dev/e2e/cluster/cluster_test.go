@@ -35,8 +35,8 @@ const patience = 90 * time.Second
 var (
 	onCluster   = flag.Bool("cluster", false, "run the scripts, as root")
 	onSwarm     = flag.Bool("swarm", false, "run the test of a swarm, as root, with the images of docker-compose.yml on the Docker engine that answers")
-	required    = flag.Bool("required", false, "fail where root, a command, Consul or Jaeger is missing, instead of leaving the scripts out")
-	reliability = flag.String("reliability", "", "add what was measured to this file, as a table")
+	required    = flag.Bool("required", false, "fail where root, a command, Consul or Jaeger is missing, instead of skipping the scripts")
+	reliability = flag.String("reliability", "", "write the measured numbers to this file, as a table")
 )
 
 // run sets these variables before the tests. dir is empty if the tests are skipped.
@@ -83,7 +83,7 @@ func run(m *testing.M) int {
 			fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
 			return 1
 		}
-		fmt.Printf("faults on several hosts left out: %v\n", err)
+		fmt.Printf("faults on several hosts skipped: %v\n", err)
 		return m.Run()
 	}
 	dir = made
@@ -111,7 +111,7 @@ func setUp(dir string) (err error) {
 		return err
 	}
 	if consul, jaeger, err = binaries.FindAll(); err != nil {
-		return fmt.Errorf("%w; \"make tools\" builds what is missing", err)
+		return fmt.Errorf("%w; \"make tools\" builds the missing tools", err)
 	}
 	root, err := rootDir()
 	if err != nil {

@@ -42,7 +42,7 @@ const composeProject = "basis-e2e"
 
 var docker = flag.Bool("docker", false, "run the scripts, on the Docker engine that answers")
 
-var required = flag.Bool("required", false, "fail where Chromium is missing, instead of leaving the pages out")
+var required = flag.Bool("required", false, "fail where Chromium is missing, instead of skipping the pages")
 
 func TestMain(m *testing.M) {
 	_ = flag.Set("test.parallel", "1") // the scripts publish the same ports

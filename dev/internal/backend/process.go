@@ -144,7 +144,7 @@ func (p *Process) until(ctx context.Context, what string, condition func() bool)
 		select {
 		case <-tick.C:
 		case <-p.done:
-			if condition() { // the last output of the process may fulfil it
+			if condition() { // the process may have met it with its last output
 				return nil
 			}
 			return fmt.Errorf("%s ended (%v) before there was %s; its log ends:\n%s", p.Name, p.err, what, p.Tail())

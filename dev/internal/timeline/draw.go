@@ -102,14 +102,14 @@ func notes(spans []Span) []string {
 	for _, s := range spans {
 		line = append(line[:s.Depth], s)
 		if s.Missing != "" {
-			all = append(all, fmt.Sprintf("The parent of %s, span %s, is not in the trace: it is not over, or was lost.", s.Operation, s.Missing))
+			all = append(all, fmt.Sprintf("The parent of %s, span %s, is not in the trace: it has not ended, or was lost.", s.Operation, s.Missing))
 		}
 		if s.Depth == 0 {
 			continue
 		}
 		parent := line[s.Depth-1]
 		if early := parent.Start.Sub(s.Start); early > 0 {
-			all = append(all, fmt.Sprintf("%s began %v before what caused it: the clocks of %s and %s differ.", s.Operation, early, parent.Service, s.Service))
+			all = append(all, fmt.Sprintf("%s began %v before its parent span: the clocks of %s and %s differ.", s.Operation, early, parent.Service, s.Service))
 		}
 	}
 	return all

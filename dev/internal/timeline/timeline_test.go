@@ -67,7 +67,7 @@ func TestDraw(t *testing.T) {
 		spans []Span
 		want  string
 	}{
-		{"a call that was tried again", 60, []Span{
+		{"a call that was retried", 60, []Span{
 			span(0, "client", "call", 0, 10),
 			span(1, "client", "Basis.Hello", 1, 8),
 			failed(span(2, "srv", "Basis.Hello", 2, 1.5)),
@@ -88,7 +88,7 @@ srv            Hello        6ms    1ms         ██
 service  span   start   took
 client   call      0s    1ms  ██████████
 srv      Hello  500µs  250µs       ██
-The parent of Hello, span 9, is not in the trace: it is not over, or was lost.
+The parent of Hello, span 9, is not in the trace: it has not ended, or was lost.
 `},
 		{"clocks that differ", 40, []Span{
 			span(0, "client", "call", 0, 10),
@@ -97,7 +97,7 @@ The parent of Hello, span 9, is not in the trace: it is not over, or was lost.
 service  span     start  took
 client   call        0s  10ms       █████
 srv        Hello  -10ms   5ms  ██
-Hello began 10ms before what caused it: the clocks of client and srv differ.
+Hello began 10ms before its parent span: the clocks of client and srv differ.
 `},
 		{"names that are long", 50, []Span{
 			span(0, "go.micro.client.of.something.else", "call", 0, 1),
@@ -122,7 +122,7 @@ srv                         … 田太郎     0s   1ms  ████████
 		}, `
 service  span           start  took
 a\nb     \x1b[2J\u2028     0s    0s  █
-The parent of \x1b[2J\u2028, span 9, is not in the trace: it is not over, or was lost.
+The parent of \x1b[2J\u2028, span 9, is not in the trace: it has not ended, or was lost.
 `},
 		{"nothing", 40, nil, "\n"},
 	} {
