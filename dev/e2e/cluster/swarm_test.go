@@ -50,58 +50,45 @@ services:
 // swarm is a stack on a swarm, one engine on each host.
 type swarm struct {
 	*cluster.Network
-	engines map[*cluster.Host]string // URLs
-	clients map[string]*cluster.Host // by container
+	engines map[*cluster.Host]string // URLs, of the running machines
 }
 
 func TestSwarm(t *testing.T) {
 	if dir == "" || !*onSwarm {
 		t.Skip(`takes root, Docker and some minutes: "make e2e-docker"`)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	s := newSwarm(t, ctx)
 	s.deploy(t, ctx)
 	s.awaitNodes(t, ctx)
-	s.findClients(t, ctx)
-	s.awaitCalls(t, ctx, time.Now(), swarmServers)
+	s.awaitCalls(t, ctx)
 
 	mark := time.Now()
 	s.docker(t, ctx, "service", "update", "--force", "--quiet", "basis_srv")
 	row := measured.Row{Fault: "a rolling update of six servers", Allowed: "0"}
 	row.Note("updated after %v", time.Since(mark).Round(time.Second))
 	s.awaitNodes(t, ctx)
-	s.awaitCalls(t, ctx, time.Now(), swarmServers)
+	s.awaitCalls(t, ctx)
 	s.count(t, ctx, &row, mark)
 	require.Zero(t, row.Failed)
 	swarmSection.record("1", row)
 
 	mark = time.Now()
-	s.powerOff(t, "node-3")
+	lost := s.Host("node-3")
+	require.NoError(t, lost.PowerOff())
+	delete(s.engines, lost)
 	row = measured.Row{
 		Fault:   "a machine with a third of the servers powered off; the swarm starts as many on the other machines",
 		Allowed: "10: one in-flight call per caller, and one more per client; after 3 s, 0",
 	}
 	s.awaitNodes(t, ctx)
 	row.Note("six servers again after %v", time.Since(mark).Round(time.Second))
-	s.awaitCalls(t, ctx, time.Now(), swarmServers)
+	s.awaitCalls(t, ctx)
 	last := s.count(t, ctx, &row, mark)
 	require.LessOrEqual(t, row.Failed, 10)
 	require.Less(t, last.Sub(mark), 3*time.Second, "calls failed later")
 	swarmSection.record("2", row)
-}
-
-// powerOff ends a machine, and removes its clients from s.clients.
-func (s *swarm) powerOff(t *testing.T, name string) {
-	lost := s.Host(name)
-	require.NoError(t, lost.PowerOff())
-	delete(s.engines, lost)
-	for container, h := range s.clients {
-		if h == lost {
-			delete(s.clients, container)
-		}
-	}
-	require.NotEmpty(t, s.clients)
 }
 
 // newSwarm starts three engines with the images of the stack, and joins them into a swarm of three
@@ -112,7 +99,8 @@ func newSwarm(t *testing.T, ctx context.Context) *swarm {
 	})
 	require.NoError(t, err)
 	t.Cleanup(network.Close)
-	s := &swarm{Network: network, engines: map[*cluster.Host]string{}, clients: map[string]*cluster.Host{}}
+	s := &swarm{Network: network, engines: map[*cluster.Host]string{}}
+	t.Cleanup(func() { s.report(t) })
 	images := imagesOf(t)
 	for _, h := range s.Hosts("") {
 		url, err := h.StartEngine(ctx)
@@ -124,11 +112,8 @@ func newSwarm(t *testing.T, ctx context.Context) *swarm {
 	var loading errgroup.Group
 	for _, url := range s.engines {
 		loading.Go(func() error {
-			out, err := exec.CommandContext(ctx, "docker", "--host", url, "load", "--input", archive).CombinedOutput()
-			if err != nil {
-				return fmt.Errorf("%w: %s", err, out)
-			}
-			return nil
+			_, err := try(ctx, "docker", "--host", url, "load", "--input", archive)
+			return err
 		})
 	}
 	require.NoError(t, loading.Wait())
@@ -158,17 +143,28 @@ func imagesOf(t *testing.T) []string {
 	return images
 }
 
-// command runs a command in the root directory, and returns what it prints.
-func command(t *testing.T, ctx context.Context, name string, args ...string) string {
-	t.Helper()
+// try runs a command in the root directory, and returns what it prints.
+func try(ctx context.Context, name string, args ...string) (string, error) {
 	root, err := rootDir()
-	require.NoError(t, err)
+	if err != nil {
+		return "", err
+	}
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = root
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	require.NoError(t, cmd.Run(), "%s %s: %s", name, strings.Join(args, " "), &errs)
-	return out.String()
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, &errs)
+	}
+	return out.String(), nil
+}
+
+// command is try for a test that fails if the command fails.
+func command(t *testing.T, ctx context.Context, name string, args ...string) string {
+	t.Helper()
+	out, err := try(ctx, name, args...)
+	require.NoError(t, err)
+	return out
 }
 
 // docker runs a docker command on the first machine.
@@ -191,10 +187,16 @@ func (s *swarm) deploy(t *testing.T, ctx context.Context) {
 	s.docker(t, ctx, slices.Insert(args, stack, "-c", file)...)
 }
 
+// phaseTimeout is how long the swarm may take to reach a state. An idle machine of two cores takes at
+// most a minute.
+const phaseTimeout = 4 * time.Minute
+
 // await waits until condition returns nil.
-func await(t *testing.T, ctx context.Context, condition func() error) {
+func await(t *testing.T, ctx context.Context, condition func(context.Context) error) {
 	t.Helper()
-	require.NoError(t, backend.Until(ctx, 200*time.Millisecond, condition))
+	ctx, cancel := context.WithTimeout(ctx, phaseTimeout)
+	defer cancel()
+	require.NoError(t, backend.Until(ctx, 500*time.Millisecond, func() error { return condition(ctx) }))
 }
 
 // awaitNodes waits until Consul lists as many healthy nodes as the stack has servers, and only nodes on
@@ -203,7 +205,7 @@ func (s *swarm) awaitNodes(t *testing.T, ctx context.Context) {
 	t.Helper()
 	consul, err := api.NewClient(&api.Config{Address: net.JoinHostPort(s.Host("node-1").Addr, "8500")})
 	require.NoError(t, err)
-	await(t, ctx, func() error {
+	await(t, ctx, func(ctx context.Context) error {
 		entries, _, err := consul.Health().Service(service, "", true, (&api.QueryOptions{}).WithContext(ctx))
 		if err != nil {
 			return err
@@ -220,53 +222,68 @@ func (s *swarm) awaitNodes(t *testing.T, ctx context.Context) {
 	})
 }
 
-// findClients waits until all clients run, and records their machines.
-func (s *swarm) findClients(t *testing.T, ctx context.Context) {
-	t.Helper()
-	await(t, ctx, func() error {
-		clear(s.clients)
-		for h, url := range s.engines {
-			out := command(t, ctx, "docker", "--host", url, "ps", "--quiet", "--filter=label=com.docker.swarm.service.name=basis_client")
-			for _, container := range strings.Fields(out) {
-				s.clients[container] = h
-			}
+// clients returns the IDs of the clients' containers on each running machine. Swarm replaces a client
+// that ends, so the containers change. If all is true, the result has ended clients too.
+func (s *swarm) clients(ctx context.Context, all bool) (map[*cluster.Host][]string, error) {
+	containers := map[*cluster.Host][]string{}
+	for h, url := range s.engines {
+		out, err := try(ctx, "docker", "--host", url, "ps", "--quiet", "--filter=label=com.docker.swarm.service.name=basis_client", fmt.Sprintf("--all=%v", all))
+		if err != nil {
+			return nil, err
 		}
-		if len(s.clients) != swarmClients {
-			return fmt.Errorf("%d clients run, not %d", len(s.clients), swarmClients)
-		}
-		return nil
-	})
+		containers[h] = strings.Fields(out)
+	}
+	return containers, nil
 }
 
 // callsOf returns the calls of a client that ended since a time.
-func (s *swarm) callsOf(t *testing.T, ctx context.Context, container string, since time.Time) []call {
-	t.Helper()
-	url := s.engines[s.clients[container]]
-	log, err := exec.CommandContext(ctx, "docker", "--host", url, "logs", "--since="+since.Format(time.RFC3339Nano), container).CombinedOutput()
-	require.NoError(t, err, "%s", log[max(0, len(log)-1000):])
+func (s *swarm) callsOf(ctx context.Context, h *cluster.Host, container string, since time.Time) ([]call, error) {
+	log, err := exec.CommandContext(ctx, "docker", "--host", s.engines[h], "logs", "--since="+since.Format(time.RFC3339Nano), container).CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("reading the log of client %s on %s: %w: %s", container, h.Name, err, log[max(0, len(log)-1000):])
+	}
 	lines, err := load.ParseLines(string(log))
-	require.NoError(t, err)
+	if err != nil {
+		return nil, fmt.Errorf("the log of client %s on %s: %w", container, h.Name, err)
+	}
 	var calls []call
 	for _, l := range lines {
 		calls = append(calls, call{l})
 	}
-	return calls
+	return calls, nil
 }
 
-// awaitCalls waits until each client has got responses from n nodes since a time.
-func (s *swarm) awaitCalls(t *testing.T, ctx context.Context, since time.Time, n int) {
+// awaitCalls waits until each client has got responses from all servers to calls that the client sent
+// after awaitCalls began.
+func (s *swarm) awaitCalls(t *testing.T, ctx context.Context) {
 	t.Helper()
-	await(t, ctx, func() error {
-		for container, h := range s.clients {
-			answered := map[string]bool{}
-			for _, c := range s.callsOf(t, ctx, container, since) {
-				if !c.failed() && c.sent().After(since) {
-					answered[c.Node] = true
+	since := time.Now()
+	await(t, ctx, func(ctx context.Context) error {
+		clients, err := s.clients(ctx, false)
+		if err != nil {
+			return err
+		}
+		running := 0
+		for h, containers := range clients {
+			for _, container := range containers {
+				running++
+				calls, err := s.callsOf(ctx, h, container, since)
+				if err != nil {
+					return err
+				}
+				answered := map[string]bool{}
+				for _, c := range calls {
+					if !c.failed() && c.sent().After(since) {
+						answered[c.Node] = true
+					}
+				}
+				if len(answered) < swarmServers {
+					return fmt.Errorf("client %s on %s got responses from %d nodes, not %d", container, h.Name, len(answered), swarmServers)
 				}
 			}
-			if len(answered) < n {
-				return fmt.Errorf("the client on %s got answers from %d nodes, not %d", h.Name, len(answered), n)
-			}
+		}
+		if running != swarmClients {
+			return fmt.Errorf("%d clients run, not %d", running, swarmClients)
 		}
 		return nil
 	})
@@ -276,18 +293,49 @@ func (s *swarm) awaitCalls(t *testing.T, ctx context.Context, since time.Time, n
 // last failure, or mark without a failure.
 func (s *swarm) count(t *testing.T, ctx context.Context, row *measured.Row, mark time.Time) time.Time {
 	t.Helper()
+	clients, err := s.clients(ctx, true)
+	require.NoError(t, err)
 	last := mark
-	for container, h := range s.clients {
-		for _, c := range s.callsOf(t, ctx, container, mark) {
-			row.Calls++
-			if c.failed() {
-				row.Failed++
-				t.Logf("%v after the mark, on %s: %v", c.end().Sub(mark).Round(time.Millisecond), h.Name, c.Line)
-				if c.end().After(last) {
-					last = c.end()
+	for h, containers := range clients {
+		for _, container := range containers {
+			calls, err := s.callsOf(ctx, h, container, mark)
+			require.NoError(t, err)
+			for _, c := range calls {
+				row.Calls++
+				if c.failed() {
+					row.Failed++
+					t.Logf("%v after the mark, on %s: %v", c.end().Sub(mark).Round(time.Millisecond), h.Name, c.Line)
+					if c.end().After(last) {
+						last = c.end()
+					}
 				}
 			}
 		}
 	}
 	return last
+}
+
+// report logs the state of the swarm if the test has failed.
+func (s *swarm) report(t *testing.T) {
+	if !t.Failed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	log := func(what string, args ...string) {
+		out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput()
+		t.Logf("%s (error: %v):\n%s", what, err, out)
+	}
+	manager := s.engines[s.Host("node-1")]
+	log("machines", "--host", manager, "node", "ls")
+	log("tasks", "--host", manager, "stack", "ps", "--no-trunc", "basis")
+	clients, err := s.clients(ctx, true)
+	if err != nil {
+		t.Logf("finding the clients: %v", err)
+	}
+	for h, containers := range clients {
+		for _, container := range containers {
+			log("client "+container+" on "+h.Name, "--host", s.engines[h], "logs", "--timestamps", "--tail=20", container)
+		}
+	}
 }
