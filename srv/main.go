@@ -178,6 +178,7 @@ func run() error {
 		return err
 	}
 	// Run returns after a signal, when the node is deregistered and the in-flight calls have ended.
+	// There is no limit to this wait, but a second signal ends the process.
 	return listening(service.Run())
 }
 

@@ -23,7 +23,7 @@ const contentType = "application/grpc+proto"
 // Attempt is one attempt of a call at one node.
 type Attempt struct {
 	Address string    // host:port of the node
-	Sent    time.Time // when the balancer began to send the attempt
+	Sent    time.Time // when the attempt began; the attempt may have connected to the node first
 }
 
 // attemptKey is the context key of the pointer to a call's last attempt.
@@ -41,8 +41,9 @@ func RecordAttempt(ctx context.Context) (context.Context, *atomic.Pointer[Attemp
 // connection, in place of go-micro's gRPC client. It calls next only for attempts that are not
 // protobuf over gRPC, for example with --client=rpc.
 //
-// WrapCall returns the same errors as go-micro's client, with one exception: the ID of an error
-// that a server returned is never failure.ClientID.
+// WrapCall returns the errors of go-micro's client: the error that the server returned, or an error
+// of the client with the ID failure.ClientID and the code 408 or 500. Only their texts may differ. An
+// error that a server returned never has the ID failure.ClientID.
 //
 // WrapCall does not send an attempt whose context has ended. If the context ends while the attempt
 // is in flight, the connection stays open. If the node sent nothing during the attempt, WrapCall
@@ -101,7 +102,7 @@ func method(req client.Request) string {
 	return "/" + req.Service() + "." + structName + "/" + methodName
 }
 
-// contextError returns the error that go-micro's client returns if a context ends with err.
+// contextError returns the error of a call to go-micro's client whose context ends with err.
 func contextError(err error) error { return errors.New(failure.ClientID, err.Error(), 408) }
 
 // microError converts a gRPC error to an error of go-micro, as go-micro's client does. The result
@@ -117,20 +118,19 @@ func (b *Balancer) microError(ctx context.Context, service, address string, err 
 		}
 		return e
 	}
-	switch s.Code() {
-	case codes.Canceled, codes.DeadlineExceeded:
-		if ctx.Err() != nil {
-			return contextError(ctx.Err())
-		}
-	case codes.Unknown: // gRPC's code for a handler's error that has no code
+	switch code := s.Code(); {
+	case ctx.Err() != nil && (code == codes.Canceled || code == codes.DeadlineExceeded):
+		return contextError(ctx.Err())
+	case code == codes.Unknown: // gRPC's code for a handler's error that has no code
 		return errors.InternalServerError(service, "%s", s.Message())
-	case codes.Unavailable:
+	case code == codes.Unavailable:
 		hint := ""
 		// gRPC's message has these words if the server closed the connection at once.
 		if b.tls == nil && strings.Contains(s.Message(), "server preface") {
 			hint = "; if the server has TLS on, use --tls_cert, --tls_key and --tls_ca"
 		}
 		return errors.InternalServerError(failure.ClientID, "calling %s: %s%s", address, s.Message(), hint)
+	default: // gRPC itself rejected the request, for example because of its size
+		return errors.InternalServerError(failure.ClientID, "%s", s.Message())
 	}
-	return errors.InternalServerError(failure.ClientID, "%s", s.Message())
 }

@@ -82,8 +82,10 @@ func (f *finder) Call(ctx context.Context, req client.Request, rsp any, opts ...
 		o(&callOpts)
 	}
 	if len(callOpts.Address) == 0 { // with an address, go-micro does not use the selector
-		if _, err := f.balancer.find(ctx, req.Service()); err != nil && ctx.Err() != nil {
-			return contextError(ctx.Err())
+		// Only wait here: go-micro's client calls Select, which returns the registry's error.
+		_, _ = f.balancer.groupWithNodes(ctx, req.Service())
+		if err := ctx.Err(); err != nil {
+			return contextError(err)
 		}
 	}
 	return f.Client.Call(ctx, req, rsp, opts...)

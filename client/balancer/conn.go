@@ -18,8 +18,9 @@ import (
 	"github.com/gomicroexample/basis/internal/mtls"
 )
 
-// connectTimeout is how long an attempt waits for the node's connection. A handshake within a data
-// center takes a few milliseconds.
+// connectTimeout is how long an attempt waits until the node is connected. A handshake within a data
+// center takes a few milliseconds. If the connection breaks after this wait and before gRPC uses the
+// connection, gRPC waits for the next connection until the call's context ends.
 const connectTimeout = 300 * time.Millisecond
 
 // maxBackoff is the maximum pause between two attempts to connect to a node. gRPC varies the pause
@@ -263,7 +264,9 @@ func (g *group) dial(address string) (*conn, error) {
 		// With dynamic windows, gRPC pings the server repeatedly to measure the bandwidth.
 		grpc.WithStaticStreamWindowSize(64 << 10),
 		grpc.WithStaticConnWindowSize(64 << 10),
-		grpc.WithDisableRetry(), // go-micro retries at another node
+		// Turns off gRPC's retry policies, because go-micro retries at another node. gRPC still sends a
+		// request again if the node has not processed it.
+		grpc.WithDisableRetry(),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff},
 			MinConnectTimeout: maxBackoff,

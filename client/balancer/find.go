@@ -13,9 +13,9 @@ import (
 // ErrNoNode is the error that Find returns if the registry lists no node of the service.
 var ErrNoNode = errors.New("no node is registered")
 
-// findInterval is the pause between two lookups of Find. An mDNS response takes up to 100 ms, and
+// lookupPause is the pause between two lookups of Find. An mDNS response takes up to 100 ms, and
 // may be lost.
-const findInterval = 100 * time.Millisecond
+const lookupPause = 100 * time.Millisecond
 
 // Find waits until the selector of c knows a node of service, or until ctx ends. It works with any
 // selector. A program that calls Find before its first call can tell a user what is missing.
@@ -47,7 +47,7 @@ func Find(ctx context.Context, c client.Client, service string) error {
 		case <-ctx.Done():
 		}
 		select {
-		case <-time.After(findInterval):
+		case <-time.After(lookupPause):
 		case <-ctx.Done():
 			if late == nil || ctx.Err() == context.Canceled {
 				return ctx.Err()

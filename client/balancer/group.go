@@ -22,7 +22,7 @@ type group struct {
 	// best nodes increments version.
 	offered atomic.Pointer[offering]
 	version atomic.Int64
-	calls   atomic.Uint64 // number of pieces that offer has returned
+	offers  atomic.Uint64 // number of pieces that offer has returned
 
 	retries atomic.Uint64 // attempts after the first attempt of a call
 	opened  atomic.Uint64 // TCP connections opened
@@ -72,7 +72,8 @@ func (o *offering) piece(call uint64) []*registry.Service {
 	if o.nodes == 0 {
 		return nil
 	}
-	return o.pieces[call%uint64(o.nodes)/maxOffer]
+	turn := call % uint64(o.nodes)
+	return o.pieces[turn/maxOffer]
 }
 
 // outdated reports whether an ejection has ended since the offering was made.
@@ -179,5 +180,5 @@ func (g *group) offer(tried []string) []*registry.Service {
 		o = newOffering(g.service, best, version, until)
 		g.offered.Store(o)
 	}
-	return o.piece(g.calls.Add(1) - 1)
+	return o.piece(g.offers.Add(1) - 1)
 }

@@ -90,7 +90,7 @@ func (s *nodeSelector) Select(service string, opts ...selector.SelectOption) (se
 	if o.Strategy == nil {
 		o.Strategy = selector.Random
 	}
-	g, err := s.balancer.find(context.Background(), service)
+	g, err := s.balancer.groupWithNodes(context.Background(), service)
 	if err != nil {
 		return nil, err
 	}
@@ -137,9 +137,9 @@ func (s *nodeSelector) Close() error {
 // String returns the name of the selector.
 func (s *nodeSelector) String() string { return "balancer" }
 
-// find returns the group of a service. If no node is known, find waits for a lookup. It returns the
+// groupWithNodes returns the group of a service. If no node is known, it waits for a lookup. It returns the
 // error of the lookup, or the error of ctx if ctx ends first.
-func (b *Balancer) find(ctx context.Context, service string) (*group, error) {
+func (b *Balancer) groupWithNodes(ctx context.Context, service string) (*group, error) {
 	g := b.group(service)
 	if known := g.known.Load(); known != nil {
 		if time.Since(known.at) > refreshInterval {
@@ -227,19 +227,19 @@ func (r *reportingRegistry) Watch(opts ...registry.WatchOption) (registry.Watche
 
 type reportingWatcher struct {
 	registry.Watcher
-	report  func()
-	changed bool // the last call of Next returned a change
+	report     func()
+	unreported bool // report has not been called for the last result of Next
 }
 
 // Next reports the previous change, and returns the next change. When the cache calls Next again,
 // it has applied the previous change. The service in the result is a copy, because the cache
 // modifies the service, and the registry may have returned its own data.
 func (w *reportingWatcher) Next() (*registry.Result, error) {
-	if w.changed {
+	if w.unreported {
 		w.report()
 	}
 	result, err := w.Watcher.Next()
-	w.changed = err == nil
+	w.unreported = err == nil
 	if err == nil && result.Service != nil {
 		result = &registry.Result{Action: result.Action, Service: registry.Copy([]*registry.Service{result.Service})[0]}
 	}

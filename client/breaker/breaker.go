@@ -68,17 +68,20 @@ func (a *admission) Call(ctx context.Context, req client.Request, rsp any, opts 
 	ctx, cancel := context.WithTimeout(ctx, callOpts.RequestTimeout)
 	defer cancel()
 
-	var uncounted error
-	err := a.Client.Call(context.WithValue(ctx, uncountedKey{}, &uncounted), req, rsp, opts...)
+	hidden := new(hiddenError)
+	err := a.Client.Call(context.WithValue(ctx, hiddenKey{}, hidden), req, rsp, opts...)
 	if err != nil {
-		return err // do not read uncounted: a call that timed out may still write it
+		return err // do not read hidden: a call that timed out may still write it
 	}
-	return uncounted
+	return hidden.err
 }
 
-// uncountedKey is the context key of a pointer to an error. The inner layer stores an error there
-// that hystrix must not count.
-type uncountedKey struct{}
+// hiddenError is the error of a call if hystrix must not count the error. The inner layer sets err,
+// and returns nil to hystrix.
+type hiddenError struct{ err error }
+
+// hiddenKey is the context key of a call's *hiddenError.
+type hiddenKey struct{}
 
 // filter is the inner layer.
 type filter struct{ client.Client }
@@ -89,7 +92,7 @@ func (f *filter) Call(ctx context.Context, req client.Request, rsp any, opts ...
 	}
 	err := f.Client.Call(ctx, req, rsp, opts...)
 	if err != nil && !failure.Of(err).OpensCircuit() {
-		*ctx.Value(uncountedKey{}).(*error) = err
+		ctx.Value(hiddenKey{}).(*hiddenError).err = err
 		return nil
 	}
 	return err

@@ -29,8 +29,15 @@ func (d *stepDetector) steppedBack(now time.Time) bool {
 // field ahead.
 func (d *stepDetector) moved(ahead int64) bool {
 	before := d.ahead.Load()
-	if ahead == before || ahead < before && before-ahead <= int64(maxStepBack) {
+	switch back := time.Duration(before - ahead); {
+	case back == 0:
 		return false
+	case back < 0: // the wall clock was set forward
+		d.ahead.CompareAndSwap(before, ahead)
+		return false
+	case back <= maxStepBack:
+		return false // keep before: many small steps add up
+	default:
+		return d.ahead.CompareAndSwap(before, ahead)
 	}
-	return d.ahead.CompareAndSwap(before, ahead) && ahead < before
 }

@@ -29,11 +29,11 @@ const (
 	ServerTimeout            // 408 from a server
 	Unimplemented            // 501 from a server
 	ServerError              // any other 5xx from a server
-	Unreachable              // 5xx from the client itself: no connection, or the connection was lost
+	Unreachable              // 5xx from the client itself, for example: no node is known, or the connection was lost
 	Canceled                 // the caller canceled the call
 	DeadlineExceeded         // the call's deadline or the breaker's timeout passed
 	Rejected                 // the breaker rejected the call
-	Other                    // any other error, for example: no node is known
+	Other                    // any other error
 )
 
 // names are the names of the outcomes in metrics.
@@ -49,7 +49,7 @@ func (o Outcome) String() string { return names[o] }
 
 // policy is the reaction to an outcome.
 type policy struct {
-	retry   bool // go-micro's client retries the call at another node
+	retry   bool // go-micro's client retries the call
 	breaker bool // the breaker counts a failure of the service
 	node    bool // the balancer counts a failure of the node
 }

@@ -35,7 +35,7 @@ func TestOutcomes(t *testing.T) {
 		{"503", errors.New(server, "later", 503), failure.ServerError, follows{true, true, true}},
 		{"503 over RPC", stderrors.New(errors.New(server, "later", 503).Error()), failure.ServerError, follows{true, true, true}},
 		{"connection refused", errors.InternalServerError(failure.ClientID, "refused"), failure.Unreachable, follows{true, true, false}},
-		{"no node", errors.NotFound(failure.ClientID, "not found"), failure.Other, follows{false, true, false}},
+		{"404 of the client", errors.NotFound(failure.ClientID, "not found"), failure.Other, follows{false, true, false}},
 		{"error of an unknown kind", stderrors.New("oops"), failure.Other, follows{false, true, false}},
 		{"caller canceled", context.Canceled, failure.Canceled, follows{}},
 		{"caller canceled, in go-micro's words", errors.Timeout(failure.ClientID, "%v", context.Canceled), failure.Canceled, follows{}},

@@ -57,7 +57,7 @@ func (s *Settings) Flags() []cli.Flag {
 		tracer.AddressFlag(&s.JaegerAddress),
 		cli.BoolFlag{
 			Name: "verbose", EnvVar: variable("verbose"), Destination: &s.Verbose,
-			Usage: "Print a line per call on stderr: number, outcome, latency, node, trace ID, start, and the part of the latency that was spent on waiting for the limiter",
+			Usage: "Print a line per call on stderr: number, outcome, latency, node, trace ID, start, and the part of the latency before the last attempt, which includes the wait for the limiter",
 		},
 	}, s.TLS.Flags()...)
 }

@@ -23,8 +23,8 @@ import (
 	"github.com/gomicroexample/basis/client/limiter"
 )
 
-// Retries is the default number of retries of a failed call. Each retry goes to another node: of
-// three nodes, two may fail at the same time.
+// Retries is the default number of retries of a failed call. If possible, each retry goes to another
+// node: of three nodes, two may fail at the same time.
 const Retries = 2
 
 // Options returns the options that install the stack in a service. It also sets hystrix's defaults,
@@ -43,7 +43,8 @@ func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsCon
 	return []micro.Option{
 		callOptions(s, tlsConfig),
 		nodeSelector(nodes),
-		// A call passes these wrappers from first to last. The tracer's span covers the limiter's
+		// A call passes these wrappers from first to last, and then go-micro's own wrapper, which adds
+		// the name of the client to the metadata. The tracer's span covers the limiter's
 		// wait and the breaker's rejections. The limiter comes before the breaker: otherwise the
 		// breaker would count the wait as latency.
 		micro.WrapClient(
@@ -53,7 +54,7 @@ func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsCon
 			breaker.New(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent),
 			nodes.Wrap(roundrobin.NewClientWrapper()), // chooses one of the nodes that the selector offers
 		),
-		// Each attempt of the call passes this wrapper.
+		// Each attempt of the call passes this wrapper, after the check of the protocol.
 		micro.WrapCall(nodes.WrapCall),
 	}
 }

@@ -9,8 +9,8 @@ import (
 
 const (
 	// historyAge is how long the registry remembers nodes that it no longer lists. A new watcher
-	// reports these nodes as gone. go-micro's cache keeps its copy of a list for one minute.
-	historyAge = 2 * time.Minute
+	// reports these nodes as gone. go-micro's cache keeps a list for up to two minutes: twice its TTL.
+	historyAge = 3 * time.Minute
 	// historySize limits the number of past lists of a service.
 	historySize = 64
 )

@@ -17,7 +17,7 @@ import (
 // agent that responds, like a lookup.
 //
 // A new watcher also reports nodes that are already gone, if any caller's GetService returned
-// these nodes in the last two minutes.
+// these nodes in the last three minutes.
 func (r *consulRegistry) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 	var wo registry.WatchOptions
 	for _, o := range opts {
@@ -123,9 +123,9 @@ func (w *watcher) pause() error {
 
 // noteOutcome records the result of a query; err is nil after a success. After a failure, it
 // schedules the next query. noteOutcome logs the start and the end of each outage once. It does not
-// log an outage while no node is known, because GetService then returns the error. tell reports
-// whether Next must return err.
-func (w *watcher) noteOutcome(err error) (tell bool) {
+// log an outage while no node is known, because GetService then returns the error. noteOutcome
+// returns true if Next must return err.
+func (w *watcher) noteOutcome(err error) (nextFails bool) {
 	r := w.registry
 	r.mu.Lock()
 	s := r.service(w.service)
@@ -138,7 +138,7 @@ func (w *watcher) noteOutcome(err error) (tell bool) {
 		pause := min(maxRetry, minRetry<<min(s.failures-1, 10))
 		w.due = time.Now().Add(pause/2 + rand.N(pause/2)) // clients must not all retry at the same moment
 	}
-	tell = s.failures == 2
+	nextFails = s.failures == 2
 	failing := s.outageLogged
 	r.mu.Unlock()
 	switch {
@@ -147,7 +147,7 @@ func (w *watcher) noteOutcome(err error) (tell bool) {
 	case before && !failing:
 		log.Logf("Following %s again, in consul at %s", w.service, hostPort(w.address))
 	}
-	return tell
+	return nextFails
 }
 
 // Stop ends the watcher. A waiting Next returns.
@@ -183,13 +183,10 @@ func (w *watcher) wait() error {
 	}
 	r := w.registry
 	known, _ := r.known(w.service)
-	// In three cases, an empty list may mean that Consul has lost its catalog. At the first query
-	// to an agent, Consul may have just restarted. If the index has decreased, the catalog was
-	// lost. Without an index, a lost catalog looks like a service without nodes.
-	if len(entries) > 0 {
+	switch {
+	case len(entries) > 0:
 		w.recoverUntil = time.Time{}
-	} else if !w.looked || index != 0 && index < w.index ||
-		index == 0 && hasNodes(known) && w.recoverUntil.IsZero() {
+	case w.catalogMayBeLost(index, known):
 		w.recoverUntil = time.Now().Add(recoverTime)
 	}
 	w.looked = true
@@ -210,6 +207,19 @@ func (w *watcher) wait() error {
 	w.pending = changes(w.seen, known)
 	w.seen = known
 	return nil
+}
+
+// catalogMayBeLost reports whether an empty list of nodes may mean that Consul has lost its catalog.
+// index is the index in Consul's response, and known are the nodes that are known so far.
+func (w *watcher) catalogMayBeLost(index uint64, known []*registry.Service) bool {
+	switch {
+	case !w.looked: // the first response of this agent: Consul may have just restarted
+		return true
+	case index == 0: // without an index, a lost catalog looks like a service without nodes
+		return hasNodes(known) && w.recoverUntil.IsZero()
+	default: // Consul's index decreases only if the catalog was lost
+		return index < w.index
+	}
 }
 
 // query queries the first agent that responds. The query blocks until the service's index differs

@@ -21,8 +21,8 @@ import (
 )
 
 // Buckets are the upper bounds of histograms, in seconds. A call within a data center takes
-// less than a millisecond. By default, the client's breaker times out after 1.2 s, and the call
-// with all its retries after 5 s.
+// less than a millisecond. By default, a call ends after 1.2 s (the breaker's timeout), and a
+// request after 5 s (go-micro's request timeout).
 var Buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10}
 
 // Calls has the metrics of the calls that a client makes or a server handles, for example

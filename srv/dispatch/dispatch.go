@@ -88,8 +88,8 @@ func (s *Services) Announce(service string) {
 // names.
 func (s *Services) GetServiceInfo() map[string]grpc.ServiceInfo { return maps.Clone(s.info) }
 
-// Interceptor serves the calls to registered methods. It passes all other calls to next, which is
-// go-micro's handler and rejects unknown methods.
+// Interceptor serves the calls to registered methods. It passes all other calls to next: these are
+// calls to go-micro's handlers, and calls to unknown methods.
 func (s *Services) Interceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	if serve, ok := s.handlers[info.FullMethod]; ok {
 		return serve(stream)
