@@ -25,9 +25,8 @@ type Settings struct {
 	Requests, Concurrency, RateLimit int
 	Wait                             time.Duration
 
-	// RequestTimeout is the value of go-micro's flag --client_request_timeout: the time limit of a
-	// call with all its retries. 0 means go-micro's default of 5 s, or HystrixTimeout if
-	// HystrixTimeout is longer.
+	// RequestTimeout is the value of go-micro's flag --client_request_timeout, or 0 without the flag.
+	// See CallTimeout.
 	RequestTimeout time.Duration
 
 	HystrixTimeout, HystrixSleepWindow                       time.Duration
@@ -124,9 +123,10 @@ func (s *Settings) Check() error {
 	return tracer.CheckAddress(s.JaegerAddress)
 }
 
-// CallTimeout returns the time limit of a call with all its retries. It is RequestTimeout if
-// RequestTimeout is not 0. Otherwise it is go-micro's default of 5 s, or HystrixTimeout if
-// HystrixTimeout is longer.
+// CallTimeout returns the time after which go-micro ends a call with all its retries. It is
+// RequestTimeout if RequestTimeout is not 0. Otherwise it is go-micro's default of 5 s, or
+// HystrixTimeout if HystrixTimeout is longer. If HystrixTimeout is shorter than CallTimeout, the
+// breaker ends the call first.
 func (s *Settings) CallTimeout() time.Duration {
 	if s.RequestTimeout > 0 {
 		return s.RequestTimeout

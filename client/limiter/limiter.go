@@ -80,10 +80,9 @@ func (l *limiter) wait(ctx context.Context) error {
 // back by an hour, no call has a turn for an hour.
 var epoch = time.Now()
 
-// turns gives each call its turn. uber's limiter computes the time of each turn, and sleeps until
-// the turn. The plugin does not return this time. But the limiter sleeps with the Sleep method of a
-// clock, and turns is this clock. turns.Sleep does not sleep. It stores the duration of the sleep,
-// and take returns the duration. So no caller sleeps while it holds the mutex.
+// turns gives each call its turn. uber's limiter waits for a turn with the Sleep method of its clock.
+// turns is this clock. Its Sleep stores the duration and returns at once, and take returns the
+// duration. So no caller sleeps while it holds the mutex.
 type turns struct {
 	interval time.Duration
 	plugin   client.Client
