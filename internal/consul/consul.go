@@ -270,7 +270,7 @@ func (r *consulRegistry) deregister(s *registry.Service, choose func(address str
 // ListServices returns the names of all services.
 func (r *consulRegistry) ListServices() (services []*registry.Service, err error) {
 	err = r.try(func(address string, last bool) error {
-		services, err = r.stock(address, lookupTimeout(last)).ListServices()
+		services, err = r.stock(r.configFor(address, lookupTimeout(last))).ListServices()
 		return err
 	})
 	return services, err
@@ -292,14 +292,13 @@ type registrar struct {
 func (r *consulRegistry) registrar(address string) registry.Registry {
 	token := r.token.current()
 	if known, ok := r.registrars[address]; !ok || known.token != token {
-		r.registrars[address] = registrar{r.stock(address, answerTimeout), token}
+		r.registrars[address] = registrar{r.stock(r.configFor(address, answerTimeout)), token}
 	}
 	return r.registrars[address]
 }
 
-// stock returns a new go-micro registry for the agent at address. timeout limits each request.
-func (r *consulRegistry) stock(address string, timeout time.Duration) registry.Registry {
-	config := r.configFor(address, timeout)
+// stock returns a new go-micro registry with config, which must come from configFor.
+func (r *consulRegistry) stock(config api.Config) registry.Registry {
 	r.mu.Lock()
 	opts := slices.Clone(r.opts)
 	r.mu.Unlock()
@@ -346,7 +345,10 @@ func (r *consulRegistry) GetService(name string) ([]*registry.Service, error) {
 	if known, current := r.known(name); current && hasNodes(known) {
 		return registry.Copy(known), nil
 	}
-	services, err, _ := r.lookups.Do(name, func() (any, error) { return r.lookUp(name, false) })
+	services, err, _ := r.lookups.Do(name, func() (any, error) {
+		services, _, err := r.lookUp(name, false)
+		return services, err
+	})
 	if err != nil {
 		if known, _ := r.known(name); hasNodes(known) {
 			return registry.Copy(known), nil
@@ -357,24 +359,29 @@ func (r *consulRegistry) GetService(name string) ([]*registry.Service, error) {
 }
 
 // lookUp queries Consul for a service, and stores the result. If unlessEmpty is true, lookUp does
-// not store a result without nodes.
-func (r *consulRegistry) lookUp(name string, unlessEmpty bool) ([]*registry.Service, error) {
+// not store a result without nodes. index is Consul's index of the result, or 0 if Consul's response
+// has no index.
+func (r *consulRegistry) lookUp(name string, unlessEmpty bool) (services []*registry.Service, index uint64, err error) {
 	ticket := r.tickets.Add(1)
-	var services []*registry.Service
-	err := r.try(func(address string, last bool) (err error) {
+	err = r.try(func(address string, last bool) (err error) {
 		timeout := lookupTimeout(last)
-		services, err = r.stock(address, timeout).GetService(name)
-		if err != nil || hasNodes(services) {
+		lookUp := func() error {
+			config := r.configFor(address, timeout)
+			config.HttpClient.Transport = indexTransport{config.HttpClient.Transport, &index}
+			services, err = r.stock(config).GetService(name)
+			return err
+		}
+		if err := lookUp(); err != nil || hasNodes(services) {
 			return err
 		}
 		renewed, err := r.checkACLs(address, timeout, name)
 		if renewed {
-			services, err = r.stock(address, timeout).GetService(name)
+			return lookUp()
 		}
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, service := range services {
 		for _, node := range service.Nodes {
@@ -382,9 +389,9 @@ func (r *consulRegistry) lookUp(name string, unlessEmpty bool) ([]*registry.Serv
 		}
 	}
 	if !unlessEmpty || hasNodes(services) {
-		r.remember(name, ticket, services)
+		r.remember(name, ticket, index, services)
 	}
-	return services, nil
+	return services, index, nil
 }
 
 // checkACLs returns an ErrDenied if ACLs may be the reason why Consul lists no node of a service.

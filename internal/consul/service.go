@@ -19,6 +19,7 @@ const (
 type service struct {
 	known    []*registry.Service // the result of the last lookup; never modified
 	ticket   uint64              // the number of the lookup that returned known
+	index    uint64              // Consul's index of known; 0 if unknown
 	history  []pastList          // earlier values of known, oldest first
 	watchers map[*watcher]bool   // each running watcher, and whether it follows Consul
 
@@ -56,8 +57,9 @@ func (r *consulRegistry) known(name string) (services []*registry.Service, curre
 }
 
 // remember stores the result of a lookup. It drops the result if a lookup that began later has
-// already stored its result. ticket is the number of the lookup.
-func (r *consulRegistry) remember(name string, ticket uint64, services []*registry.Service) {
+// already stored its result. ticket is the number of the lookup, and index is Consul's index of the
+// result.
+func (r *consulRegistry) remember(name string, ticket, index uint64, services []*registry.Service) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.service(name)
@@ -68,7 +70,7 @@ func (r *consulRegistry) remember(name string, ticket uint64, services []*regist
 	s.history = append(s.history, pastList{s.known, now})
 	s.history = slices.DeleteFunc(s.history, func(p pastList) bool { return now.Sub(p.until) > historyAge })
 	s.history = s.history[max(0, len(s.history)-historySize):]
-	s.known, s.ticket = services, ticket
+	s.known, s.ticket, s.index = services, ticket, index
 	for w := range s.watchers {
 		w.seen = merge(w.seen, services)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -55,4 +56,18 @@ type cancelOnClose struct {
 func (c *cancelOnClose) Close() error {
 	defer c.cancel()
 	return c.ReadCloser.Close()
+}
+
+// indexTransport stores the index in each response of Consul, or 0 if a response has no index.
+type indexTransport struct {
+	next  http.RoundTripper
+	index *uint64
+}
+
+func (t indexTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	rsp, err := t.next.RoundTrip(req)
+	if err == nil {
+		*t.index, _ = strconv.ParseUint(rsp.Header.Get("X-Consul-Index"), 10, 64)
+	}
+	return rsp, err
 }

@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -43,7 +44,7 @@ type watcher struct {
 	cancel   context.CancelFunc
 
 	address      string              // the address of the last queried agent
-	index        uint64              // Consul's index at the last query; 0 before the first query, or if unknown
+	index        uint64              // Consul's index of the last list; 0 before the first list, or if unknown
 	looked       bool                // the agent at address has responded before
 	failed       bool                // the last query failed
 	unheld       int                 // consecutive blocking queries that returned at once, without a change
@@ -182,7 +183,10 @@ func (w *watcher) wait() error {
 		return err
 	}
 	r := w.registry
-	known, _ := r.known(w.service)
+	r.mu.Lock()
+	s := r.service(w.service)
+	known, knownIndex := s.known, s.index
+	r.mu.Unlock()
 	switch {
 	case len(entries) > 0:
 		w.recoverUntil = time.Time{}
@@ -194,16 +198,19 @@ func (w *watcher) wait() error {
 	if recovered {
 		w.recoverUntil = time.Time{}
 	}
-	if index != 0 && index == w.index && !recovered {
+	if index != 0 && index == w.index && index == knownIndex && !recovered {
 		return nil
 	}
-	w.index = index
-	if _, err := r.lookUp(w.service, !w.recoverUntil.IsZero()); err != nil {
+	_, lookedUp, err := r.lookUp(w.service, !w.recoverUntil.IsZero())
+	if err != nil {
 		return err
 	}
+	// Each response may come from another Consul server, and one server may lag behind another. If the
+	// lookup has an older list than the query, the next query returns at once.
+	w.index = cmp.Or(lookedUp, index)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	known = r.service(w.service).known
+	known = s.known
 	w.pending = changes(w.seen, known)
 	w.seen = known
 	return nil

@@ -296,3 +296,78 @@ func TestTheWatcherMovesToTheNextAgentAndBack(t *testing.T) {
 		require.Empty(t, text)
 	})
 }
+
+// laggingCluster is a Consul with two servers. One server answers the watcher's queries, and the other
+// server answers lookups. Each server lists the nodes at its index: a at index 100, a and b at 101.
+type laggingCluster struct {
+	queries, lookups atomic.Uint64 // the indexes of the servers
+	down             atomic.Bool   // queries fail
+}
+
+func (c *laggingCluster) RoundTrip(req *http.Request) (*http.Response, error) {
+	query := req.URL.Query()
+	index := &c.lookups
+	if query.Has("wait") {
+		index = &c.queries
+		for end := time.Now().Add(waitTime); query.Get("index") == fmt.Sprint(index.Load()) && time.Now().Before(end) && !c.down.Load(); {
+			time.Sleep(time.Second / 10)
+		}
+		if c.down.Load() {
+			return refusal(500, "No cluster leader"), nil
+		}
+	}
+	if index.Load() == 100 {
+		return answer(100, "a"), nil
+	}
+	return answer(101, "a", "b"), nil
+}
+
+// A new node is not missed if the server that answers the lookup does not have the node yet.
+func TestALookupAtALaggingServerIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := new(laggingCluster)
+		c.queries.Store(100)
+		c.lookups.Store(100)
+		changes, stop := watch(t, onTransport(t, c.RoundTrip))
+		time.Sleep(time.Second)
+		require.Equal(t, []string{"update a"}, changes())
+
+		c.queries.Store(101)
+		time.Sleep(5 * time.Second)
+		require.NotContains(t, changes(), "update a b")
+		c.lookups.Store(101)
+		time.Sleep(2 * queryInterval)
+		require.Equal(t, []string{"update a b"}, last(changes(), 1))
+		stop()
+	})
+}
+
+// During an outage, GetService may store an older list. The watcher replaces it after the outage, even
+// if Consul's index has not changed meanwhile.
+func TestAnOlderListIsReplacedAfterAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := new(laggingCluster)
+		c.queries.Store(101)
+		c.lookups.Store(101)
+		r := onTransport(t, c.RoundTrip)
+		logged(t, func() {
+			_, stop := watch(t, r)
+			time.Sleep(time.Second)
+
+			c.lookups.Store(100)
+			c.down.Store(true)
+			time.Sleep(time.Second)
+			services, err := r.GetService("svc")
+			require.NoError(t, err)
+			require.Equal(t, []string{"a"}, ids(services))
+
+			c.lookups.Store(101)
+			c.down.Store(false)
+			time.Sleep(2 * maxRetry)
+			services, err = r.GetService("svc")
+			require.NoError(t, err)
+			require.Equal(t, []string{"a", "b"}, ids(services))
+			stop()
+		})
+	})
+}
