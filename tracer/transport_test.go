@@ -71,7 +71,7 @@ func TestJaegerMoves(t *testing.T) {
 	require.NoError(t, (*c.socket.Load()).Close())
 }
 
-// Jaeger may listen only on the IPv4 address of localhost.
+// Some Jaegers listen on the IPv4 address of localhost, and not on its IPv6 address.
 func TestIPv4IsPreferred(t *testing.T) {
 	four, mapped, six := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::ffff:127.0.0.1"), netip.MustParseAddr("::1")
 	require.Equal(t, four, preferred([]netip.Addr{six, four}))

@@ -3,7 +3,7 @@
 // services, and may use any of go-micro's registries.
 //
 // go-plugins' round robin chooses the node. The balancer gives the round robin the nodes that are
-// connected and not ejected. Without the balancer, go-micro calls a dead node until the TTL of the
+// connected and not ejected, if there are any. Without the balancer, go-micro calls a dead node until the TTL of the
 // node's registration has passed. Also, go-micro's pool uses a separate connection for each
 // in-flight call, and closes the connection after any error.
 //
@@ -65,7 +65,7 @@ func (b *Balancer) Close() {
 // wrapper as the innermost client wrapper.
 //
 // The first call to a service waits until the registry responds or the call's context ends.
-// Concurrent first calls wait for the same lookup. Later calls do not wait.
+// Concurrent first calls wait for the same lookup. While nodes are known, calls do not wait.
 func (b *Balancer) Wrap(roundRobin client.Wrapper) client.Wrapper {
 	return func(c client.Client) client.Client { return roundRobin(&finder{c, b}) }
 }

@@ -162,10 +162,11 @@ type lookup struct {
 	err  error         // valid after done is closed
 }
 
-// lookUp starts a lookup in the background, and returns it. If a lookup is in progress, or has
-// failed within retryInterval, lookUp returns this lookup instead. changed means that the registry
-// has reported a change: lookUp then repeats a lookup in progress, and does not wait after a
-// failure.
+// lookUp starts a lookup in the background, and returns it. If a lookup is in progress, lookUp returns
+// that lookup. If the last lookup failed less than retryInterval ago, lookUp returns the failed lookup.
+//
+// changed is true if the registry has reported a change. Then a lookup in progress runs once more, and
+// after a failed lookup, lookUp starts a new lookup at once.
 func (g *group) lookUp(changed bool) *lookup {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -37,7 +37,8 @@ type Settings struct {
 	TLS           mtls.Files
 }
 
-// Flags returns the flags that set the fields of s. The defaults are the article's.
+// Flags returns the flags that set the fields of s, except RequestTimeout. The article's values are the
+// defaults.
 func (s *Settings) Flags() []cli.Flag {
 	return append([]cli.Flag{
 		cli.StringFlag{Name: "name", EnvVar: variable("name"), Destination: &s.Name, Value: "John", Usage: "Name to greet, 1 to 256 bytes on one line"},

@@ -79,8 +79,8 @@ func (r *Report) showProgress(requests int) {
 		mpb.AppendDecorators(decor.AverageSpeed(0, " %.0f a second "), decor.Elapsed(decor.ET_STYLE_GO)))
 }
 
-// Add reports the result of one call. It escapes line breaks in text from servers and registries,
-// so that the text stays on one line.
+// Add reports the result of one call. It escapes line breaks and control characters in text from
+// servers and registries, so that the text stays on one line.
 func (r *Report) Add(c Result) {
 	r.Made++
 	node := oneline.Escape(c.Node)

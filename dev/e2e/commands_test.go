@@ -27,7 +27,7 @@ import (
 
 const term = syscall.SIGTERM
 
-// commands are the scripts' commands, in addition to testscript's own commands.
+// commands has the commands that this package adds to testscript's commands.
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"agent":     agent,
 	"join":      join,
@@ -115,11 +115,11 @@ func patient() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }
 
-// agent [-config=file] [host] starts a Consul agent on host, by default on 127.0.0.1. It sets
-// $CONSUL, and $CONSUL_HTTP_ADDR as the default of all programs, to the agent's address. If a
-// script starts an agent again, the new agent has the same address and an empty catalog. The
-// agent of a -config file has TLS and ACLs. Before it starts this agent, the script must set the
-// variables with Consul's token and certificates.
+// The command "agent [-config=file] [host]" starts a Consul agent on host, by default on
+// 127.0.0.1. It sets $CONSUL, and $CONSUL_HTTP_ADDR as the default of all programs, to the agent's
+// address. If a script starts an agent again, the new agent has the same address and an empty
+// catalog. The agent of a -config file has TLS and ACLs. Before it starts this agent, the script
+// must set the variables with Consul's token and certificates.
 func agent(ts *testscript.TestScript, neg bool, args []string) {
 	var secured *backend.Security
 	if len(args) > 0 && strings.HasPrefix(args[0], "-config=") {
@@ -179,7 +179,8 @@ func join(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("AGENT", a.Addr)
 }
 
-// up name command [args...] starts a process in the background. Its output goes to name.log.
+// The command "up name command [args...]" starts a process in the background. Its output goes to
+// name.log.
 func up(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) >= 2, "up name command [args...]")
 	s := of(ts)
@@ -199,9 +200,9 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	s.processes[name] = p
 }
 
-// down [-INT|-KILL|-ABRT] name [status] sends a process a signal, by default SIGTERM, and waits
-// for its exit. The exit status must be status, by default 0. If a signal ended the process, the
-// exit status is -1. With -KILL, down does not check the exit status.
+// The command "down [-INT|-KILL|-ABRT] name [status]" sends a process a signal, by default
+// SIGTERM, and waits for its exit. The exit status must be status, by default 0. If a signal ended
+// the process, the exit status is -1. With -KILL, down does not check the exit status.
 func down(ts *testscript.TestScript, neg bool, args []string) {
 	sig := term
 	if len(args) > 0 {
@@ -224,8 +225,8 @@ func down(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// ended name [status] waits until a process exits by itself. The exit status must be status, by
-// default 0.
+// The command "ended name [status]" waits until a process exits by itself. The exit status must be
+// status, by default 0.
 func ended(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && (len(args) == 1 || len(args) == 2), "ended name [status]")
 	s := of(ts)
@@ -252,8 +253,8 @@ func checkStatus(ts *testscript.TestScript, err error, status string, tail []byt
 	}
 }
 
-// await [-count=n] name regexp waits until the log of a process has n matches of regexp, by
-// default 1.
+// The command "await [-count=n] name regexp" waits until the log of a process has n matches of
+// regexp, by default 1.
 func await(ts *testscript.TestScript, neg bool, args []string) {
 	n := 1
 	if len(args) == 3 {
@@ -270,15 +271,17 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(of(ts).process(ts, args[0]).WaitLog(ctx, re, n))
 }
 
-// signal -INT|-QUIT|-STOP|-TERM name sends a signal to a process and does not wait. After -STOP,
-// the process neither responds to requests nor rejects them, and only "down -KILL" ends it.
+// The command "signal -INT|-QUIT|-STOP|-TERM name" sends a signal to a process and does not wait.
+// After -STOP, the process neither responds to requests nor rejects them, and only "down -KILL"
+// ends it.
 func signal(ts *testscript.TestScript, neg bool, args []string) {
 	signals := map[string]syscall.Signal{"-INT": syscall.SIGINT, "-QUIT": syscall.SIGQUIT, "-STOP": syscall.SIGSTOP, "-TERM": term}
 	want(ts, !neg && len(args) == 2 && signals[args[0]] != 0, "signal -INT|-QUIT|-STOP|-TERM name")
 	ts.Check(syscall.Kill(of(ts).process(ts, args[1]).Pid(), signals[args[0]]))
 }
 
-// nodes n waits until Consul has n healthy nodes of the service, and prints their addresses.
+// The command "nodes n" waits until Consul has n healthy nodes of the service, and prints their
+// addresses.
 func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "nodes n")
 	n, err := strconv.Atoi(args[0])
@@ -292,8 +295,8 @@ func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// exits status command [args...] runs a command, which must exit with status within 3 s. The
-// command usually takes less than a second; 3 s allow for a busy machine.
+// The command "exits status command [args...]" runs a command, which must exit with status within
+// 3 s. The command usually takes less than a second; 3 s allow for a busy machine.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) >= 2, "exits status command [args...]")
 	start := time.Now()
@@ -305,10 +308,10 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// latencies d... compares the latencies of the last client's calls with the given durations. The
-// client must run with --verbose. latencies sorts the calls by latency. Each call may take up to
-// 0.9 s more than its duration, or up to 0.2 s less: a caller that starts late waits less for the
-// limiter.
+// The command "latencies duration..." compares the latencies of the last client's calls with the
+// given durations. The client must run with --verbose. latencies sorts the calls by latency. Each
+// call may take up to 0.9 s more than its duration, or up to 0.2 s less: a caller that starts late
+// waits less for the limiter.
 func latencies(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "latencies duration...")
 	calls, err := load.ParseLines(ts.ReadFile("stderr"))
@@ -330,7 +333,7 @@ func latencies(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// listens name n fails the script unless the process listens on n TCP ports.
+// The command "listens name n" fails the script unless the process listens on n TCP ports.
 func listens(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "listens name n")
 	connections, err := psnet.ConnectionsPid("tcp", int32(of(ts).process(ts, args[0]).Pid()))
@@ -346,10 +349,10 @@ func listens(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// traced is the command trace file n. file has a client's output with --verbose: stderr, or a log.
-// traced waits until Jaeger has n spans of the trace of file's first call, and sets $TRACE to the
-// trace's ID. It prints one line for each span: service, operation, parent, and the tags that the
-// pair sets.
+// The command "trace file n" shows a trace. file has a client's output with --verbose: stderr, or
+// a log. traced waits until Jaeger has n spans of the trace of file's first call, and sets $TRACE
+// to the trace's ID. It prints one line for each span: service, operation, parent, and the tags
+// that the pair sets.
 func traced(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "trace file n")
 	calls, err := load.ParseLines(ts.ReadFile(args[0]))

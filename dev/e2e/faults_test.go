@@ -138,8 +138,8 @@ func count(all []call, is func(call) bool) int {
 	return n
 }
 
-// fault description allowed sets the first two columns of the script's row: the fault, and the
-// failures that are allowed.
+// The command "fault description allowed" sets the first two columns of the script's row: the
+// fault, and the failures that are allowed.
 func fault(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "fault description allowed")
 	of(ts).row = measured.Row{Fault: args[0], Allowed: args[1]}
@@ -163,7 +163,8 @@ func mark(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).mark = time.Now()
 }
 
-// hold duration waits until duration has passed since the mark. Until then the fault lasts.
+// The command "hold duration" waits until duration has passed since the mark. Until then the fault
+// lasts.
 func hold(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "hold duration")
 	d, err := time.ParseDuration(args[0])
@@ -171,7 +172,7 @@ func hold(ts *testscript.TestScript, neg bool, args []string) {
 	time.Sleep(time.Until(of(ts).mark.Add(d)))
 }
 
-// calls n waits until the client has reported n more calls.
+// The command "calls n" waits until the client has reported n more calls.
 func calls(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "calls n")
 	n, err := strconv.Atoi(args[0])
@@ -186,10 +187,10 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// failed [-after=duration] max stops the client, and fails the script if more than max of its
-// calls failed. max is a number or, with %, a percentage. With -after, failed considers only calls
-// that ended at least duration after the mark. failed also compares the client's metrics with the
-// calls in its log.
+// The command "failed [-after=duration] max" stops the client, and fails the script if more than
+// max of its calls failed. max is a number or, with %, a percentage. With -after, failed considers
+// only calls that ended at least duration after the mark. failed also compares the client's
+// metrics with the calls in its log.
 func failed(ts *testscript.TestScript, neg bool, args []string) {
 	var after time.Duration
 	if len(args) == 2 {
@@ -226,7 +227,7 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%d of %d calls failed, more than %s; the first with %s", n, len(all), args[0], all[i].Outcome)
 	}
 	if after > 0 {
-		s.row.Note("later than %[3]v after the fault, %[1]d of %[2]d calls failed", n, len(all), after)
+		s.row.Note("of %[2]d calls that ended more than %[3]v after the fault, %[1]d failed", n, len(all), after)
 	}
 }
 
@@ -266,8 +267,8 @@ func metered(ts *testscript.TestScript) (calls, failed int) {
 // callsTotal matches the samples of basis_calls_total.
 var callsTotal = regexp.MustCompile(`(?m)^basis_calls_total\{.*outcome="(\w+)".*\} (\S+)$`)
 
-// rate min fails the script unless at least min calls ended within some period of one second that
-// began at most a second after the mark.
+// The command "rate min" fails the script unless at least min calls ended within some period of
+// one second that began at most a second after the mark.
 func rate(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "rate min")
 	least, err := strconv.Atoi(args[0])
@@ -287,10 +288,10 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%d calls in the second that began %v after the fault", best, at)
 }
 
-// slowdown percent compares the latency of the nodes since the mark with the latency before the
-// mark of the script's first slowdown. It fails the script if the latency has grown by more than
-// percent and by more than a millisecond. It compares the medians of the fastest seconds, because
-// in other seconds the machine may have been busy with other work.
+// The command "slowdown percent" compares the latency of the nodes since the mark with the latency
+// before the mark of the script's first slowdown. It fails the script if the latency has grown by
+// more than percent and by more than a millisecond. It compares the medians of the fastest
+// seconds, because in other seconds the machine may have been busy with other work.
 func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowdown percent")
 	percent, err := strconv.Atoi(args[0])
@@ -338,8 +339,9 @@ func quantile(d []time.Duration, q float64) time.Duration {
 	return d[int(q*float64(len(d)-1))]
 }
 
-// within duration what fails the script if more than duration has passed since the mark. It adds
-// the passed time to the script's row. what describes the event that has happened by now.
+// The command "within duration what" fails the script if more than duration has passed since the
+// mark. It adds the passed time to the script's row. what describes the event that has happened by
+// now.
 func within(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "within duration what")
 	limit, err := time.ParseDuration(args[0])
@@ -352,8 +354,8 @@ func within(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%s after %v", args[1], took.Round(time.Millisecond))
 }
 
-// received name... fails the script unless the named servers have received as many calls as the
-// client made. Then the client retried no call.
+// The command "received name..." fails the script unless the named servers have received as many
+// calls as the client made. Then the client retried no call.
 func received(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "received name...")
 	n := 0
@@ -367,7 +369,8 @@ func received(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).row.Note("each call received once")
 }
 
-// underway min fails the script unless at least min calls were in flight at the mark.
+// The command "underway min" fails the script unless at least min calls were in flight at the
+// mark.
 func underway(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "underway min")
 	least, err := strconv.Atoi(args[0])
@@ -380,8 +383,8 @@ func underway(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%d in flight at SIGTERM", n)
 }
 
-// slowest duration fails the script if a call took longer than duration to fail, or if calls to
-// more than one node failed.
+// The command "slowest duration" fails the script if a call took longer than duration to fail, or
+// if calls to more than one node failed.
 func slowest(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowest duration")
 	limit, err := time.ParseDuration(args[0])
@@ -398,12 +401,12 @@ func slowest(ts *testscript.TestScript, neg bool, args []string) {
 	if longest > limit || len(nodes) > 1 {
 		ts.Fatalf("calls failed after up to %v, not %v, at nodes %v", longest, limit, slices.Collect(maps.Keys(nodes)))
 	}
-	s.row.Note("each failed call within %v", longest.Round(time.Millisecond))
+	s.row.Note("each failed call took at most %v", longest.Round(time.Millisecond))
 }
 
-// refused duration considers the last client's calls that the open circuit rejected. It fails the
-// script if the 99th percentile of their latency is longer than duration, or if there are fewer
-// than minCalls such calls.
+// The command "refused duration" considers the last client's calls that the open circuit rejected.
+// It fails the script if the 99th percentile of their latency is longer than duration, or if there
+// are fewer than minCalls such calls.
 func refused(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "refused duration")
 	limit, err := time.ParseDuration(args[0])

@@ -47,14 +47,14 @@ func address(ts *testscript.TestScript, name string) string {
 	return m[1]
 }
 
-// listening name sets $ADDR to the address that a server listens on.
+// The command "listening name" sets $ADDR to the address that a server listens on.
 func listening(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "listening name")
 	ts.Setenv("ADDR", address(ts, args[0]))
 }
 
-// peak name MB fails the script if the resident memory of a process has ever been larger than MB
-// megabytes. It also completes the script's row and records it.
+// The command "peak name MB" fails the script if the resident memory of a process has ever been
+// larger than MB megabytes. It also completes the script's row and records it.
 func peak(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "peak name MB")
 	limit, err := strconv.Atoi(args[1])
@@ -75,7 +75,7 @@ func peak(ts *testscript.TestScript, neg bool, args []string) {
 	recordTo(&inputs, s.row)
 }
 
-// longname n file writes a request in JSON to file. The request's name has n bytes.
+// The command "longname n file" writes a request in JSON to file. The request's name has n bytes.
 func longname(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "longname n file")
 	n, err := strconv.Atoi(args[0])
@@ -83,10 +83,10 @@ func longname(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), fmt.Appendf(nil, `{"name":%q}`, strings.Repeat("x", n)), 0o644))
 }
 
-// post [-encoding=e] name content-type hex sends a request with the given body to Hello of a
-// server. It uses a plain HTTP/2 client, because gRPC's client cannot send malformed requests. post
-// prints HTTP's status, gRPC's status and message, and the response's body. It sends no empty
-// content-type.
+// The command "post [-encoding=e] name content-type hex" sends a request with the given body to
+// Hello of a server. It uses a plain HTTP/2 client, because gRPC's client cannot send malformed
+// requests. post prints HTTP's status, gRPC's status and message, and the response's body. It
+// sends no empty content-type.
 func post(ts *testscript.TestScript, neg bool, args []string) {
 	encoding := ""
 	if len(args) == 4 {
@@ -139,8 +139,8 @@ func postHello(transport *http.Transport, addr string, header http.Header, body 
 	return fmt.Sprintf("http=%d grpc=%s %s%s", rsp.StatusCode, grpcStatus("Grpc-Status"), grpcStatus("Grpc-Message"), answer), nil
 }
 
-// bombs name n sends n requests at once on one connection. Each has a compressed message of 60 KB,
-// which decompresses to 60 MB. The server must reject each as too large.
+// The command "bombs name n" sends n requests at once on one connection. Each has a compressed
+// message of 60 KB, which decompresses to 60 MB. The server must reject each as too large.
 func bombs(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "bombs name n")
 	n, err := strconv.Atoi(args[1])
@@ -181,9 +181,9 @@ func bombs(ts *testscript.TestScript, neg bool, args []string) {
 // preface is the beginning of an HTTP/2 client's connection, with empty settings.
 const preface = http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
-// garbage name n seed sends n random byte strings to a server, each on its own connection. A third
-// of the strings have only random bytes. A third begin with HTTP/2's preface, and a third with the
-// preface and the header of a frame. The server must close each connection.
+// The command "garbage name n seed" sends n random byte strings to a server, each on its own
+// connection. A third of the strings have only random bytes. A third begin with HTTP/2's preface,
+// and a third with the preface and the header of a frame. The server must close each connection.
 func garbage(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 3, "garbage name n seed")
 	addr := address(ts, args[0])
@@ -272,10 +272,10 @@ func isClosed(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN)
 }
 
-// halfopen name n d opens n connections to a server, and begins HTTP/2 on each without completing
-// a request. It stops before the first byte, within the preface, after the preface, or within a
-// request's headers. Then it makes normal calls for the duration d; none of them may fail. After
-// d, the server must have closed all n connections.
+// The command "halfopen name n duration" opens n connections to a server, and begins HTTP/2 on
+// each without completing a request. It stops before the first byte, within the preface, after the
+// preface, or within a request's headers. Then it makes normal calls for the
+// duration, and no call may fail. In the end, the server must have closed all n connections.
 func halfopen(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 3, "halfopen name n duration")
 	addr := address(ts, args[0])
@@ -329,8 +329,8 @@ func callFor(ts *testscript.TestScript, addr string, d time.Duration) (made, fai
 	return made, failed
 }
 
-// deaf name n sends up to n requests on one connection, and never reads a response. The server
-// must close the connection before it has received all n requests.
+// The command "deaf name n" sends up to n requests on one connection, and never reads a response.
+// The server must close the connection before it has received all n requests.
 func deaf(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "deaf name n")
 	n, err := strconv.Atoi(args[1])
@@ -369,8 +369,9 @@ func deaf(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).row.Note("closed after %d requests", sent)
 }
 
-// flood name n makes n calls at once on one connection. On each call, after the first message, it
-// keeps sending messages of 60 KB until the server or a deadline of 12 s ends the call.
+// The command "flood name n" makes n calls at once on one connection. On each call, after the
+// first message, it keeps sending messages of 60 KB until the server or a deadline of 12 s ends
+// the call.
 func flood(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "flood name n")
 	n, err := strconv.Atoi(args[1])

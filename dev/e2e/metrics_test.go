@@ -20,8 +20,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// shows url regexp waits until the page at url has a match of regexp. With ! it waits until the
-// page has no match.
+// The command "shows url regexp" waits until the page at url has a match of regexp. With ! it
+// waits until the page has no match.
 func shows(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, len(args) == 2, "[!] shows url regexp")
 	re, err := regexp.Compile("(?m)" + args[1])
@@ -42,9 +42,9 @@ func shows(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// documented address program compares the metrics at address with the tables for program in
-// docs/operations.md: names, types and labels. It ignores the metrics of Go, of the process and
-// of the scrape.
+// The command "documented address program" compares the metrics at address with the tables for
+// program in docs/operations.md: names, types and labels. It ignores the metrics of Go, of the
+// process and of the scrape.
 func documented(ts *testscript.TestScript, neg bool, args []string) {
 	programs := []string{"client", "srv"} // in the order of the tables; a third table is for both programs
 	want(ts, !neg && len(args) == 2 && slices.Contains(programs, args[1]), "documented address srv|client")

@@ -46,9 +46,10 @@ func quicken(text string) (string, error) {
 	return text, err
 }
 
-// prometheus job=address... starts a Prometheus that scrapes the given addresses, and waits until
-// it has scraped each of them. The Prometheus has the shipped configuration and rules with shorter
-// durations; see faster. It starts with an empty database. The process has the name "prometheus".
+// The command "prometheus job=address..." starts a Prometheus that scrapes the given addresses,
+// and waits until it has scraped each of them. The Prometheus has the shipped configuration and
+// rules with shorter durations; see faster. It starts with an empty database. The process has the
+// name "prometheus".
 func prometheus(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "prometheus job=address...")
 	root, err := project.Root()
@@ -95,8 +96,8 @@ func ask(ts *testscript.TestScript, path string, data any) error {
 	return json.Unmarshal(body, &struct{ Data any }{data})
 }
 
-// query expression value waits until Prometheus returns exactly one sample for expression, with
-// the given value.
+// The command "query expression value" waits until Prometheus returns exactly one sample for
+// expression, with the given value.
 func query(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "query expression value")
 	var answer struct {
@@ -114,8 +115,8 @@ func query(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// firing [alert...] waits until exactly the given alerts fire. Without alerts, it waits until none
-// fires.
+// The command "firing [alert...]" waits until exactly the given alerts fire. Without alerts, it
+// waits until none fires.
 func firing(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg, "firing [alert...]")
 	slices.Sort(args)
@@ -159,7 +160,7 @@ func until(ts *testscript.TestScript, condition func() error) {
 	}
 }
 
-// serves name sets $METRICS to the address on which a process serves its metrics.
+// The command "serves name" sets $METRICS to the address on which a process serves its metrics.
 func serves(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "serves name")
 	on := regexp.MustCompile(`Metrics on http://(\S+)/metrics`)
@@ -173,8 +174,9 @@ func serves(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("METRICS", string(all[len(all)-1][1]))
 }
 
-// free variable... sets each variable to a free address of this host. The kernel gives the ports
-// of these addresses to no connection, so an address stays free until a program listens on it.
+// The command "free variable..." sets each variable to a free address of this host. The kernel
+// gives the ports of these addresses to no connection, so an address stays free until a program
+// listens on it.
 func free(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "free variable...")
 	ports, err := backend.FreePorts(len(args))
@@ -184,7 +186,7 @@ func free(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// sink address listens for spans on a UDP address, and drops them.
+// The command "sink address" listens for spans on a UDP address, and drops them.
 func sink(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "sink address")
 	c, err := net.ListenPacket("udp", args[0])

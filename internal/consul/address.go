@@ -98,8 +98,8 @@ func trimAddresses(addrs []string) []string {
 	return trimmed
 }
 
-// Addresses returns the addresses of r: each is host:port, or the path of a socket. It returns nil
-// if r has no address, for example if r is mDNS.
+// Addresses returns the addresses of r. If r is from NewRegistry, each address is host:port or the path
+// of a socket. For mDNS and go-micro's memory registry, which have no address, Addresses returns nil.
 func Addresses(r registry.Registry) []string {
 	switch r.String() {
 	case "mdns", "memory": // both ignore addresses

@@ -171,9 +171,9 @@ func TestAHangingAgentIsGivenUp(t *testing.T) {
 	}
 }
 
-// go-micro skips an agent that denies go-micro's probe. The registry sends no probe, so it queries
-// this agent.
-func TestAnyTokenMayProbe(t *testing.T) {
+// Before a request, go-micro sends a probe to each agent, and skips an agent that denies the probe. The
+// registry sends no probe, so it queries this agent.
+func TestAnAgentThatDeniesProbesIsAsked(t *testing.T) {
 	var asked [2]atomic.Int64
 	var addrs []string
 	for i := range asked {

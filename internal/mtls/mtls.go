@@ -40,9 +40,10 @@ func (f *Files) Flags() []cli.Flag {
 	}
 }
 
-// Check returns an error if only some of the files are set, or if a path is PEM text. implementation
-// is the name of go-micro's server or client in use. With files, it must be "grpc": other
-// implementations would ignore the files. Check does not read the files.
+// Check returns an error in three cases: only some of the files are set, a setting is PEM text and not
+// a path, or the files are set and implementation is not "grpc". implementation is the name of
+// go-micro's server or client in use; all implementations but "grpc" ignore the files. Check does not
+// read the files.
 func (f *Files) Check(implementation string) error {
 	var given, missing []string
 	for _, file := range []struct{ flag, path string }{

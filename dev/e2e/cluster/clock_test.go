@@ -80,8 +80,8 @@ func buildStepping(root string) (string, error) {
 	return path, nil
 }
 
-// clock duration steps the wall clock of clients that start later back by an hour, this long after now.
-// Without an argument, clock waits until the step.
+// The command "clock duration" steps the wall clock of clients that start later back by an hour,
+// this long after now. Without an argument, clock waits until the step.
 func clock(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) <= 1, "clock [duration]")
 	s := of(ts)
@@ -111,7 +111,8 @@ func opened(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// recovers duration fails unless each client gets a response within duration. It notes the time.
+// The command "recovers duration" fails unless each client gets a response within duration. It
+// notes the time.
 func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "recovers duration")
 	s := of(ts)

@@ -152,7 +152,8 @@ func start(ctx context.Context, dir string, servers, clients int) (*cluster.Clus
 	return c, c.Start(ctx)
 }
 
-// register creates a network or a cluster. An interruption of the tests closes it.
+// register creates a network or a cluster. If the tests are interrupted, they close the network or
+// cluster.
 func register[T interface{ Close() }](create func() (T, error)) (T, error) {
 	networks.Lock() // so that an interruption waits until the network can be closed
 	defer networks.Unlock()

@@ -188,14 +188,15 @@ func (s *session) told(ts *testscript.TestScript) []call {
 	return all
 }
 
-// fault description allowed sets the first two columns of the script's row: the fault, and the failed
-// calls that are allowed.
+// The command "fault description allowed" sets the first two columns of the script's row: the
+// fault, and the failed calls that are allowed.
 func fault(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "fault description allowed")
 	of(ts).row = measured.Row{Fault: args[0], Allowed: args[1]}
 }
 
-// hosts servers clients starts a cluster with these numbers of hosts for servers and for clients.
+// The command "hosts servers clients" starts a cluster with these numbers of hosts for servers and
+// for clients.
 func hosts(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "hosts servers clients")
 	s := of(ts)
@@ -207,9 +208,9 @@ func hosts(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// serve [-nowait] host [n] starts n more servers on a host, one by default. The servers on srv-1 are
-// srv-1/1, srv-1/2 and so on. serve waits until all have registered. With -nowait, it waits only until
-// all listen.
+// The command "serve [-nowait] host [n]" starts n more servers on a host, one by default. The
+// servers on srv-1 are srv-1/1, srv-1/2 and so on. serve waits until all have registered. With
+// -nowait, it waits only until all listen.
 func serve(ts *testscript.TestScript, neg bool, args []string) {
 	wait := true
 	if len(args) > 0 && args[0] == "-nowait" {
@@ -242,8 +243,8 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// down [-KILL] name... stops servers one after another, and fails unless each exits with status 0.
-// With -KILL, it kills the servers.
+// The command "down [-KILL] name..." stops servers one after another, and fails unless each exits
+// with status 0. With -KILL, it kills the servers.
 func down(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "down [-KILL] name...")
 	s := of(ts)
@@ -268,8 +269,8 @@ func (s *session) server(ts *testscript.TestScript, name string) *server {
 	return srv
 }
 
-// call [variable=value...] starts a client on each host for clients. All clients together make 250
-// calls per second.
+// The command "call [variable=value...]" starts a client on each host for clients. All clients
+// together make 250 calls per second.
 func callers(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg, "call [variable=value...]")
 	s := of(ts)
@@ -286,7 +287,7 @@ func callers(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// nodes n waits until n nodes are healthy in Consul.
+// The command "nodes n" waits until n nodes are healthy in Consul.
 func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "nodes n")
 	ctx, cancel := patient()
@@ -301,13 +302,15 @@ func mark(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).mark = time.Now()
 }
 
-// hold duration waits until this time has passed since the mark, while the fault lasts.
+// The command "hold duration" waits until this time has passed since the mark, while the fault
+// lasts.
 func hold(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "hold duration")
 	time.Sleep(time.Until(of(ts).mark.Add(duration(ts, args[0]))))
 }
 
-// within duration what fails if more time has passed since the mark. It notes the time.
+// The command "within duration what" fails if more time has passed since the mark. It notes the
+// time.
 func within(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "within duration what")
 	s := of(ts)
@@ -333,8 +336,8 @@ func leader(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("OTHER", rest[1].Name)
 }
 
-// consulOn is the command consul kill|start|freeze|wake host...|all. It kills, starts, stops with
-// SIGSTOP, or continues the Consul processes on these hosts.
+// The command "consul kill|start|freeze|wake host...|all" kills, starts, stops with SIGSTOP, or
+// continues the Consul processes on these hosts.
 func consulOn(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) >= 2, "consul kill|start|freeze|wake host...|all")
 	s := of(ts)
@@ -364,21 +367,21 @@ func consulOn(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// powerOff is the command poweroff host. It ends a host as a power failure does.
+// The command "poweroff host" ends a host as a power failure does.
 func powerOff(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "poweroff host")
 	s := of(ts)
 	ts.Check(s.host(ts, args[0]).PowerOff())
 }
 
-// cut host drops all packets from and to a host.
+// The command "cut host" drops all packets from and to a host.
 func cut(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "cut host")
 	s := of(ts)
 	ts.Check(s.host(ts, args[0]).Cut())
 }
 
-// split host... drops all packets between these hosts and the other hosts.
+// The command "split host..." drops all packets between these hosts and the other hosts.
 func split(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "split host...")
 	s := of(ts)
@@ -395,7 +398,8 @@ func heal(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(of(ts).Heal())
 }
 
-// lose percent [host] drops a random share of the packets of a host, or of all hosts.
+// The command "lose percent [host]" drops a random share of the packets of a host, or of all
+// hosts.
 func lose(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && (len(args) == 1 || len(args) == 2), "lose percent [host]")
 	s := of(ts)
@@ -406,7 +410,7 @@ func lose(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(s.Lose(number(ts, args[0])))
 }
 
-// calls n waits until each client has logged n more calls.
+// The command "calls n" waits until each client has logged n more calls.
 func calls(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "calls n")
 	n := number(ts, args[0])
@@ -426,10 +430,10 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// called [-by=client] [-within=duration] server|host... waits until each client has got a response
-// since the mark from each of these servers. A host stands for all servers on the host. -by selects
-// the client on one host. "! called" fails if any client has called any of these servers since the
-// mark.
+// The command "called [-by=client] [-within=duration] server|host..." waits until each client has
+// got a response since the mark from each of these servers. A host stands for all servers on the
+// host. -by selects the client on one host. "! called" fails if any client has called any of these
+// servers since the mark.
 func called(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	clients := s.clients
@@ -480,8 +484,9 @@ func called(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// failed [-yet] [-after=duration] max fails if more than max calls failed. With -after, it counts only
-// the calls that ended this long after the mark. Without -yet, it stops the clients first.
+// The command "failed [-yet] [-after=duration] max" fails if more than max calls failed. With
+// -after, it counts only the calls that ended this long after the mark. Without -yet, it stops the
+// clients first.
 func failed(ts *testscript.TestScript, neg bool, args []string) {
 	var after time.Duration
 	yet := false
@@ -525,8 +530,8 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// rate min duration fails unless the clients got at least min responses in some second that began
-// within duration after the mark.
+// The command "rate min duration" fails unless the clients got at least min responses in some
+// second that began within duration after the mark.
 func rate(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "rate min duration")
 	least, limit := number(ts, args[0]), duration(ts, args[1])
@@ -570,10 +575,10 @@ func latency(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("p50 %v, p99 %v, max %v", s.quantile(ts, 0.5), s.quantile(ts, 0.99), s.quantile(ts, 1))
 }
 
-// slowdown percent records the median latency since the mark when it is called first, before the
-// fault. When it is called again, it fails if the median is more than percent higher, and more than a
-// millisecond higher. The median is that of the second with the lowest median: in other seconds, the
-// machine may have been busy.
+// The command "slowdown percent" records the median latency since the mark when it is called
+// first, before the fault. When it is called again, it fails if the median is more than percent
+// higher, and more than a millisecond higher. The median is that of the second with the lowest
+// median: in other seconds, the machine may have been busy.
 func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowdown percent")
 	s := of(ts)
@@ -599,7 +604,7 @@ func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("p50 of the best second %v, before %v", p50, s.before)
 }
 
-// connections max waits until no client has more than max connections to servers.
+// The command "connections max" waits until no client has more than max connections to servers.
 func connections(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "connections max")
 	s := of(ts)
@@ -641,7 +646,8 @@ func even(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("each server answered %d to %d calls of each client", least, most)
 }
 
-// memory server notes the memory and the connections of the first client and of a server.
+// The command "memory server" notes the memory and the connections of the first client and of a
+// server.
 func memory(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "memory server")
 	s := of(ts)

@@ -105,7 +105,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// finally command [args...] runs a command after the script has ended, even if the script fails.
+// The command "finally command [args...]" runs a command after the script has ended, even if the
+// script fails.
 func finally(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = ts.MkAbs(".")
@@ -127,8 +128,8 @@ func urls(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// nodes n waits until Consul has n healthy nodes of the service, and prints their IP addresses,
-// sorted.
+// The command "nodes n" waits until Consul has n healthy nodes of the service, and prints their IP
+// addresses, sorted.
 func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -172,9 +173,9 @@ func made(ts *testscript.TestScript) []load.Line {
 	return all
 }
 
-// calls [-alternating] n waits until the client has made n more calls. It fails the script if one
-// of the client's calls so far has failed. With -alternating, it also fails the script if two
-// consecutive calls went to the same node.
+// The command "calls [-alternating] n" waits until the client has made n more calls. It fails the
+// script if one of the client's calls so far has failed. With -alternating, it also fails the
+// script if two consecutive calls went to the same node.
 func calls(ts *testscript.TestScript, neg bool, args []string) {
 	alternating := args[0] == "-alternating"
 	if alternating {
@@ -198,8 +199,8 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("%d calls, 0 failed", len(after)-before)
 }
 
-// reaches n duration waits up to duration until the client's calls so far have gone to n different
-// nodes.
+// The command "reaches n duration" waits up to duration until the client's calls so far have gone
+// to n different nodes.
 func reaches(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -219,8 +220,8 @@ func reaches(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("%d nodes called after %v", n, time.Since(start).Round(pollInterval))
 }
 
-// traced is the command trace n. It waits for the client's next call, and then until Jaeger has n
-// spans of the call's trace. It prints the spans' services and operations.
+// The command "trace n" waits for the client's next call, and then until Jaeger has n spans of the
+// call's trace. It prints the spans' services and operations.
 func traced(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -246,8 +247,8 @@ func stopped(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// health state n filter waits until "docker ps" with filter lists n containers whose health is
-// state.
+// The command "health state n filter" waits until "docker ps" with filter lists n containers whose
+// health is state.
 func health(ts *testscript.TestScript, neg bool, args []string) {
 	until(ts, patience, func() error {
 		out, err := exec.Command("docker", "ps", "--filter", args[2], "--filter", "health="+args[0], "--format", "{{.Names}}: {{.Status}}").Output()
@@ -258,10 +259,10 @@ func health(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// browse n checks the pages of Jaeger and Consul in a browser. On Jaeger's search page it finds the
-// client's traces, opens the newest complete trace, and prints its rows. The server's spans must
-// begin in the second half of the trace: the call waits for the limiter first. On Consul's page, it
-// checks that the service has n nodes whose checks pass.
+// The command "browse n" checks the pages of Jaeger and Consul in a browser. On Jaeger's search
+// page it finds the client's traces, opens the newest complete trace, and prints its rows. The
+// server's spans must begin in the second half of the trace: the call waits for the limiter first.
+// On Consul's page, it checks that the service has n nodes whose checks pass.
 func browse(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -286,8 +287,8 @@ func browse(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// lookup n looks up a trace in Jaeger's UI, and prints its rows. The trace's ID is the stdout of
-// the last command. lookup first waits until Jaeger has n spans of the trace.
+// The command "lookup n" looks up a trace in Jaeger's UI, and prints its rows. The trace's ID is
+// the stdout of the last command. lookup first waits until Jaeger has n spans of the trace.
 func lookup(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -323,7 +324,7 @@ func printRows(ts *testscript.TestScript, trace browser.Trace) {
 	}
 }
 
-// updates service state waits until the last update of service has the given state.
+// The command "updates service state" waits until the last update of service has the given state.
 func updates(ts *testscript.TestScript, neg bool, args []string) {
 	until(ts, patience, func() error {
 		out, err := exec.Command("docker", "service", "inspect", "--format", "{{.UpdateStatus.State}}", args[0]).Output()
@@ -334,8 +335,8 @@ func updates(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// query expression sample... waits until Prometheus returns exactly the given samples for
-// expression. The samples have the form "{labels} value" and are sorted.
+// The command "query expression sample..." waits until Prometheus returns exactly the given
+// samples for expression. The samples have the form "{labels} value" and are sorted.
 func query(ts *testscript.TestScript, neg bool, args []string) {
 	var answer struct {
 		Data struct {

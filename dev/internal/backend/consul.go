@@ -41,8 +41,9 @@ type ConsulPorts struct {
 // DefaultConsulPorts are Consul's default ports.
 var DefaultConsulPorts = ConsulPorts{HTTP: 8500, Server: 8300, SerfLAN: 8301, SerfWAN: 8302}
 
-// gossip is a setting of the agent. An agent that has joined counts as failed only after some
-// seconds, as it does outside of development mode.
+// gossip is a setting of Consul's agents. StartConsul uses Consul's development mode, in which an
+// agent that does not respond is failed at once. With gossip, the agent is failed after some seconds,
+// as in normal mode.
 const gossip = "gossip_lan { suspicion_mult = 30 }"
 
 // StartConsul runs the Consul at path with its log in dir, and waits until services can register. The

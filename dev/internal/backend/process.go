@@ -154,7 +154,7 @@ func (p *Process) until(ctx context.Context, what string, condition func() bool)
 	}
 }
 
-// Tail returns the last 15 lines of the log.
+// Tail returns the last 15 lines of the log, or the error of reading the log.
 func (p *Process) Tail() []byte {
 	log, err := os.ReadFile(p.Log)
 	if err != nil {

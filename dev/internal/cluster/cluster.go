@@ -134,8 +134,8 @@ func (c *Cluster) JaegerUI() string {
 }
 
 // Environ returns the environment of the pair's programs on a host, with the additional variables
-// env. The registry is the host's own agent. While the agent is down, the registry is a Consul
-// server; the hosts are spread over the Consul servers.
+// env. The programs use the agent of their own host as registry. While the agent is down, they use
+// one of the Consul servers. Different hosts use different Consul servers.
 func (c *Cluster) Environ(h *Host, env ...string) []string {
 	servers := c.Hosts("consul-")
 	second := servers[slices.Index(c.hosts, h)%len(servers)]

@@ -20,8 +20,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/jaegerui"
 )
 
-// maxSize is the maximum size of the stored spans, in bytes of their datagrams. In memory, the pair's
-// spans take eight times as much. Newer spans evict the oldest traces.
+// maxSize is the maximum total size of the datagrams of all stored spans, in bytes. In memory, the
+// pair's spans take eight times as much. Newer spans evict the oldest traces.
 const maxSize = 10 << 20
 
 // menu is an entry in the UI's menu that says where the traces come from.

@@ -27,8 +27,8 @@ import (
 	"github.com/gomicroexample/basis/dev/modern"
 )
 
-// serverConfig has go-zero's defaults with two exceptions. The timeout is the pair's. DevServer, which
-// would open a port, is off.
+// serverConfig has the addresses for the bench, and go-zero's defaults with two exceptions. The timeout
+// is 5 s, as in the pair. DevServer, which would open a port, is off.
 const serverConfig = `
 Name: %s
 ListenOn: %s

@@ -1,4 +1,4 @@
-// Command modern has the server and the client of ../../../modern for the bench: grpc-go with a
+// Command modern runs the server and the client of dev/modern in the bench. They use grpc-go with a
 // resolver for Consul and grpc-go's round robin, golang.org/x/time/rate, gobreaker and OpenTelemetry.
 package main
 
