@@ -3,9 +3,9 @@
 // services, and may use any of go-micro's registries.
 //
 // go-plugins' round robin chooses the node. The balancer gives the round robin the nodes that are
-// connected and not ejected, if there are any. Without the balancer, go-micro calls a dead node until the TTL of the
-// node's registration has passed. Also, go-micro's pool uses a separate connection for each
-// in-flight call, and closes the connection after any error.
+// connected and not ejected, if there are any. Without the balancer, go-micro calls a dead node
+// until the TTL of the node's registration has passed. Also, go-micro's pool uses a separate
+// connection for each in-flight call, and closes the connection after any error.
 //
 // A client needs all three parts of a Balancer: Selector as its selector, Wrap around its round
 // robin, and WrapCall among its call wrappers.

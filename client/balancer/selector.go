@@ -137,8 +137,8 @@ func (s *nodeSelector) Close() error {
 // String returns the name of the selector.
 func (s *nodeSelector) String() string { return "balancer" }
 
-// groupWithNodes returns the group of a service. If no node is known, it waits for a lookup. It returns the
-// error of the lookup, or the error of ctx if ctx ends first.
+// groupWithNodes returns the group of a service. If no node is known, it waits for a lookup. It
+// returns the error of the lookup, or the error of ctx if ctx ends first.
 func (b *Balancer) groupWithNodes(ctx context.Context, service string) (*group, error) {
 	g := b.group(service)
 	if known := g.known.Load(); known != nil {
