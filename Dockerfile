@@ -20,7 +20,7 @@ LABEL org.opencontainers.image.title="Basis" \
       org.opencontainers.image.revision="${REVISION}"
 USER 65532:65532
 
-# The address of metrics and health, only for this container. The health check uses the same
+# The programs serve metrics and health at this address. Only this container can reach it. The health check uses the same
 # variable. A server is healthy when it has registered, and a client is healthy when it has found a
 # server. The registry may start later, so both have a start period of two minutes. A swarm
 # replaces an unhealthy container.

@@ -19,15 +19,15 @@ import (
 	"github.com/gomicroexample/basis/internal/consul"
 )
 
-// finding calls find with a wait of 0 and returns its result. find queries a fake Consul agent. After
-// its first request, the agent responds with status for the duration as. Later it returns a node.
-func finding(t *testing.T, status int, as time.Duration) error {
+// finding calls find with a wait of 0 and returns its result. find queries a fake Consul agent. The
+// agent responds with status until outage has passed since the first request. Then it lists a node.
+func finding(t *testing.T, status int, outage time.Duration) error {
 	t.Helper()
 	var first sync.Once
 	var start time.Time
 	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		first.Do(func() { start = time.Now() })
-		if time.Since(start) < as {
+		if time.Since(start) < outage {
 			http.Error(w, "rpc error making call: No cluster leader", status)
 			return
 		}

@@ -1,6 +1,6 @@
 // Package browser opens the pages of Jaeger and Consul in a headless Chromium, clicks on elements, and
-// reads what the pages show. The package is for its tests, and for the command that takes the
-// pictures in docs/pictures.
+// reads what the pages show. Its tests test the pages. The command pictures uses the
+// package to take the pictures in docs/pictures.
 package browser
 
 import (

@@ -90,8 +90,8 @@ func (c *Calls) all() []prometheus.Collector {
 	return []prometheus.Collector{c.started, c.received, c.sent, c.handled, c.durations}
 }
 
-// of returns the metrics of a method, and creates them at the method's first call. It creates the
-// counters of all codes together: Prometheus does not count the first value of a new counter as an
+// of returns the metrics of a method, and creates them at the method's first call. It then creates a
+// counter for each code, because Prometheus does not count the first value of a new counter as an
 // increase.
 func (c *Calls) of(m Method) *methodMetrics {
 	if found, ok := c.methods.Load(m); ok {
