@@ -44,7 +44,7 @@ func newAgent(t *testing.T, ids ...string) (*agent, registry.Registry) {
 	return a, newRegistry(t)
 }
 
-// set sets ids and index, and ends the blocking queries that wait.
+// set sets the fields ids and index, and ends the blocking queries that wait.
 func (a *agent) set(index uint64, ids ...string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -66,7 +66,7 @@ func (a *agent) register(id string, node *api.AgentServiceRegistration) {
 	a.changed = make(chan struct{})
 }
 
-// setDown sets down, and ends the blocking queries that wait.
+// setDown sets the field down, and ends the blocking queries that wait.
 func (a *agent) setDown(down bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

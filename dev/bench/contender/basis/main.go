@@ -1,5 +1,5 @@
-// Command basis has the pair's client for the bench. It calls as ../../../../client does, with the
-// same stack of wrappers or with some of the wrappers. The server is ../../../../srv.
+// Command basis has the pair's client for the bench. It calls as the program client does, with the
+// same stack of wrappers or with some of the wrappers. The server is the program srv.
 package main
 
 import (
