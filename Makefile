@@ -164,7 +164,7 @@ proto: ## regenerates proto/*.go
 
 # dev/architecture checks which packages and modules the pair has, and which packages import which.
 lint: ## checks format, modules and spelling, and runs go vet, staticcheck and revive
-	test -z "$$(gofmt -l . | tee /dev/stderr)"
+	! gofmt -l . | grep .
 	git ls-files -z | xargs -0 go run $(MISSPELL) -locale US -error
 	go mod tidy -diff
 	go vet ./...
