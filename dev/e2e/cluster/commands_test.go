@@ -620,8 +620,9 @@ func connections(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// even fails unless each server answered its share of each client's calls since the mark, within one
-// call: the round robin may be anywhere in its list at the mark and at the end.
+// even fails unless each server answered its share of each client's calls since the mark, within two
+// calls. The round robin may be anywhere in its list at the mark and at the end. Also, four callers
+// choose their nodes in one order, and may send their calls in another order.
 func even(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "even")
 	s := of(ts)
@@ -637,7 +638,7 @@ func even(ts *testscript.TestScript, neg bool, args []string) {
 		share := float64(all) / float64(len(s.servers))
 		for name, srv := range s.servers {
 			n := answered[srv.address]
-			if math.Abs(float64(n)-share) > 1 {
+			if math.Abs(float64(n)-share) > 2 {
 				ts.Fatalf("%s answered %d of %d calls of %s; its share is %.1f", name, n, all, c.host.Name, share)
 			}
 			least, most = min(least, n), max(most, n)
