@@ -48,8 +48,7 @@ func (b *Balancer) Selector(opts ...selector.Option) selector.Selector {
 // nodeSelector implements selector.Selector with a Balancer.
 type nodeSelector struct{ balancer *Balancer }
 
-// Init sets the options in opts. A different registry replaces the previous registry, and closes
-// all connections.
+// Init sets the options in opts. If the registry changes, Init closes all connections.
 func (s *nodeSelector) Init(opts ...selector.Option) error {
 	b := s.balancer
 	b.mu.Lock()

@@ -48,7 +48,7 @@ func (weather) Call(_ context.Context, req client.Request, _ any, _ ...client.Ca
 	return nil
 }
 
-// A client calls two services. Each service has its own circuit.
+// A client calls two services. Each endpoint has its own circuit.
 func ExampleNew_services() {
 	hystrix.ConfigureCommand("weather.Weather.Now", hystrix.CommandConfig{
 		ErrorPercentThreshold:  1,

@@ -118,8 +118,8 @@ func patient() (context.Context, context.CancelFunc) {
 // The command "agent [-config=file] [host]" starts a Consul agent on host, by default on
 // 127.0.0.1. It sets $CONSUL, and $CONSUL_HTTP_ADDR as the default of all programs, to the agent's
 // address. If a script starts an agent again, the new agent has the same address and an empty
-// catalog. The agent of a -config file has TLS and ACLs. Before it starts this agent, the script
-// must set the variables with Consul's token and certificates.
+// catalog. The agent of a -config file has TLS and ACLs. A script must set the variables with
+// Consul's token and certificates before it calls agent with -config.
 func agent(ts *testscript.TestScript, neg bool, args []string) {
 	var secured *backend.Security
 	if len(args) > 0 && strings.HasPrefix(args[0], "-config=") {

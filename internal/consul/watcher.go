@@ -17,8 +17,8 @@ import (
 // returns an error without this option. If there are several agents, the watcher uses the first
 // agent that responds, like a lookup.
 //
-// A new watcher also reports nodes that are already gone, if any caller's GetService returned
-// these nodes in the last three minutes.
+// A new watcher also reports the deletion of nodes that a lookup no longer found in the last three
+// minutes, because a cache may still have these nodes.
 func (r *consulRegistry) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 	var wo registry.WatchOptions
 	for _, o := range opts {

@@ -57,8 +57,8 @@ const dialTimeout = 20 * time.Second
 
 // Main is the main function of a contender. It does not return.
 //
-// The first argument is "server" or "client". Flags follow: the fields of Env, and the flags that
-// the contender has added to flag.CommandLine. The client reads a Load as JSON from each line of
+// The first argument is "server" or "client". Flags follow: the fields of Env, -pprof, and the
+// flags that the contender has added to flag.CommandLine. The client reads a Load as JSON from each line of
 // stdin, and prints its Result as a line of JSON, until stdin ends.
 func Main(c Contender) {
 	os.Exit(run(c))

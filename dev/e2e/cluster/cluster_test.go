@@ -126,7 +126,8 @@ func setUp(dir string) (err error) {
 	return nil
 }
 
-// rootDir returns the directory of the pair's module; asking go once is enough.
+// rootDir returns the directory of the pair's module. It runs the go command once, and keeps the
+// result.
 var rootDir = sync.OnceValues(project.Root)
 
 // closeAll closes all networks, and prevents new networks.

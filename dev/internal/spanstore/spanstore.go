@@ -43,8 +43,8 @@ type Server struct {
 	done  sync.WaitGroup
 }
 
-// Start starts a server on 127.0.0.1. It serves the UI and the API on the TCP port ui, and receives
-// spans, in compact Thrift, on the UDP port spans. If a port is taken or 0, the server listens on a
+// Start starts a server on 127.0.0.1. ui is the TCP port for Jaeger's UI and API. spans is the UDP port
+// for spans in compact Thrift. If a port is 0, or another program uses it, the server listens on a
 // free port instead. The server's URL and Addr have the ports.
 func Start(ui, spans int) (*Server, error) {
 	conn, err := portOr(spans, func(addr string) (net.PacketConn, error) { return net.ListenPacket("udp4", addr) })
