@@ -38,7 +38,8 @@ func Escape(s string) string {
 }
 
 // Writer escapes the text of each Write and writes the result to the embedded io.Writer. Each
-// Write must be one line; log.Logger writes such lines. Writer does not escape the \n at the line's end.
+// Write must be one line; log.Logger writes such lines. Writer does not escape the \n at the end of
+// the line.
 type Writer struct{ io.Writer }
 
 // Write writes line, escaped. It returns the length of line before escaping, or 0 and the error
