@@ -1,7 +1,7 @@
-# All targets need Go and make. The comment above a target names what else the target needs. The
-# module in this directory is the pair. dev is a module of its own, with the code that neither
-# program links. dev/bench, and each program below dev/tools that is built from source, are modules
-# too.
+# All targets need Go and make. The comment above a target names what else the target needs. There
+# are several Go modules. The module in this directory has the programs srv and client. The module
+# in dev has the code that neither program links. The bench in dev/bench has its own module, and so
+# has each program below dev/tools that is built from source.
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 REVIVE := github.com/mgechev/revive@v1.15.0
@@ -14,7 +14,7 @@ PROTO_OUT := .
 # With REQUIRED=1, tests fail if a tool that they need is missing. Without it, they are skipped.
 REQUIRED :=
 
-# The same for tests that need root. Without root, they are skipped.
+# REQUIRED for tests that need root. Without root, these tests are skipped.
 REQUIRED_AS_ROOT = $(if $(and $(REQUIRED),$(filter 0,$(shell id -u))),-required)
 
 # The installed command of Compose.
@@ -118,14 +118,15 @@ soak: tools ## makes calls for ten minutes (SOAK=60s for fewer)
 	cd dev/e2e && go test -count=1 -timeout=0 -run=TestSoak -args -required -soak=$(SOAK)
 
 # Runs the faults in dev/e2e/testdata/faults, the soak, bad input, and the faults of e2e-cluster and
-# of the swarm in e2e-docker. Takes about 30 minutes, needs root and Linux, and an otherwise idle machine.
+# of the swarm in e2e-docker. This takes about 30 minutes, and needs root, Linux and an otherwise
+# idle machine.
 reliability: tools ## measures calls during faults, and writes docs/reliability.md
 	cd dev/e2e && go test -count=1 -timeout=0 -run='TestScripts/^(grpcurl|ghz|gzip|garbage|halfopen|deaf|flood)$$|TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../../docs/reliability.md
 	cd dev/e2e/cluster && go test -count=1 -timeout=30m -args -cluster -required -reliability=../../../docs/reliability.md
 	$(WITH_IMAGES) 'cd dev/e2e/cluster && go test -count=1 -timeout=20m -run=TestSwarm -args -swarm -required -reliability=../../../docs/reliability.md'
 
-# Takes at most 15 minutes; the first run also builds the contenders. Needs Linux, an otherwise idle
-# machine, and the Consul of "make tools". To measure only some contenders, run
+# The bench takes at most 15 minutes; the first run also builds the contenders. It needs Linux, an
+# otherwise idle machine, and the Consul of "make tools". To measure only some contenders, run
 # "go -C dev/bench run . -only='limit|basis|gokit'".
 bench: ## measures the pair and comparable frameworks, and writes docs/benchmarks.md
 	go -C dev/bench run . -o ../../docs/benchmarks.md
@@ -133,13 +134,14 @@ bench: ## measures the pair and comparable frameworks, and writes docs/benchmark
 bench-quick: ## prints a shorter measurement, in about 3 minutes
 	@go -C dev/bench run . -quick
 
-# Takes a minute after the builds. Needs Chromium (on Debian, the package chromium). Look at the
-# pictures before you commit them, because no test compares them.
+# This takes a minute after the builds, and needs Chromium (on Debian, the package chromium). Look
+# at the pictures before you commit them, because no test compares them.
 pictures: tools ## takes the pictures in docs/pictures
 	@go -C dev run ./browser/pictures
 
-# Takes about 20 minutes on two cores, once per machine. To use other binaries, set CONSUL_BIN,
-# JAEGER_BIN, PROMETHEUS_BIN, PROMTOOL_BIN, GRPCURL_BIN, GHZ_BIN or GRPC_HEALTH_PROBE_BIN.
+# The builds take about 20 minutes on two cores, once per machine. To use other binaries, set
+# CONSUL_BIN, JAEGER_BIN, PROMETHEUS_BIN, PROMTOOL_BIN, GRPCURL_BIN, GHZ_BIN or
+# GRPC_HEALTH_PROBE_BIN.
 tools: ## builds Consul, Jaeger with its UI, Prometheus and three gRPC clients from source
 	@go -C dev run ./tools
 

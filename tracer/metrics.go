@@ -63,9 +63,9 @@ type deliveries struct {
 	conn         *connection
 }
 
-// Inc counts the n spans of a packet as sent, or as failed if the previous packet was refused. The
-// spans of the previous packet stay counted as sent, because the refusal was not known yet. Inc
-// counts the spans of this packet as failed instead.
+// Inc counts the n spans of a packet. Usually, it counts the spans as sent. If the previous packet
+// was refused, Inc counts the spans of this packet as failed instead of the spans of the previous
+// packet, which it has already counted as sent.
 func (d *deliveries) Inc(n int64) {
 	if d.conn.refused {
 		d.failed.Add(float64(n))

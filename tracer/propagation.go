@@ -41,7 +41,7 @@ func newPropagator(names string) (*propagator, error) {
 	return p, nil
 }
 
-// Inject writes sc to carrier in each of the formats.
+// Inject writes sc to carrier in each format of JAEGER_PROPAGATION.
 func (p *propagator) Inject(sc jaeger.SpanContext, carrier any) error {
 	for _, injector := range p.injectors {
 		if err := injector.Inject(sc, carrier); err != nil {

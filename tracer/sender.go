@@ -60,10 +60,10 @@ func newSender(addr string, maxSize int, l *logger) *sender {
 	return &sender{conn: connect(addr, l), maxSize: maxSize, logger: l, part: newMemory(), packet: newMemory()}
 }
 
-// Append adds a span to the next packet. If the span does not fit, Append first sends the packet,
-// and returns the number of spans in the packet and the error of sending it. If the span itself
-// cannot be sent, Append returns 1 and an error: Jaeger's name is not resolved yet, or the span is
-// too large for UDP.
+// Append adds a span to the next packet. If the span does not fit, Append first sends the packet
+// without the span. Then Append returns the number of spans in this packet, and the error if the
+// packet could not be sent. If the span itself cannot be sent, Append returns 1 and an error:
+// Jaeger's name is not resolved yet, or the span is too large for UDP.
 func (s *sender) Append(span *jaeger.Span) (int, error) {
 	if s.conn.socket.Load() == nil {
 		return 1, errResolving

@@ -48,9 +48,9 @@ const (
 //
 // The library does not have the following variables, or uses them differently:
 //
-//   - JAEGER_PROPAGATION lists the formats in which the tracer writes a span to the metadata of a
-//     call, for opentracing.TextMap: jaeger (the default), w3c and b3, separated by commas. The
-//     tracer always reads all three formats.
+//   - JAEGER_PROPAGATION lists formats, separated by commas: jaeger (the default), w3c or b3. The
+//     tracer writes a span to the metadata of a call (an opentracing.TextMap) in each of these
+//     formats. The tracer always reads all three formats.
 //   - JAEGER_REPORTER_MAX_PACKET_SIZE is the maximum size of a UDP packet with several spans, from
 //     512 to 65000 bytes. The default is 65000 (9216 on macOS) for localhost, and 1232 for other
 //     machines.

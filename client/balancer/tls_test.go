@@ -42,7 +42,7 @@ func callTLS(t *testing.T, r registry.Registry, f mtls.Files, contentType string
 	t.Helper()
 	config, err := f.Config(service)
 	require.NoError(t, err)
-	// Without a pool, because go-micro's client does not close pooled connections at the end.
+	// The client has no pool: go-micro's client does not close pooled connections at the end.
 	opts := []client.Option{client.Retries(0), client.PoolSize(0)}
 	if config != nil {
 		opts = append(opts, grpc.AuthTLS(config))

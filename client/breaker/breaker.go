@@ -1,6 +1,6 @@
-// Package breaker provides a circuit breaker for calls. It adds two layers to go-plugins' hystrix
-// wrapper. Only failures of the service open a circuit. A call's own timeout applies. A call that
-// times out in hystrix is canceled.
+// Package breaker provides a circuit breaker for calls. It wraps go-plugins' hystrix wrapper in two
+// layers. With these layers, only failures of the service open a circuit, a call's own timeout
+// applies in addition to hystrix's timeout, and a call that times out in hystrix is canceled.
 package breaker
 
 import (

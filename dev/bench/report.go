@@ -126,8 +126,8 @@ func (r report) Quiet() row {
 	return r.row(point{"limit-quiet", 16}, point{"limit", 16})
 }
 
-// Growth returns the rows of the peers that call several nodes, for each number of nodes. The
-// ratios are to limit with the same number of connections.
+// Growth returns a row for each number of nodes and each peer of growing. The ratios are to limit
+// with the same number of connections.
 func (r report) Growth() []row {
 	var rows []row
 	for _, n := range append([]int{1}, nodeCounts...) {

@@ -160,9 +160,9 @@ func agent(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("CONSUL_HTTP_ADDR", c.Addr)
 }
 
-// join starts a client agent on 127.0.0.1, which joins the Consul of the command "agent". It sets
-// $AGENT to the new agent's address. The process has the name "agent". If a script calls join
-// again, the same agent restarts.
+// The command "join" starts a client agent on 127.0.0.1, which joins the Consul of the command
+// "agent". It sets $AGENT to the new agent's address. The process has the name "agent". If a script
+// calls join again, the same agent restarts.
 func join(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	want(ts, !neg && len(args) == 0 && s.consul != nil, "join, after agent")

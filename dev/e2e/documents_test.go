@@ -301,7 +301,7 @@ func (r *reader) start(term *terminal, command string) error {
 	return nil
 }
 
-// sees waits until a command that keeps running has printed the shown output.
+// The method sees waits until a command that keeps running has printed the shown output.
 func (r *reader) sees(term *terminal, output string) error {
 	term.shown.add(output)
 	re := regexp.MustCompile(term.shown.pattern)

@@ -124,7 +124,7 @@ func (c call) failed() bool { return c.Outcome != "ok" }
 
 func (c call) end() time.Time { return c.Start.Add(c.Latency) }
 
-// took returns the call's latency without the time that the call waited before its last attempt.
+// took returns the duration of the call's last attempt.
 func (c call) took() time.Duration { return c.Latency - c.Waited }
 
 // count returns the number of calls for which is returns true.
@@ -157,7 +157,8 @@ func ownJaeger(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("JAEGER_ADDRESS", j.Addr)
 }
 
-// mark stores the current time. Scripts call it when they break something or repair it.
+// The command "mark" stores the current time. Scripts call it when they break something or repair
+// it.
 func mark(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "mark")
 	of(ts).mark = time.Now()
@@ -288,10 +289,10 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%d calls in the second that began %v after the fault", best, at)
 }
 
-// The command "slowdown percent" compares the latency of the nodes since the mark with the latency
-// before the mark of the script's first slowdown. It fails the script if the latency has grown by
-// more than percent and by more than a millisecond. It compares the medians of the fastest
-// seconds, because in other seconds the machine may have been busy with other work.
+// The command "slowdown percent" compares the median latency of the nodes since the mark with the
+// median before the mark of the script's first slowdown. It fails the script if the median has
+// grown by more than percent and by more than a millisecond. It uses the median of the second with
+// the lowest median, because in other seconds the machine may have been busy with other work.
 func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowdown percent")
 	percent, err := strconv.Atoi(args[0])

@@ -202,9 +202,9 @@ func sink(ts *testscript.TestScript, neg bool, args []string) {
 	}()
 }
 
-// TestRules checks the files that docker-compose.metrics.yml mounts with promtool, and runs the
-// tests of the rules. Then it renames each rule in turn: without the rule's own name, the tests
-// must fail.
+// TestRules runs promtool on the files that docker-compose.metrics.yml mounts: it checks the files,
+// and runs the tests of the rules. Then it renames each rule in turn: without the rule's own name,
+// the tests must fail.
 func TestRules(t *testing.T) {
 	needTools(t)
 	t.Parallel()

@@ -12,8 +12,8 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// Hello calls the service's Hello with name, in a trace of its own. It returns the response's
-// message and the ID of the trace.
+// Hello calls the service's Hello with name, and starts a new trace for the call. It returns the
+// response's message and the ID of the trace.
 func Hello(ctx context.Context, t trace.Tracer, conn grpc.ClientConnInterface, name string, opts ...grpc.CallOption) (answer, id string, err error) {
 	ctx, span := t.Start(ctx, "call")
 	defer span.End()

@@ -58,7 +58,7 @@ var stock = map[string]stockFlag{
 	"server":                 {programs: serverOnly, usage: "Protocol of the server: grpc, or rpc for clients with --client=rpc"},
 	"server_name":            {programs: serverOnly, usage: "Name of the service"},
 	"server_version":         {programs: serverOnly, usage: "Version of the service"},
-	"server_id":              {programs: serverOnly, usage: "ID of the node, after the service's name; the default is a random ID"},
+	"server_id":              {programs: serverOnly, usage: "end of the node's ID, after the service's name; the default is random"},
 	"server_address":         {programs: serverOnly, usage: "host:port to listen on. Port 0 selects a free port, and an empty host all addresses"},
 	"server_advertise":       {programs: serverOnly, usage: "host:port that clients dial; the default is the source address of the route to the registry, and the listening port"},
 	"server_metadata":        {programs: serverOnly, usage: "key=value to register with the node; may be repeated"},

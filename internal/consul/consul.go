@@ -149,8 +149,8 @@ func (r *consulRegistry) Init(opts ...registry.Option) error {
 	return nil
 }
 
-// Options returns the options that Init has set. Without registry.Addrs, Addrs has the address
-// of CONSUL_HTTP_ADDR, or DefaultAddress.
+// Options returns the options that Init has set. If registry.Addrs is not set, Options.Addrs has
+// the address of CONSUL_HTTP_ADDR, or DefaultAddress.
 func (r *consulRegistry) Options() registry.Options {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -9,8 +9,9 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// Explain wraps err, the error of a request to r, with the name and address of the registry. If r
-// is a Consul registry, the new error names each agent that was tried, and says what to do.
+// Explain wraps err, the error of a request to r, with the name of the registry, as Place returns
+// it. If r is a Consul registry, the new error names each agent that was tried, and says what to
+// do.
 func Explain(r registry.Registry, err error) error {
 	if r.String() != "consul" {
 		return fmt.Errorf("cannot ask %s: %w", Place(r), err)

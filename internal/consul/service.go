@@ -9,7 +9,8 @@ import (
 
 const (
 	// historyAge is how long the registry remembers nodes that it no longer lists. A new watcher
-	// reports these nodes as gone. go-micro's cache keeps a list for up to two minutes: twice its TTL.
+	// reports these nodes as gone to go-micro's cache, which may still have an old list with the
+	// nodes. The cache keeps a list for up to two minutes (twice its TTL), so historyAge is longer.
 	historyAge = 3 * time.Minute
 	// historySize limits the number of past lists of a service.
 	historySize = 64

@@ -80,8 +80,8 @@ const (
 )
 
 // Next waits for the next change and returns it. After Stop, Next returns
-// registry.ErrWatcherStopped. If a query fails, Next retries, and returns an error only for the
-// second consecutive failure.
+// registry.ErrWatcherStopped. If a query fails, Next retries. All watchers of a service count their
+// consecutive failures together, and only the second failure makes a Next return its error.
 //
 // After an error, go-micro's cache creates a new watcher. The cache logs every fifth error.
 func (w *watcher) Next() (*registry.Result, error) {

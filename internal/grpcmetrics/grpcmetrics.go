@@ -20,9 +20,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Buckets are the upper bounds of histograms, in seconds. A call within a data center takes
-// less than a millisecond. By default, a call ends after 1.2 s (the breaker's timeout), and a
-// request after 5 s (go-micro's request timeout).
+// Buckets are the upper bounds of histograms, in seconds. A call within a data center takes less
+// than a millisecond. Two default timeouts of a call are 1.2 s (the breaker's) and 5 s (go-micro's
+// request timeout, which applies without the breaker).
 var Buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10}
 
 // Calls has the metrics of the calls that a client makes or a server handles, for example

@@ -7,9 +7,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics counts the attempts to register a node, for Prometheus. Its methods Observe and
-// Deregistered are values for the fields of Options with the same names. Metrics is safe for
-// concurrent use.
+// Metrics counts the attempts to register a node, and reports whether the node is registered, for
+// Prometheus. Set Options.Observe and Options.Deregistered to the methods Observe and Deregistered
+// of Metrics. Metrics is safe for concurrent use.
 type Metrics struct {
 	registrations *prometheus.CounterVec
 	registered    prometheus.GaugeFunc

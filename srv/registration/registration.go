@@ -37,8 +37,8 @@ type Options struct {
 	// errors are logged unchanged.
 	Explain func(error) error
 	// Holder returns the host:port of the live node that is registered with an ID, or "" if
-	// there is none. A node is live while its check passes. If Holder is nil, Register
-	// replaces any other server's registration.
+	// there is none. A node is live while its check passes. If Holder is nil, Register replaces the
+	// registration of another server with the same ID.
 	Holder func(id string) (address string, err error)
 	// Leftover returns text for the log about a node that could not be deregistered: how long
 	// the node stays registered, and how to remove the node. If Leftover is nil, the log has
@@ -57,14 +57,14 @@ type Options struct {
 // NewRegistry wraps r for the micro.Service of one server.
 //
 // The returned registry retries a failed registration every second, until the registration
-// succeeds, or the server registers again or deregisters. The registry logs the first failure, a
-// new reason that lasts for 10 s, and the success after a failure. If a node cannot be
-// deregistered, the registry logs the reason and the text of Leftover. Register and Deregister
-// always return nil: go-micro would log every failed registration, and log a failed
+// succeeds, or the server registers again or deregisters. The registry logs the first failure, each
+// later reason that has lasted for 10 s, and the success after a failure. If a node cannot be
+// deregistered, the registry logs the reason and the text of Leftover. The methods Register and
+// Deregister always return nil: go-micro would log every failed registration, and log a failed
 // deregistration too late.
 //
-// If Holder is set, Register fails while another live server is registered with the node's ID.
-// The registration is then retried like any other.
+// If Holder is set, the registration fails while another live server is registered with the node's
+// ID. The registry retries this registration like any other.
 //
 // The registry determines the advertised address at each registration, so a change of the
 // network needs no restart.

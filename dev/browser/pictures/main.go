@@ -23,7 +23,8 @@ import (
 )
 
 const (
-	// maxSize is the size limit of a picture, in bytes. Readers load all pictures of a document.
+	// maxSize is the size limit of a picture, in bytes. A browser loads all pictures of a document
+	// at once, so each must be small.
 	maxSize = 150_000
 	// patience is the time limit for all pictures together.
 	patience = 5 * time.Minute

@@ -169,8 +169,8 @@ func register[T interface{ Close() }](create func() (T, error)) (T, error) {
 	return n, err
 }
 
-// alone has the scripts that measure rates or latencies, or need most of the machine. They run one
-// at a time, before all other scripts.
+// alone lists the scripts that measure rates or latencies, or need most of the machine. They run
+// one at a time, before all other scripts.
 var alone = []string{"01_poweroff", "08_jaeger", "11_many"}
 
 func TestFaults(t *testing.T) {

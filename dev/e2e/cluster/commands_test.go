@@ -142,7 +142,7 @@ func number(ts *testscript.TestScript, arg string) int {
 	return n
 }
 
-// until waits until a condition returns nil.
+// until calls condition until it returns nil. It fails the script if limit passes before.
 func until(ts *testscript.TestScript, limit time.Duration, condition func() error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -296,7 +296,7 @@ func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// mark records that a fault begins or ends now.
+// The command "mark" stores the current time. Scripts call it when a fault begins or ends.
 func mark(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "mark")
 	of(ts).mark = time.Now()
@@ -321,8 +321,8 @@ func within(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%s after %v", args[1], took.Round(100*time.Millisecond))
 }
 
-// leader sets $LEADER to the host of Consul's leader, and $FOLLOWER and $OTHER to the hosts of the
-// other two Consul servers.
+// The command "leader" sets $LEADER to the host of Consul's leader, and $FOLLOWER and $OTHER to the
+// hosts of the other two Consul servers.
 func leader(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "leader")
 	s := of(ts)
@@ -392,14 +392,14 @@ func split(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(s.Split(side...))
 }
 
-// heal undoes cut, split and lose.
+// The command "heal" undoes the commands cut, split and lose.
 func heal(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "heal")
 	ts.Check(of(ts).Heal())
 }
 
-// The command "lose percent [host]" drops a random share of the packets of a host, or of all
-// hosts.
+// The command "lose percent [host]" drops percent of the packets of a host, or of all hosts. The
+// packets are chosen at random.
 func lose(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && (len(args) == 1 || len(args) == 2), "lose percent [host]")
 	s := of(ts)
@@ -568,7 +568,7 @@ func (s *session) quantile(ts *testscript.TestScript, q float64) time.Duration {
 	return took[int(q*float64(len(took)-1))]
 }
 
-// latency notes the latencies of the calls since the mark.
+// The command "latency" notes the latencies of the calls since the mark: p50, p99 and the maximum.
 func latency(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "latency")
 	s := of(ts)
@@ -620,9 +620,10 @@ func connections(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// even fails unless each server answered its share of each client's calls since the mark, within two
-// calls. The round robin may be anywhere in its list at the mark and at the end. Also, four callers
-// choose their nodes in one order, and may send their calls in another order.
+// The command "even" fails unless each server answered its share of each client's calls since the
+// mark, plus or minus two calls. The round robin may be anywhere in its list at the mark and at the
+// end. Also, four callers choose their nodes in one order, and may send their calls in another
+// order.
 func even(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "even")
 	s := of(ts)

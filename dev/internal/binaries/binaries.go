@@ -185,7 +185,7 @@ func (b Binary) isVersion(path string) bool {
 	return false
 }
 
-// Folder returns the name of the folder below dev/tools with the module that b is built from.
+// Folder returns the name of a folder below dev/tools. b is built from the module in this folder.
 func (b Binary) Folder() string { return cmp.Or(b.folder, b.Name) }
 
 // Build returns the path of b, and builds b from source into Dir if Find does not find it. Build

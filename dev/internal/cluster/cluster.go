@@ -206,7 +206,8 @@ func (c *Cluster) query(ctx context.Context, path string, into any) error {
 	return err
 }
 
-// until waits until condition returns nil. what describes the condition in the error.
+// until calls condition until it returns nil or ctx ends. The error names the condition with the
+// text what.
 func until(ctx context.Context, what string, condition func() error) error {
 	if err := backend.Until(ctx, pollInterval, condition); err != nil {
 		return fmt.Errorf("waiting for %s: %w; last: %w", what, ctx.Err(), err)

@@ -302,7 +302,7 @@ func (h *Host) plug(where ...string) error {
 	return run(append([]string{"ip", "-n", h.network.Switch(), "link", "set", "dev", h.Name}, where...))
 }
 
-// Lose drops a random share of the packets to and from the host, in percent.
+// Lose drops percent of the packets to and from the host. The packets are chosen at random.
 func (h *Host) Lose(percent int) error {
 	for _, other := range h.network.hosts {
 		match := []string{"-s", h.Addr}
@@ -316,7 +316,7 @@ func (h *Host) Lose(percent int) error {
 	return nil
 }
 
-// Lose drops a random share of the packets between all hosts, in percent.
+// Lose drops percent of the packets between all hosts. The packets are chosen at random.
 func (n *Network) Lose(percent int) error {
 	for _, h := range n.hosts {
 		if err := h.lose(percent, "-i", "eth0"); err != nil {

@@ -11,7 +11,7 @@ const Columns = ` | allowed | calls | failed | also measured |
 |---|---|---|---|---|
 `
 
-// Row is a row of a table. It has a fault and its effects.
+// Row is a row of a table: a fault, the failures that are allowed, and the measured effects.
 type Row struct {
 	Fault, Allowed string
 	Calls, Failed  int // both 0 if the row is not about calls

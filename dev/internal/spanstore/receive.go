@@ -103,8 +103,8 @@ func (b batches) EmitBatch(_ context.Context, batch *jaeger.Batch) error {
 	return nil
 }
 
-// fromThrift converts s, a span of the process p, into a span of Jaeger's API. Equal processes
-// have the same key.
+// fromThrift converts s, a span of the process p, into a span of Jaeger's API. key identifies p in
+// a trace: spans of equal processes have the same key.
 func fromThrift(s *jaeger.Span, p *sender, key string) *span {
 	id := traceID{uint64(s.TraceIdHigh), uint64(s.TraceIdLow)}
 	to := &span{

@@ -28,9 +28,9 @@ type Span struct {
 	Tags      map[string]string // with values as text
 }
 
-// Await waits until Jaeger has at least n spans of the trace id, and returns the spans as Parse does.
-// The URL of Jaeger's API is api. If ctx ends first, Await returns an error that has the result of
-// the last request.
+// Await waits until Jaeger has at least n spans of the trace id, and returns the spans as Parse
+// does. api is Jaeger's URL, for example http://127.0.0.1:16686. If ctx ends first, Await returns
+// an error that has the result of the last request.
 func Await(ctx context.Context, api, id string, n int) ([]Span, error) {
 	var spans []Span
 	err := backend.Until(ctx, pollInterval, func() error {
@@ -49,8 +49,8 @@ func Await(ctx context.Context, api, id string, n int) ([]Span, error) {
 	return spans, nil
 }
 
-// Last returns the ID of the newest trace with a span of service, or "" if Jaeger has no such trace.
-// The URL of Jaeger's API is api.
+// Last returns the ID of the newest trace with a span of service, or "" if Jaeger has no such
+// trace. api is Jaeger's URL, as for Await. Last compares up to 20 traces.
 func Last(ctx context.Context, api, service string) (string, error) {
 	body, err := backend.Get(ctx, api+"/api/traces?limit=20&service="+url.QueryEscape(service))
 	if err != nil {

@@ -1,5 +1,6 @@
 // Command limit is the service on grpc-go alone: one connection per address, no discovery and no
-// tracing. All other contenders except article are built on grpc-go too.
+// tracing. The other contenders are built on grpc-go too, except article, so limit shows their
+// upper limit.
 package main
 
 import (
