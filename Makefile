@@ -66,8 +66,8 @@ swarm-up: ## starts the demo on a swarm
 swarm-down: ## removes the demo from a swarm
 	@dev/tools/swarm down
 
-# Use this target on a machine that cannot pull these images from a registry. Needs a statically linked busybox (on Debian and
-# Ubuntu, the package busybox-static).
+# Use this target on a machine that cannot pull these images from a registry. It needs a statically
+# linked busybox (on Debian and Ubuntu, the package busybox-static).
 images: tools ## makes the images of Go, Consul, Jaeger and Prometheus on this machine
 	@dev/tools/images
 

@@ -1,5 +1,6 @@
-// Package documents_test checks the documents' links, pictures and tables of flags. It also checks
-// that a test runs each command in the documents, or that the document says why none does.
+// Package documents_test checks the documents' links, pictures, tables of flags and descriptions of
+// packages. It also checks that a test runs each command in the documents, or that the document
+// says why none does.
 // TestDocuments in dev/e2e runs the commands.
 package documents_test
 
@@ -143,6 +144,21 @@ func TestEachPictureIsShownAndDescribed(t *testing.T) {
 	require.NotEmpty(t, pictures)
 	for _, picture := range pictures {
 		assert.True(t, shown[picture], "no document shows %s", picture)
+	}
+}
+
+func TestEachPackageIsDescribed(t *testing.T) {
+	linked := map[string]bool{}
+	for _, l := range documents(t)["CONTRIBUTING.md"].Links {
+		linked[strings.TrimSuffix(l.Destination, "/")] = true
+	}
+	for _, dir := range []string{"srv", "client", "tracer", "internal"} {
+		require.NoError(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+			if err == nil && filepath.Ext(path) == ".go" {
+				assert.True(t, linked[filepath.Dir(path)], "CONTRIBUTING.md does not describe %s", filepath.Dir(path))
+			}
+			return err
+		}))
 	}
 }
 
