@@ -150,8 +150,9 @@ func TestStockSpansAreNotMarked(t *testing.T) {
 }
 
 // The test runs the lines of the article's client. The article's client does not set a global
-// tracer. So the span named call is never reported, and Inject adds nothing to the metadata. The
-// plugin's span is reported, as a trace of its own. The plugin itself injects its span.
+// tracer. So the span named call is never reported, and Inject adds nothing to the metadata.
+// go-plugins' opentracing wrapper starts a new trace with its own span, reports this span, and
+// injects it.
 func TestStockInjectionIsUnused(t *testing.T) {
 	reporter := jaeger.NewInMemoryReporter()
 	tr, closer := jaeger.NewTracer(clientName, jaeger.NewConstSampler(true), reporter)

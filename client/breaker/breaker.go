@@ -14,8 +14,8 @@ import (
 )
 
 // Headroom is the number to add to hystrix's own MaxConcurrentRequests. With Headroom, hystrix
-// itself rejects no calls. Hystrix counts a call as in flight until a moment after its response.
-// Fewer calls than Headroom end within this moment.
+// itself rejects no calls. Hystrix counts a call as in flight for a moment after its response.
+// Headroom is larger than the number of calls that end during this moment.
 const Headroom = 1000
 
 // New returns a wrapper that puts plugin between an outer and an inner layer. plugin is

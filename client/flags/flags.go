@@ -1,7 +1,7 @@
 // Package flags defines the client's own flags, with their variables, defaults and limits.
 //
-// The flags are in a package of their own so that "go run client/main.go" works. This command
-// compiles no other file of package main.
+// The flags are not in package main, because "go run client/main.go" compiles only one file of
+// package main.
 package flags
 
 import (

@@ -35,9 +35,9 @@ func (l Line) String() string {
 		l.Start.UTC().Format(timeFormat), l.Waited.Round(time.Microsecond))
 }
 
-// ParseLines returns the Lines in stderr, which is the client's output. The Lines are in the order of
-// the output. ParseLines skips all lines that do not begin with "call=". It returns an error if a line begins with "call=" but does not
-// have the format of a Line.
+// ParseLines returns the Lines in stderr, which is the client's output. The Lines are in the order
+// of the output. ParseLines skips all lines that do not begin with "call=". It returns an error if
+// a line begins with "call=" but does not have the format of a Line.
 func ParseLines(stderr string) ([]Line, error) {
 	var all []Line
 	for text := range strings.Lines(stderr) {

@@ -1,10 +1,10 @@
 // Package cmdline parses the command line of a go-micro service. A usage error prints one line
 // on stderr and exits with status 2. --help prints the defaults in force.
 //
-// Each program has only the go-micro flags that have an effect in this program; --help lists no
-// others. To set a flag without effect is a usage error. To set a variable without effect is no
-// error, because other services on the same host may need the variable: Parse prints a warning
-// on stderr, and then ignores the variable.
+// Each program has only the go-micro flags that have an effect in this program, and --help lists
+// only these flags. Any other flag of go-micro is a usage error. The variable of such a flag is no
+// error, because other services on the same host may need the variable: Parse prints a warning on
+// stderr, and then ignores the variable.
 package cmdline
 
 import (

@@ -97,8 +97,8 @@ func run(t *testing.T, name string, args ...string) (status int, stdout, stderr 
 }
 
 // flagValues has, for each go-micro flag, a value that go-micro accepts, the text that program
-// then prints, and the names of the programs that have the flag. Flags that no program has name
-// no programs.
+// then prints, and the names of the programs that have the flag. If no program has the flag,
+// programs is empty.
 var flagValues = map[string]struct{ value, prints, programs string }{
 	"client":                 {"rpc", "client mucp", "client"},
 	"client_request_timeout": {"7s", "timeout 7s", "client"},

@@ -133,7 +133,7 @@ func (p *Process) waitHTTP(ctx context.Context, url string) error {
 }
 
 // until waits until condition returns true. It returns an error if the process exits or ctx ends
-// first. The error names the condition with what.
+// first. The error describes the condition with the text what.
 func (p *Process) until(ctx context.Context, what string, condition func() bool) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
