@@ -24,7 +24,7 @@ func main() {
 		fmt.Fprintf(os.Stderr, "certs: %v\n", err)
 		os.Exit(1)
 	}
-	fmt.Printf("A new CA and what it signed are in %s, valid for %v:\n\n", *dir, *valid)
+	fmt.Printf("A new CA and its certificates are in %s, valid for %v:\n\n", *dir, *valid)
 	for _, side := range []string{"srv", "client"} {
 		file := filepath.Join(*dir, side)
 		fmt.Printf("go run ./%s --tls_cert=%s.pem --tls_key=%s-key.pem --tls_ca=%s\n",
