@@ -113,7 +113,7 @@ func (b *Balancer) microError(ctx context.Context, service, address string, err 
 	}
 	s := status.Convert(err)
 	if e := errors.Parse(s.Message()); e.Code > 0 {
-		if e.Id == failure.ClientID { // the server returned an error of its own go-micro client
+		if e.Id == failure.ClientID { // the error is from a go-micro client inside the server
 			e.Id = service + "/" + e.Id
 		}
 		return e

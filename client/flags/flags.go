@@ -52,7 +52,7 @@ func (s *Settings) Flags() []cli.Flag {
 			"Breaker: how long an open circuit rejects calls before it lets one call through; in whole milliseconds"),
 		number("hystrix_error_percent", &s.HystrixErrorPercent, 10,
 			"Breaker: failure rate over the last 10 s, in percent, at which the circuit opens"),
-		number("hystrix_max_concurrent", &s.HystrixMaxConcurrent, 2, "Breaker: maximum number of calls in flight; the breaker rejects more calls"),
+		number("hystrix_max_concurrent", &s.HystrixMaxConcurrent, 2, "Breaker: maximum number of calls in flight; the breaker rejects each further call"),
 		number("hystrix_volume", &s.HystrixVolume, 1, "Breaker: minimum number of calls in the last 10 s before the circuit may open"),
 		tracer.AddressFlag(&s.JaegerAddress),
 		cli.BoolFlag{

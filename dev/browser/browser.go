@@ -53,8 +53,8 @@ type Browser struct {
 	width int // of the page, in pixels
 }
 
-// Start starts Chromium with an empty page of width x height pixels and with a profile of its own.
-// Find finds the Chromium. Close stops it.
+// Start starts Chromium with an empty page of width x height pixels. Each browser has its own
+// profile. Find finds the Chromium. Close stops it.
 func Start(width, height int) (*Browser, error) {
 	path, err := Find()
 	if err != nil {

@@ -124,7 +124,7 @@ func (prefix stderr) Write(b []byte) (int, error) {
 }
 
 // NewBroker returns a broker that opens no port, for a service that neither publishes nor
-// subscribes. go-micro's default broker opens a port of its own.
+// subscribes. go-micro's default broker opens another port.
 func NewBroker(opts ...broker.Option) broker.Broker {
 	// Set a context: without one, the option broker.Registry panics.
 	withContext := func(o *broker.Options) { o.Context = context.Background() }

@@ -317,8 +317,7 @@ func lookupTimeout(last bool) time.Duration {
 }
 
 // configFor returns a new config for the agent at address. timeout limits each request; see
-// timeoutTransport. Each caller needs a copy of its own because api.NewClient modifies its
-// argument.
+// timeoutTransport. Each caller needs its own copy because api.NewClient modifies its argument.
 func (r *consulRegistry) configFor(address string, timeout time.Duration) api.Config {
 	config, client := r.config, *r.config.HttpClient
 	config.Address, config.HttpClient = withPort(address), &client

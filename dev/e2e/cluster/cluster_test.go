@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package cluster breaks clusters of several hosts under load, and counts the calls that fail. Each
-// script in testdata/faults has a cluster of its own: three Consul servers, hosts with servers, hosts
+// script in testdata/faults has its own cluster: three Consul servers, hosts with servers, hosts
 // with clients, and Jaeger, in network namespaces. The scripts need root and the tools of "make
 // tools": "make e2e-cluster". TestSwarm does the same on a swarm of Docker engines.
 package cluster

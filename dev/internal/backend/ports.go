@@ -10,9 +10,9 @@ import (
 
 // FreePorts returns n ports of 127.0.0.1 that nothing listens on, over TCP or UDP.
 //
-// freeport gives each process that uses it a block of ports of its own. The blocks are below the
-// ports that systems use for outgoing connections. FreePorts never returns a port to freeport, since
-// a script may restart Consul on its former port.
+// freeport gives each process that uses it its own block of ports. The blocks are below the ports
+// that systems use for outgoing connections. FreePorts never returns a port to freeport, since a
+// script may restart Consul on its former port.
 func FreePorts(n int) ([]int, error) {
 	var free []int
 	for len(free) < n {

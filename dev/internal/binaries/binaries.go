@@ -18,7 +18,7 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// Binary is a program with a module of its own below dev/tools.
+// Binary is a program that has its own module below dev/tools.
 type Binary struct {
 	Name     string   // of the program
 	Version  string   // of the module that it is built from

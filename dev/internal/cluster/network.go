@@ -1,8 +1,8 @@
 // Package cluster creates a cluster of hosts on one machine. Real processes run on the hosts, and
 // tests can break the network between the hosts.
 //
-// A host is a Linux network namespace with an address of its own. A switch connects all hosts and
-// this machine. The switch is a bridge in another namespace. The hosts reach one another and this
+// A host is a Linux network namespace with its own address. A switch connects all hosts and this
+// machine. The switch is a bridge in another namespace. The hosts reach one another and this
 // machine, and no other network. The package needs root and the commands in Commands.
 package cluster
 

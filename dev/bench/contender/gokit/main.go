@@ -97,7 +97,7 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 }
 
 // binding connects the gRPC method to go-kit's endpoint. A user of go-kit writes such a function for
-// each method. The endpoint uses the protobuf messages: types of its own would need a conversion per
+// each method. The endpoint uses the protobuf messages: its own types would need a conversion per
 // call.
 func binding(t opentracing.Tracer) basisgrpc.Server {
 	handler := kitgrpc.NewServer(hello(t), unchanged, unchanged,
@@ -115,7 +115,7 @@ func binding(t opentracing.Tracer) basisgrpc.Server {
 	}
 }
 
-// hello returns the endpoint of Hello. It has a span of its own, as the pair's handler has.
+// hello returns the endpoint of Hello. It creates its own span, like the pair's handler.
 func hello(t opentracing.Tracer) endpoint.Endpoint {
 	return func(ctx context.Context, request any) (any, error) {
 		req := request.(*proto.Request)

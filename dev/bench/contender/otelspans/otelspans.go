@@ -15,7 +15,7 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// Hello returns a server of Hello. It has a span of its own, as the pair's handler has.
+// Hello returns a server of Hello. It creates its own span, like the pair's handler.
 func Hello(t trace.Tracer) basisgrpc.Server {
 	return func(ctx context.Context, req *proto.Request) (*proto.Response, error) {
 		_, span := t.Start(ctx, "Hello")
