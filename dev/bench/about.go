@@ -43,7 +43,7 @@ type size struct {
 	ImageMB  float64 // 0 if there is no image
 }
 
-// compared has the paths of the modules whose versions are in the report.
+// compared lists the paths of the modules whose versions the report contains.
 var compared = []string{
 	"github.com/micro/go-micro",
 	"github.com/micro/go-plugins",
@@ -62,7 +62,7 @@ var compared = []string{
 	"github.com/hashicorp/consul/api",
 }
 
-// about returns the facts. The programs are in dir.
+// about returns the facts of a report. dir is the directory of the built programs.
 func about(ctx context.Context, dir string) (facts, error) {
 	f := facts{Cores: runtime.NumCPU(), Go: runtime.Version(), Consul: binaries.Consul.Version, Time: time.Now().UTC()}
 	proc, err := procfs.NewDefaultFS()

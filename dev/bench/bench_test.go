@@ -136,8 +136,8 @@ func TestPartsAreOfTheStack(t *testing.T) {
 	require.Equal(t, stack, wrappersIn(t, "contender/basis/parts.go"))
 }
 
-// wrappersIn returns the calls in a file that create wrappers, in their order, except
-// nodes.Wrap(nothing).
+// wrappersIn returns the calls that create wrappers in a file, in the order of the file. It leaves
+// out nodes.Wrap(nothing).
 func wrappersIn(t *testing.T, file string) []string {
 	source, err := os.ReadFile(file)
 	require.NoError(t, err)
@@ -145,8 +145,8 @@ func wrappersIn(t *testing.T, file string) []string {
 	return regexp.MustCompile(`\b(ocplugin|limiter|breaker|hystrixplugin|nodes|roundrobin)\.(New\w*|Wrap)\(`).FindAllString(string(source), -1)
 }
 
-// Whether a target holds depends on the median of the ratios of all rounds, not on the ratio of the
-// medians.
+// Each round gives a ratio. A target holds if the median of these ratios reaches the target. The
+// ratio of two medians does not count.
 func TestTargets(t *testing.T) {
 	r := report{Plan: plan{Starts: 3, Rounds: 1}, Results: results{}, OneShots: map[string][]float64{"client": {61, 60, 62}}}
 	for _, c := range contenders {

@@ -23,7 +23,7 @@ func goBuild(ctx context.Context, dir, out string, args ...string) error {
 	return nil
 }
 
-// buildFlags are the flags that the Dockerfile has.
+// buildFlags are the flags of go build in the Dockerfile.
 var buildFlags = []string{"-trimpath", "-ldflags=-s -w"}
 
 // build builds the pair and the contenders into dir.

@@ -14,7 +14,7 @@ import (
 )
 
 // collector receives spans over OTLP/gRPC, as an OpenTelemetry collector does. It counts the spans
-// and decodes none, like agent.
+// and does not decode them. The type agent does the same.
 type collector struct {
 	listener net.Listener
 	server   *grpc.Server
@@ -32,7 +32,7 @@ func newCollector() (*collector, error) {
 		HandlerType: (*any)(nil),
 		Methods:     []grpc.MethodDesc{{MethodName: "Export", Handler: c.export}},
 	}, c)
-	go func() { _ = c.server.Serve(l) }() // until count
+	go func() { _ = c.server.Serve(l) }() // returns when the method count stops the server
 	return c, nil
 }
 
@@ -55,8 +55,9 @@ func (c *collector) count() int {
 	return int(c.spans.Load())
 }
 
-// countFields returns the number of nested messages at a path of field numbers. fields[0] is a
-// field of message, fields[1] is a field of each message in fields[0], and so on.
+// countFields returns the number of messages that are nested in message at the path fields. The
+// path consists of field numbers. fields[0] is a field of message, fields[1] is a field of each
+// message in fields[0], and so on.
 func countFields(message []byte, fields ...protowire.Number) (int, error) {
 	total := 0
 	for len(message) > 0 {

@@ -18,13 +18,14 @@ type entry struct {
 	otlp    bool      // the spans are sent over OTLP/gRPC instead of UDP
 	loses   bool      // it may lose spans: the article's tracer drops spans if its queue of 100 is full
 	callers []int     // the numbers of concurrent callers, measured one after another
-	nodes   int       // the number of nodes that its one server is registered as; 0: only the server itself
+	nodes   int       // the number of nodes in Consul that its only server acts as; 0: one node
 	pprof   [2]string // host:ports where the server and the client serve profiles; empty: no profiles
-	shipped bool      // as its users build it, instead of on equal terms
+	shipped bool      // runs as its users build and run it, instead of on equal terms
 }
 
-// Numbers of callers: many for the peers, to show how calls/s grow with callers, and one for all
-// other entries.
+// These variables have numbers of concurrent callers. The variable many is for the peers on equal
+// terms with one node: it shows how calls/s grow with the number of callers. The variable one is
+// for all other entries.
 var (
 	many = []int{1, 16, 64, 256}
 	one  = []int{16}
@@ -41,8 +42,9 @@ var peers = []entry{
 	{name: "article", what: "go-micro as in the article: the pair's four wrappers, over go-micro's own RPC", program: "article", spans: 4, loses: true},
 }
 
-// parts show what a part costs: the pair without wrappers, with one wrapper, and with metrics; and
-// limit without the line that Hello logs.
+// parts has the entries that show what a part of a program costs. They are the pair without
+// wrappers, the pair with one wrapper, the pair with metrics, and limit without the line that Hello
+// logs.
 var parts = []entry{
 	{name: "basis-bare", program: "basis", pair: true, client: wrappers("")},
 	{name: "+roundrobin", program: "basis", pair: true, client: wrappers("roundrobin")},
@@ -53,11 +55,12 @@ var parts = []entry{
 	{name: "limit-quiet", program: "limit", server: []string{"-quiet"}},
 }
 
-// nodeCounts are the numbers of nodes that a client calls. The peers have one node.
+// nodeCounts has the numbers of nodes of the entries in nodeGroup. All other entries have one node.
 var nodeCounts = []int{10, 50, 1000}
 
-// The entries run in two groups, one after the other. The entries with many nodes have thousands of
-// connections, and even idle connections cost some CPU time.
+// The entries run in two groups, one group after the other. The entries in nodeGroup have thousands
+// of connections, and even idle connections take some CPU time. So these entries must not run while
+// the entries in mainGroup are measured.
 var (
 	mainGroup  = slices.Concat(with(peers, func(e *entry) { e.callers = many }), with(parts, func(e *entry) { e.callers = one }), shipped())
 	nodeGroup  = scaled()
@@ -74,7 +77,7 @@ func with(entries []entry, change func(*entry)) []entry {
 	return entries
 }
 
-// shipped returns the peers as their users build them.
+// shipped returns an entry for each peer that runs as its users build and run it.
 func shipped() []entry {
 	return with(peers, func(e *entry) { e.name, e.callers, e.shipped = shippedName(e.name), one, true })
 }
@@ -87,8 +90,8 @@ func growing() []entry {
 	return slices.DeleteFunc(slices.Clone(peers), func(e entry) bool { return e.name == "article" })
 }
 
-// scaled returns the peers of growing with each number of nodes. Entries with the same number of
-// nodes follow each other, because they are compared.
+// scaled returns an entry for each number in nodeCounts and each peer of growing. Entries with the
+// same number of nodes follow each other, because the report compares these entries.
 func scaled() []entry {
 	var all []entry
 	for _, n := range nodeCounts {
@@ -105,7 +108,7 @@ func scaledName(name string, n int) string {
 	return fmt.Sprintf("%s-nodes-%d", name, n)
 }
 
-// programs returns the folders in contender/ that peers name.
+// programs returns the folder in contender/ of each peer's program, without duplicates.
 func programs() []string {
 	var all []string
 	for _, e := range peers {

@@ -1,5 +1,6 @@
-// This module has the bench. Neither the pair nor the other programs in dev need the frameworks with
-// which the bench compares the pair.
+// This module contains the bench. The bench compares the pair with programs on other frameworks.
+// The pair and the other programs in dev do not need these frameworks, so the bench is a separate
+// module.
 module github.com/gomicroexample/basis/dev/bench
 
 go 1.26.0
@@ -182,10 +183,11 @@ require (
 	k8s.io/client-go v0.34.3 // indirect
 )
 
-// An exclude line is effective only in the go.mod of the main module, so this one of the pair is
-// repeated here.
+// An exclude line is effective only in the go.mod of the main module. So this file repeats the
+// exclude line of the pair's go.mod.
 exclude github.com/asim/go-bson v0.0.0-20160318195205-84522947cabd
 
-// go-plugins v1.1.1 requires this version. Its number is higher than the numbers of all current
-// versions, and it lacks the packages that go-zero imports.
+// go-plugins v1.1.1 requires this version of k8s.io/client-go. Without the exclude line, Go would
+// select this version, because its number is higher than the numbers of all current versions. But
+// this version lacks the packages that go-zero imports.
 exclude k8s.io/client-go v11.0.1-0.20190409021438-1a26190bd76a+incompatible

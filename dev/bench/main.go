@@ -34,18 +34,18 @@ type plan struct {
 	Builds   int           // timed builds of srv and client
 }
 
-// On two processors, full takes about 14 minutes and quick about 3 minutes.
+// On two processors, full takes about 15 minutes, and quick takes about 3 minutes.
 //
 // The speed of a machine can change within seconds. Many short rounds average out such changes
-// better than a few long rounds. A program can also run some percent faster or slower after another
-// start. Several starts average out this difference.
+// better than a few long rounds. The speed of a program can also differ by some percent from start
+// to start. Several starts average out this difference.
 var (
 	full  = plan{Starts: 6, Rounds: 4, Warmup: 100 * time.Millisecond, Measure: 300 * time.Millisecond, Profile: 4 * time.Second, Profiles: 2, OneShot: 5, Builds: 5}
 	quick = plan{Starts: 2, Rounds: 2, Warmup: 80 * time.Millisecond, Measure: 200 * time.Millisecond, Profile: 2 * time.Second, Profiles: 1, OneShot: 3, Builds: 2}
 )
 
-// changes is the part of the report about earlier versions of the pair. It has the effect of each
-// change, measured when the change was made.
+// changes is the part of the report about earlier versions of the pair. It states the effect of
+// each change. The effects were measured when the changes were made.
 //
 //go:embed changes.md
 var changes string
@@ -98,7 +98,8 @@ func bench(ctx context.Context, p plan) ([]byte, error) {
 	return document(ctx, p, groups, "report")
 }
 
-// benchOnly measures the entries whose names match, and returns a table of them.
+// benchOnly measures the entries whose names match the regular expression names, and returns a
+// table of these entries.
 func benchOnly(ctx context.Context, p plan, names *regexp.Regexp) ([]byte, error) {
 	p.OneShot, p.Builds, p.Profiles = 0, 0, 0
 	var chosen [][]entry
@@ -183,7 +184,8 @@ func (r *report) start(ctx context.Context, dir string, entries []entry) error {
 	return b.end(r.Ends)
 }
 
-// profile starts the peers, adds their profiles to the report, and stops them.
+// profile starts the peers, adds the CPU time from their profiles to the report, and stops the
+// peers.
 func (r *report) profile(ctx context.Context, dir string) error {
 	entries, err := profiled()
 	if err != nil {

@@ -38,8 +38,9 @@ type point struct {
 // results has the samples of each point: one for each round, in the order of the starts.
 type results map[point][]sample
 
-// measure measures every point in each round, and adds the samples to all. So changes of the
-// machine's speed affect all points alike. Every second round has the reverse order.
+// measure measures every point once in each of p.Rounds rounds, and adds the samples to the results
+// all. Because each round includes every point, changes of the machine's speed affect all points
+// alike. Every second round has the reverse order of points.
 func (b *testbed) measure(ctx context.Context, p plan, all results) error {
 	points := b.points()
 	for round := range p.Rounds {
@@ -59,8 +60,8 @@ func (b *testbed) measure(ctx context.Context, p plan, all results) error {
 	return nil
 }
 
-// points returns all points. Points with the same number of callers follow each other, because
-// they are compared.
+// points returns all points. Points with the same number of callers follow each other, because the
+// report compares these points.
 func (b *testbed) points() []point {
 	var points []point
 	for _, callers := range many {
@@ -122,8 +123,9 @@ func (r *running) cpu() (float64, error) {
 }
 
 // oneShots measures clients that make one call and exit: the pair's client with its defaults, and
-// the client of each peer. Each of n rounds runs every client once. oneShots adds the milliseconds
-// from start to exit to took, under the client's name. The pair's client is "client" there.
+// the client of each peer. Each of n rounds runs every client once. For each run, oneShots adds the
+// milliseconds from start to exit to took, under the name of the contender. The name of the pair's
+// client with its defaults is "client".
 func (b *testbed) oneShots(ctx context.Context, n int, took map[string][]float64) error {
 	r, err := newAgent()
 	if err != nil {

@@ -14,15 +14,16 @@ import (
 	"github.com/gomicroexample/basis/dev/bench/contender"
 )
 
-// nodesOf returns the service name of the nodes that register adds. The server itself is registered
-// under another name, which the function service returns. That service has only one node.
+// nodesOf returns the service name of the nodes that register adds. A server that registers itself
+// uses another name, which the function service returns. The service with that name has only one
+// node.
 func nodesOf(e entry) string { return service(e) + ".nodes" }
 
 // register registers a contender's server as r.nodes nodes and returns their addresses. One server
 // can be all nodes, since on Linux every address of 127.0.0.0/8 is local.
 //
-// A node looks like a node that go-micro registers, but has no check, because nothing would renew
-// the check. The registrations end with Consul.
+// If the server is srv, each node has the tags of a node that go-micro registers. The nodes have no
+// checks, because nothing would renew the checks. The registrations end when Consul exits.
 func (b *testbed) register(ctx context.Context, r *running) ([]string, error) {
 	client, err := api.NewClient(&api.Config{Address: b.consul.Addr})
 	if err != nil {
@@ -63,8 +64,8 @@ func (b *testbed) register(ctx context.Context, r *running) ([]string, error) {
 	return addresses, nil
 }
 
-// server returns the port of a contender's server. If the server is srv, it also returns the tags
-// that go-micro gives a node.
+// server returns the port of a contender's server. If the contender's server is srv, the method
+// also returns the tags that go-micro gives a node.
 func (b *testbed) server(ctx context.Context, client *api.Client, r *running) (port int, tags []string, err error) {
 	if !r.pair {
 		_, text, err := net.SplitHostPort(r.address)

@@ -31,9 +31,9 @@ const (
 	scheduler = "Go's scheduler"
 )
 
-// components divide the CPU time of the programs. A function belongs to the first component with a
-// prefix of its name. Go's own packages are in no component: the time of their functions belongs to
-// the component that calls them.
+// components lists the components into which the report divides the CPU time of the programs. A
+// function belongs to the first component with a prefix of the function's name. Go's own packages
+// are in no component: the time of their functions belongs to the component that calls them.
 var components = []component{
 	{"callers, handler and its log line", []string{
 		basis + "dev/bench/contender.", basis + "srv/handler.", basis + "internal/oneline.Writer", "github.com/micro/go-micro/util/log.",
@@ -70,13 +70,14 @@ var components = []component{
 	{"gRPC and the network", []string{"google.golang.org/grpc", "golang.org/x/net/"}},
 }
 
-// componentOf returns the name of the component that the time of a sample belongs to. It is the
-// component of the innermost function that belongs to a component. If no function on the stack
-// belongs to a component, it is the scheduler.
+// componentOf returns the name of the component that the time of a sample belongs to. The time
+// belongs to the component of the innermost function that has a component. If no function on the
+// stack has a component, the time belongs to the scheduler.
 //
-// There are exceptions. If the stack has a function of the garbage collector, of the copying of
-// stacks or of an exporter of spans, the time belongs to the garbage collector, to the growth of
-// stacks or to tracing.
+// There are three exceptions. If the stack has a function of the garbage collector, the time
+// belongs to the garbage collector. If the stack has the function that copies stacks, the time
+// belongs to the growth of stacks. If the stack has a function of OpenTelemetry's exporters, the
+// time belongs to tracing.
 func componentOf(s *profile.Sample) string {
 	name := scheduler
 	for _, location := range s.Location {
@@ -104,7 +105,8 @@ func componentOf(s *profile.Sample) string {
 	return name
 }
 
-// usage has the CPU time per call, in microseconds, by component. It is the sum of both processes.
+// usage has the CPU time per call in each component, in microseconds. Each time is the sum of both
+// processes.
 type usage map[string]float64
 
 // profiled returns the peers with flags that make their programs serve profiles. srv serves
@@ -128,8 +130,8 @@ func profiled() ([]entry, error) {
 	return entries, nil
 }
 
-// profile measures the usage of each running contender p.Profiles times, and adds it to all under
-// the contender's name.
+// profile measures the usage of each running contender p.Profiles times, and adds each usage to the
+// map all, under the contender's name.
 func (b *testbed) profile(ctx context.Context, p plan, all map[string][]usage) error {
 	for range p.Profiles {
 		for _, r := range b.running {

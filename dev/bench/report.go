@@ -71,8 +71,10 @@ func p90(values []float64) float64 {
 	return p
 }
 
-// cell has a number and its ratio to the number of another point. Ratio is the median over all
-// rounds. Low and High are the lowest and the highest of the medians after each start.
+// cell has a metric of a point, and the ratio of this metric to the metric of another point. Value
+// is the median of the metric over all rounds. Ratio is the median of the ratios of all rounds. For
+// each start, the report computes the median of the ratios after this start. Low is the lowest of
+// these medians, and High is the highest.
 type cell struct{ Value, Ratio, Low, High float64 }
 
 // row has the measurements of one point.
@@ -83,7 +85,7 @@ type row struct {
 	ended
 }
 
-// row returns the row of the point at, with the ratios to the point to.
+// row returns the row of one point (at), with ratios to another point (to).
 func (r report) row(at, to point) row {
 	c := func(m metric) cell {
 		t := r.target("", r.Results.ratios(at, to, m))
@@ -93,7 +95,8 @@ func (r report) row(at, to point) row {
 	return row{at.name, e.what, at.callers, max(1, e.nodes), c(perSecond), c(p50), c(p99), c(cpu), c(mallocs), r.Ends[at.name]}
 }
 
-// Peers returns the rows of the peers with a number of callers, with ratios to limit.
+// Peers returns a row for each peer, measured with the given number of callers. The ratios are to
+// limit.
 func (r report) Peers(callers int) []row {
 	var rows []row
 	for _, e := range peers {
@@ -140,7 +143,8 @@ func (r report) Growth() []row {
 	return rows
 }
 
-// Only returns a row for each point, with ratios to the first point with the same number of callers.
+// Only returns a row for each measured point. The ratios are to the first point with the same
+// number of callers.
 func (r report) Only() []row {
 	var rows []row
 	for _, callers := range many {
@@ -159,7 +163,8 @@ func (r report) Only() []row {
 	return rows
 }
 
-// usageRow has the CPU time per call in one component: a number in microseconds for each peer.
+// usageRow has the CPU time per call in one component. Times has the time of each peer, in
+// microseconds.
 type usageRow struct {
 	Component string
 	Times     []float64

@@ -21,13 +21,13 @@ import (
 	"github.com/gomicroexample/basis/internal/gctuning"
 )
 
-// patience is how long a process may take until it is ready. It is also how much longer than
-// Load.For a client may take to make a load.
+// patience is how long a process may take until it is ready. A client may take Load.For plus
+// patience to make a load.
 const patience = 30 * time.Second
 
 // testbed has the running contenders and the Consul that they share.
 type testbed struct {
-	dir     string // of binaries
+	dir     string // directory of the binaries
 	logs    string // directory of the logs of this start
 	consul  *backend.Consul
 	running []*running
@@ -42,7 +42,7 @@ type running struct {
 	args     []string // of the client
 	address  string   // of the server; empty if the server is srv
 	receiver receiver
-	calls    int // successful calls, with those of warm-ups
+	calls    int // successful calls, including the calls of warm-ups
 }
 
 // start starts Consul and all entries.
@@ -132,9 +132,9 @@ func host(e entry) string {
 	return "127.0.0.1"
 }
 
-// environ returns the environment of both programs of a contender. On equal terms, all programs
-// have the pair's GOGC. OpenTelemetry's queue has the size of the pair's queue, so that it drops
-// no spans.
+// environ returns the environment of both programs of a contender, with the additional variables
+// env. On equal terms, all programs have the pair's GOGC. OpenTelemetry's queue has the same size
+// as the pair's queue, so that OpenTelemetry drops no spans.
 func environ(e entry, env ...string) []string {
 	gogc := fmt.Sprint(gctuning.Percent)
 	if e.shipped {
@@ -204,8 +204,8 @@ func startClient(env []string, log, path string, args ...string) (*client, error
 	return &client{cmd: cmd, in: in, out: json.NewDecoder(out), log: log}, nil
 }
 
-// load makes the client run l and returns the result. It returns an error if a call fails. It kills
-// a client that hangs.
+// load makes the client run l and returns the result. It returns an error if a call fails. If the
+// load takes longer than l.For plus patience, load kills the client.
 func (c *client) load(l contender.Load) (contender.Result, error) {
 	hangs := time.AfterFunc(l.For+patience, func() { _ = c.cmd.Process.Kill() })
 	defer hangs.Stop()

@@ -28,7 +28,7 @@ const socketBuffer = 8 << 20
 // receiver receives the spans of one contender and counts them.
 type receiver interface {
 	address() string // host:port
-	count() int      // of spans; closes the receiver; the processes must have exited
+	count() int      // returns the number of spans and closes the receiver; the processes that send spans must have exited
 }
 
 // newReceiver returns a receiver for the spans of e.
@@ -44,7 +44,7 @@ func newAgent() (*agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening for spans: %w", err)
 	}
-	_ = conn.SetReadBuffer(socketBuffer) // if spans are lost, end notices
+	_ = conn.SetReadBuffer(socketBuffer) // if too many spans are lost, testbed.end returns an error
 	r := &agent{conn: conn, done: make(chan struct{})}
 	go r.receive()
 	return r, nil
@@ -69,7 +69,8 @@ func (r *agent) receive() {
 	}
 }
 
-// drain is how long count still reads. All remaining datagrams are already in the socket's buffer.
+// drain is how long the agent still reads after the call of count. All remaining datagrams are
+// already in the socket's buffer.
 const drain = 200 * time.Millisecond
 
 // count returns the number of received spans, and closes the agent. The processes that send spans

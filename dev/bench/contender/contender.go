@@ -25,14 +25,14 @@ type Env struct {
 	Spans    string // host:port that receives spans, over UDP or OTLP/gRPC; empty: nothing is traced
 	Address  string // for a client without discovery: host:ports of its server, separated by commas
 	Host     string // address that the server listens on
-	Shipped  bool   // the library's defaults; if false, the pair's settings
+	Shipped  bool   // use the library's defaults instead of the pair's settings
 }
 
 // Call makes one call of Hello and returns the response's message.
 type Call func(ctx context.Context, name string) (msg string, err error)
 
-// Hello logs a line and returns the message that every server responds with. The pair's handler
-// logs the same line, which is the article's.
+// Hello logs the article's line and returns the message of a response to name. The pair's handler
+// logs the same line and returns the same message.
 func Hello(name string) string {
 	log.Print("Yoooo! I received it")
 	return "Hello " + name
@@ -58,8 +58,9 @@ const dialTimeout = 20 * time.Second
 // Main is the main function of a contender. It does not return.
 //
 // The first argument is "server" or "client". Flags follow: the fields of Env, -pprof, and the
-// flags that the contender has added to flag.CommandLine. The client reads a Load as JSON from each line of
-// stdin, and prints its Result as a line of JSON, until stdin ends.
+// flags that the contender has added to flag.CommandLine. The client reads a Load as JSON from
+// stdin, makes the calls, and prints the Result as a line of JSON. It repeats this until stdin
+// ends.
 func Main(c Contender) {
 	os.Exit(run(c))
 }

@@ -14,8 +14,8 @@ import (
 // response to its last call.
 type Load struct {
 	Callers int           // the number of callers; each makes at least one call
-	Calls   int           // the number of calls that each caller makes at least, even after For
-	For     time.Duration // how long callers begin new calls
+	Calls   int           // the minimum number of calls per caller, even if they take longer than For
+	For     time.Duration // for how long each caller begins new calls
 }
 
 // Result is the outcome of a Load.
@@ -29,9 +29,9 @@ type Result struct {
 	Mallocs uint64        // objects that the process allocated during the load
 }
 
-// newHistogram returns a histogram of nanoseconds up to one minute, with a precision of 1%. It takes
-// 30 kB, and each caller has a histogram. With a precision of 0.1%, the histograms would take most of
-// the client's memory.
+// newHistogram returns a histogram of nanoseconds up to one minute, with a precision of 1%. A
+// histogram takes 30 kB, and each caller has one histogram. With a precision of 0.1%, the
+// histograms would take most of the client's memory.
 func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, int64(time.Minute), 2)
 }

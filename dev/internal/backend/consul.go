@@ -41,9 +41,9 @@ type ConsulPorts struct {
 // DefaultConsulPorts are Consul's default ports.
 var DefaultConsulPorts = ConsulPorts{HTTP: 8500, Server: 8300, SerfLAN: 8301, SerfWAN: 8302}
 
-// gossip is a setting of Consul's agents. StartConsul uses Consul's development mode, in which an
-// agent that does not respond is failed at once. With gossip, the agent is failed after some seconds,
-// as in normal mode.
+// gossip sets how soon Consul marks an agent that does not respond as failed. StartConsul uses
+// Consul's development mode, in which Consul marks such an agent as failed at once. With gossip,
+// Consul marks the agent as failed after some seconds, as in normal mode.
 const gossip = "gossip_lan { suspicion_mult = 30 }"
 
 // StartConsul runs the Consul at path with its log in dir, and waits until services can register. The
@@ -82,9 +82,10 @@ func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts,
 	return c, c.await(ctx)
 }
 
-// Join starts an agent that is not a Consul server, as on most hosts of a cluster. The agent joins c.
-// It uses the ports HTTP and SerfLAN, and has its log and its state in dir. A later agent with the
-// same dir counts as the same agent after a restart.
+// Join runs the Consul at path as an agent that is not a server. Most hosts of a cluster have such
+// an agent. The agent joins c. Join waits until services can register in the agent. The agent uses
+// the ports HTTP and SerfLAN, and has its log and its state in dir. A later agent with the same dir
+// counts as the same agent after a restart.
 func (c *Consul) Join(ctx context.Context, path, dir string, ports ConsulPorts) (*Consul, error) {
 	if err := orFree(&ports.HTTP, &ports.SerfLAN); err != nil {
 		return nil, fmt.Errorf("ports for Consul: %w", err)

@@ -11,8 +11,8 @@ import (
 // FreePorts returns n ports of 127.0.0.1 that nothing listens on, over TCP or UDP.
 //
 // freeport gives each process that uses it its own block of ports. The blocks are below the ports
-// that systems use for outgoing connections. FreePorts never returns a port to freeport, since a
-// script may restart Consul on its former port.
+// that systems use for outgoing connections. FreePorts never gives a port back to freeport: a
+// script may restart Consul on its former port, and no other program may get this port in between.
 func FreePorts(n int) ([]int, error) {
 	var free []int
 	for len(free) < n {

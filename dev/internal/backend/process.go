@@ -169,7 +169,7 @@ func Get(ctx context.Context, url string) ([]byte, error) {
 	return get(ctx, http.DefaultClient, url, nil)
 }
 
-// get does what Get does, with client and header.
+// get does the same as Get, but uses client, and sends header with the request.
 func get(ctx context.Context, client *http.Client, url string, header http.Header) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

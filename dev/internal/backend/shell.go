@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// Shell starts sh with a command line, as a terminal does. It runs in the directory dir and in a
-// process group of its own, and Stop sends its signal to this whole group. The output is appended to
-// the file log.
+// Shell starts sh, which runs the command line. The shell appends its output to the file log. It
+// runs in the directory dir and in its own process group. Stop sends the signal to all processes of
+// this group, as a terminal does.
 func Shell(name, log string, env []string, dir, line string) (*Process, error) {
 	cmd := exec.Command("sh", "-c", line)
 	cmd.Env = env

@@ -16,7 +16,8 @@ func Until(ctx context.Context, interval time.Duration, condition func() error) 
 		if err == nil {
 			return nil
 		}
-		// If ctx has ended, err may only say so. Keep the error from before.
+		// If ctx has ended, err may say only that ctx has ended. Keep the error of the earlier call
+		// of condition.
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}

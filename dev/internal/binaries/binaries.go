@@ -28,7 +28,7 @@ type Binary struct {
 	tags     string   // build tags
 	ldflags  string   // linker flags
 	ask      string   // argument that makes the program print its version
-	versions []string // texts of which one is in the output if the version is right
+	versions []string // if the version is right, the output contains one of these texts
 	minutes  int      // approximate time of a build on two cores
 }
 
@@ -42,7 +42,7 @@ var (
 		versions: []string{"Consul v1.22.6"},
 		minutes:  7,
 	}
-	// Jaeger 2.13.0 is cmd/jaeger of the module's v1.76.0.
+	// Jaeger 2.13.0 is the program cmd/jaeger in version v1.76.0 of Jaeger's module.
 	Jaeger = Binary{
 		Name: "jaeger", Version: "1.76.0", Variable: "JAEGER_BIN",
 		pkg:      "github.com/jaegertracing/jaeger/cmd/jaeger",
@@ -82,9 +82,10 @@ var (
 	}
 )
 
-// Prometheus and promtool 3.13.5 are two programs of the module's v0.313.5. The binaries can discover
-// targets by files, HTTP and DNS; all other ways need libraries of clouds. This Prometheus has the
-// API, but not the pages of the UI.
+// Prometheus and promtool 3.13.5 are two programs in version v0.313.5 of Prometheus's module. The
+// binaries can discover targets by files, HTTP and DNS. All other ways need libraries of cloud
+// providers, so the build tags leave these ways out. This Prometheus has the API, but not the pages
+// of the UI.
 var (
 	Prometheus = prometheusBinary("prometheus", "PROMETHEUS_BIN", 4)
 	Promtool   = prometheusBinary("promtool", "PROMTOOL_BIN", 1)
@@ -103,7 +104,8 @@ func prometheusBinary(name, variable string, minutes int) Binary {
 	}
 }
 
-// ErrMissing means that a binary is not installed and not built, and that no variable names one.
+// ErrMissing means that a binary is not installed and not built, and that its environment variable
+// is not set.
 var ErrMissing = errors.New("not found")
 
 // Dir returns the directory in which Build keeps binaries. It is basis/bin in XDG_CACHE_HOME, or in
@@ -120,9 +122,10 @@ func Dir() (string, error) {
 	return filepath.Join(cache, "basis", "bin"), nil
 }
 
-// Find returns the path of b. It takes the first of these: the binary that the variable names, the
-// binary that Build built, and the binary on PATH, if its version is right. If there is none, the
-// error wraps ErrMissing. If the variable does not name an executable, Find returns another error.
+// Find returns the path of b. It looks for b in this order: the binary that the environment
+// variable names, the binary that Build built, and a binary on PATH with the right version. If
+// there is no such binary, the error wraps ErrMissing. If the variable is set but does not name an
+// executable, the error does not wrap ErrMissing.
 func (b Binary) Find() (string, error) {
 	if path := os.Getenv(b.Variable); path != "" {
 		if _, err := exec.LookPath(path); err != nil {
@@ -153,7 +156,8 @@ func FindAll() (consul, jaeger string, err error) {
 }
 
 // UI returns the path of a folder with the pages of Jaeger's UI. A Jaeger that Build built lacks
-// them. The folder is in Dir; UI unpacks each file that is missing there or differs.
+// these pages. The folder is in the directory that Dir returns. UI unpacks each file that is
+// missing in the folder, or whose content is wrong.
 func UI() (string, error) {
 	dir, err := Dir()
 	if err != nil {

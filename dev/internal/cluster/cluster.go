@@ -34,8 +34,9 @@ type Cluster struct {
 	agents         map[*Host]*backend.Process
 }
 
-// New creates the network of a cluster. servers and clients are the numbers of hosts for servers and
-// for clients. Data and logs are in dir. Close ends the cluster.
+// New creates the network of a cluster. consul and jaeger are the paths of the two programs.
+// servers is the number of hosts srv-N, and clients is the number of hosts client-N. Data and logs
+// are in dir. Close ends the cluster.
 func New(dir, consul, jaeger string, servers, clients int) (*Cluster, error) {
 	var names []string
 	for _, kind := range []struct {
@@ -54,7 +55,7 @@ func New(dir, consul, jaeger string, servers, clients int) (*Cluster, error) {
 }
 
 // Start starts Consul and Jaeger. It waits until Consul has a leader and lists all agents, and
-// Jaeger responds.
+// until Jaeger responds.
 func (c *Cluster) Start(ctx context.Context) error {
 	jaeger := c.Host("jaeger")
 	root, err := project.Root()
@@ -125,10 +126,10 @@ func (c *Cluster) StartConsul(h *Host) error {
 // Consul returns the newest Consul process of a host, or nil.
 func (c *Cluster) Consul(h *Host) *backend.Process { return c.agents[h] }
 
-// ConsulUI returns the URL of a Consul server's API and UI. This machine reaches it.
+// ConsulUI returns the URL of a Consul server's API and UI. The URL works on this machine.
 func (c *Cluster) ConsulUI(h *Host) string { return "http://" + net.JoinHostPort(h.Addr, "8500") }
 
-// JaegerUI returns the URL of Jaeger's API and UI. This machine reaches it.
+// JaegerUI returns the URL of Jaeger's API and UI. The URL works on this machine.
 func (c *Cluster) JaegerUI() string {
 	return "http://" + net.JoinHostPort(c.Host("jaeger").Addr, "16686")
 }
@@ -191,7 +192,8 @@ func (c *Cluster) Nodes(ctx context.Context, service string, n int) ([]string, e
 	return addresses, err
 }
 
-// query decodes the first response with status 200 of the Consul servers into into.
+// query requests path from one Consul server after another, until a response has the status 200. It
+// decodes the JSON of this response into the value that into points to.
 func (c *Cluster) query(ctx context.Context, path string, into any) error {
 	var err error
 	for _, h := range c.Hosts("consul-") {

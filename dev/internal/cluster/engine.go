@@ -12,8 +12,9 @@ import (
 )
 
 // startEngine is a shell script that starts a Docker engine. $0 is the host's name, and the arguments
-// are those of dockerd. Without name servers, the engine does not wait when it tries to pull an image.
-// A separate /run keeps the sockets of the containers off this machine.
+// are those of dockerd. The script hides the name servers, so that the engine does not wait for a
+// name server when it tries to pull an image. The script gives the engine its own /run, so that the
+// sockets of the containers do not appear in this machine's /run.
 const startEngine = `hostname "$0" && mount --bind /dev/null /etc/resolv.conf && mount -t tmpfs tmpfs /run && exec dockerd "$@"`
 
 // EngineUsable returns nil if StartEngine can start an engine. Otherwise, it returns an error that

@@ -28,8 +28,8 @@ import (
 // iproute2, iptables and util-linux have these programs.
 var Commands = []string{"ip", "iptables", "nsenter", "setpriv"}
 
-// The switches. Hosts on different switches do not reach one another. This machine is on the main
-// switch.
+// These constants are the names of the two switches. Hosts on different switches do not reach one
+// another. This machine is on the main switch.
 const (
 	mainSwitch  = "main"
 	otherSwitch = "other"
@@ -98,7 +98,8 @@ func NewNetwork(dir string, names ...string) (*Network, error) {
 		return nil, err
 	}
 	for id := range maxNetworks {
-		// An abstract socket has one owner, and ends with the owner.
+		// Only one process can listen on an abstract socket, and the kernel closes the socket when
+		// the process exits.
 		lease, err := net.Listen("unix", fmt.Sprintf("@basis-cluster-%d", id))
 		if err != nil {
 			continue
@@ -147,7 +148,8 @@ func (n *Network) create(subnet string, names []string) error {
 			[]string{"ip", "-n", h.Namespace(), "link", "set", "lo", "up"},
 			[]string{"ip", "-n", h.Namespace(), "addr", "add", h.Addr + "/24", "dev", "eth0"},
 			[]string{"ip", "-n", h.Namespace(), "link", "set", "eth0", "up"},
-			// A program advertises the source address of this route.
+			// The default route gives programs an address to advertise: the source address of the
+			// route.
 			[]string{"ip", "-n", h.Namespace(), "route", "add", "default", "via", last},
 		))
 	}
@@ -207,7 +209,8 @@ func (n *Network) clear() {
 		_ = run([]string{"ip", "link", "del", n.name})
 	}
 	removeCgroups(n.name)
-	// ip mounts the directory for the first namespace.
+	// ip mounts /run/netns when it creates the first namespace. Unmount /run/netns after the last
+	// namespace.
 	if names, err := os.ReadDir("/run/netns"); err == nil && len(names) == 0 {
 		_ = syscall.Unmount("/run/netns", 0)
 	}
@@ -302,7 +305,8 @@ func (h *Host) plug(where ...string) error {
 	return run(append([]string{"ip", "-n", h.network.Switch(), "link", "set", "dev", h.Name}, where...))
 }
 
-// Lose drops percent of the packets to and from the host. The packets are chosen at random.
+// Lose drops a share of the packets to the host, and of the packets from the host to other hosts.
+// percent is the share. The packets are chosen at random.
 func (h *Host) Lose(percent int) error {
 	for _, other := range h.network.hosts {
 		match := []string{"-s", h.Addr}
@@ -316,7 +320,8 @@ func (h *Host) Lose(percent int) error {
 	return nil
 }
 
-// Lose drops percent of the packets between all hosts. The packets are chosen at random.
+// Lose drops a share of the packets to all hosts. percent is the share. The packets are chosen at
+// random.
 func (n *Network) Lose(percent int) error {
 	for _, h := range n.hosts {
 		if err := h.lose(percent, "-i", "eth0"); err != nil {
@@ -326,7 +331,8 @@ func (n *Network) Lose(percent int) error {
 	return nil
 }
 
-// lose drops a random share of the packets that the host receives and that match, in percent.
+// lose drops a share of the packets that the host receives and that match selects. percent is the
+// share. match consists of arguments of iptables. The packets are chosen at random.
 func (h *Host) lose(percent int, match ...string) error {
 	args := append([]string{"ip", "netns", "exec", h.Namespace(), "iptables", "-w", "-A", "INPUT"}, match...)
 	return run(append(args, "-m", "statistic", "--mode", "random", "--probability", fmt.Sprintf("%.2f", float64(percent)/100), "-j", "DROP"))

@@ -15,8 +15,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/backend"
 )
 
-// listenEnv is a variable. If the variable is set, the test binary only listens on the address in the
-// variable.
+// listenEnv is the name of an environment variable. If the variable is set, the test binary runs no
+// tests. It only listens on the address in the variable.
 const listenEnv = "CLUSTER_TEST_LISTEN"
 
 func TestMain(m *testing.M) {
@@ -87,7 +87,8 @@ func TestNetwork(t *testing.T) {
 	require.ErrorIs(t, err, errClosed)
 }
 
-// A killed process leaves its network behind. The next network with the same name deletes it.
+// A killed process leaves its network behind. The next call of NewNetwork that uses the same name
+// deletes this network.
 func TestNewNetworkDeletesALeftNetwork(t *testing.T) {
 	if err := Usable(); err != nil {
 		t.Skip(err)
@@ -136,7 +137,8 @@ func requireReached(t *testing.T, h *Host) {
 	}, 20*time.Second, 10*time.Millisecond, "%s is not reached", h.Name)
 }
 
-// requireLost fails unless packets to a host are lost, without a rejection.
+// requireLost requires that a connection to a host times out. If the packets were rejected instead
+// of lost, the connection would fail at once.
 func requireLost(t *testing.T, h *Host) {
 	t.Helper()
 	_, err := net.DialTimeout("tcp", h.Addr+":4000", 300*time.Millisecond)

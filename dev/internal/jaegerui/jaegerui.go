@@ -1,5 +1,5 @@
 // Package jaegerui provides the pages of Jaeger's UI. A Jaeger that is built from its Go module
-// lacks them. The module github.com/tonistiigi/jaeger-ui-rest contains them, already built.
+// lacks these pages. The module github.com/tonistiigi/jaeger-ui-rest contains the built pages.
 package jaegerui
 
 import (
@@ -21,7 +21,8 @@ import (
 	pages "github.com/tonistiigi/jaeger-ui-rest"
 )
 
-// Version is the version of the UI that the module contains, as the module's Dockerfile says.
+// Version is the version of the UI that the module jaeger-ui-rest contains. The module's Dockerfile
+// has this version.
 const Version = "1.68.0"
 
 // configLine is the line of index.html that Jaeger replaces by its settings. The module replaces this
@@ -196,8 +197,9 @@ func get(ctx context.Context, url string) ([]byte, error) {
 }
 
 // Handler returns a handler that serves the pages, with menu in addition to the UI's own menu. The
-// UI's own menu lacks the page of metrics, which needs more than traces. If a path is not a file, the
-// handler serves index.html, because the UI itself handles paths such as /trace/ID.
+// UI's own menu lacks the page of metrics, because this page needs more than traces. If a path is
+// not a file and not in /static, the handler serves index.html, because the UI itself handles paths
+// such as /trace/ID.
 func Handler(menu pages.Menu) http.Handler {
 	config := pages.Config{Menu: []pages.Menu{menu}}
 	config.Dependencies.MenuEnabled = true

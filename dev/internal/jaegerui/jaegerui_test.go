@@ -46,7 +46,8 @@ func TestUnpackedPagesAreThoseThatJaegerFillsIn(t *testing.T) {
 	require.Equal(t, filepath.Join(parent, "jaeger-ui-"+jaegerui.Version), dir)
 	index, err := os.ReadFile(filepath.Join(dir, "index.html"))
 	require.NoError(t, err)
-	// Jaeger replaces the lines of its config, capabilities, version and base of all links.
+	// Jaeger replaces these lines to set the configuration, the storage's capabilities, the
+	// version, and the base of all links.
 	for _, line := range []string{
 		"const JAEGER_CONFIG = DEFAULT_CONFIG;",
 		"const JAEGER_STORAGE_CAPABILITIES = DEFAULT_STORAGE_CAPABILITIES;",

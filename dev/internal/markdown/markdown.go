@@ -47,8 +47,8 @@ func (b Block) Value(key string) string {
 	return ""
 }
 
-// Runs reports whether the tests run the block: it is a console block, and its note does not begin
-// with NotRun.
+// Runs reports whether the tests run the block. The tests run each console block whose note does
+// not begin with NotRun.
 func (b Block) Runs() bool {
 	return b.Language() == "console" && !strings.HasPrefix(b.Note, NotRun)
 }
@@ -125,8 +125,8 @@ func comment(n ast.Node, source []byte) string {
 }
 
 // anchor adds the anchor of a heading. The anchor has the heading's letters in lower case, and its
-// digits, hyphens and underscores. A hyphen replaces each space. If the document has the anchor
-// already, a number follows.
+// digits, hyphens and underscores. A hyphen replaces each space. If the document already has this
+// anchor, the method appends a hyphen and a number.
 func (d *Document) anchor(heading string) {
 	base := strings.Map(func(r rune) rune {
 		switch {

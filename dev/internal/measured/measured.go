@@ -1,4 +1,4 @@
-// Package measured has the rows of the tables in docs/reliability.md.
+// Package measured formats the rows of the tables in docs/reliability.md.
 package measured
 
 import (
@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Columns ends the head of a table. The text before Columns names the first column, as in "| fault".
+// Columns is the end of the head of a table. It names all columns except the first column. A caller
+// writes the name of the first column before Columns, for example "| fault".
 const Columns = ` | allowed | calls | failed | also measured |
 |---|---|---|---|---|
 `

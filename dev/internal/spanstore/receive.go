@@ -113,7 +113,8 @@ func fromThrift(s *jaeger.Span, p *sender, key string) *span {
 		OperationName: s.OperationName, StartTime: uint64(s.StartTime), Duration: uint64(s.Duration),
 		References: []reference{}, Tags: keyValues(s.Tags), Logs: []logLine{},
 	}
-	// The UI treats the first reference as the parent. s.References may have the parent again.
+	// The UI treats the first reference as the parent, so add the parent first. s.References may
+	// contain the parent again.
 	if s.ParentSpanId != 0 {
 		to.References = append(to.References, reference{childOf, to.TraceID, spanID(s.ParentSpanId)})
 	}

@@ -21,7 +21,8 @@ import (
 )
 
 // maxSize is the maximum total size of the datagrams of all stored spans, in bytes. In memory, the
-// pair's spans take eight times as much. Newer spans evict the oldest traces.
+// pair's spans take eight times as many bytes as in their datagrams. Newer spans evict the oldest
+// traces.
 const maxSize = 10 << 20
 
 // menu is an entry in the UI's menu that says where the traces come from.
@@ -45,7 +46,7 @@ type Server struct {
 
 // Start starts a server on 127.0.0.1. ui is the TCP port for Jaeger's UI and API. spans is the UDP port
 // for spans in compact Thrift. If a port is 0, or another program uses it, the server listens on a
-// free port instead. The server's URL and Addr have the ports.
+// free port instead. The fields URL and Addr of the server contain the ports that it listens on.
 func Start(ui, spans int) (*Server, error) {
 	conn, err := portOr(spans, func(addr string) (net.PacketConn, error) { return net.ListenPacket("udp4", addr) })
 	if err != nil {

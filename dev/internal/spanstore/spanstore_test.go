@@ -104,7 +104,7 @@ func get(t *testing.T, s *Server, path string) (status int, answer map[string]an
 	return rsp.StatusCode, answer
 }
 
-// data requires a response without an error, and returns its data.
+// data requires that a GET of path succeeds, and returns the data in the response.
 func data(t *testing.T, s *Server, path string) any {
 	t.Helper()
 	status, answer := get(t, s, path)
@@ -239,7 +239,7 @@ func TestTracesAreFoundByWhatTheSearchFormAsksFor(t *testing.T) {
 	require.Equal(t, []any{map[string]any{"parent": "client", "child": "server", "callCount": 3.}}, data(t, s, "/api/dependencies?endTs=1&lookback=1"))
 }
 
-// A span whose parent is of the same service is not a call.
+// If a span and its parent are of the same service, dependencies does not count a call.
 func TestDependenciesAreBetweenServices(t *testing.T) {
 	st := newStore(10)
 	add := func(id, parent, service string) {
@@ -335,7 +335,7 @@ func TestTheOldestTracesMakeRoom(t *testing.T) {
 	require.Equal(t, st.size, total)
 }
 
-// The limit holds for few large spans and for many small spans.
+// The limit is for the bytes of the stored datagrams, not for the number of spans.
 func TestTheLimitIsOfBytes(t *testing.T) {
 	st := newStore(1 << 20)
 	text := strings.Repeat("x", 60_000)

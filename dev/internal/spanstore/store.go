@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The JSON of Jaeger's API; see
+// These types define the JSON of Jaeger's API; see
 // https://github.com/jaegertracing/jaeger/blob/v1.76.0/internal/uimodel/model.go.
 type (
 	trace struct {
@@ -21,7 +21,7 @@ type (
 	// span is not modified once it is in the store. newTrace sets the ProcessID of a copy.
 	span struct {
 		id         traceID
-		size       int // of the span's part of its datagram, in bytes
+		size       int // size of the datagram divided by the number of its spans, in bytes
 		process    *sender
 		processKey string // the same for equal processes
 
@@ -148,7 +148,8 @@ func (st *store) operations(service string) []string {
 	return st.names(func(s *span) (string, bool) { return s.OperationName, s.process.ServiceName == service })
 }
 
-// names returns the names that of selects from all spans, sorted and without duplicates.
+// names calls the function of for each span. It returns the names for which the function returns
+// true, sorted and without duplicates.
 func (st *store) names(of func(*span) (string, bool)) []string {
 	seen := map[string]bool{}
 	for _, spans := range st.all() {

@@ -19,8 +19,8 @@ const (
 	maxService = 24 // maximum width of a service's name
 )
 
-// Draw returns a picture of spans, which must be in the order of Parse. The picture fits into width
-// columns, if the names and the bars leave enough room.
+// Draw returns a picture of spans, which must be in the order of Parse. The picture is at most
+// width columns wide, unless its columns need more room at their minimum widths.
 //
 // Each span has a line with its service, its operation, its start and its duration. The start is
 // relative to the start of the first span. An operation is indented below its parent. A bar shows the

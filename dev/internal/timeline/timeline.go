@@ -21,7 +21,7 @@ type Span struct {
 	Service   string
 	Operation string
 	Parent    string // operation of the parent span; empty for a root
-	Missing   string // ID of the parent span, if the trace lacks this span
+	Missing   string // ID of the parent span, if the parent span is not in the trace; otherwise empty
 	Depth     int    // number of ancestors; 0 for a root
 	Start     time.Time
 	Duration  time.Duration
@@ -68,7 +68,7 @@ func Last(ctx context.Context, api, service string) (string, error) {
 	return id, err
 }
 
-// jaegerTrace and jaegerSpan have the used fields of Jaeger's JSON; see
+// jaegerTrace and jaegerSpan have the fields of Jaeger's JSON that this package uses; see
 // https://github.com/jaegertracing/jaeger/blob/v1.76.0/internal/uimodel/model.go.
 type jaegerTrace struct {
 	TraceID   string

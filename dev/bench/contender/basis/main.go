@@ -1,5 +1,5 @@
-// Command basis has the pair's client for the bench. It calls as the program client does, with the
-// same stack of wrappers or with some of the wrappers. The server is the program srv.
+// Command basis is the pair's client for the bench. It makes calls as the program client does. It
+// uses all wrappers of the program client, or only some of them. The server is the program srv.
 package main
 
 import (
@@ -30,7 +30,8 @@ import (
 
 const clientName = "go.micro.client.basis"
 
-// settings are limits so high that the limiter and the breaker check every call and reject none.
+// settings has such high limits that the limiter and the breaker reject no call. They still check
+// every call.
 var settings = flags.Settings{
 	RateLimit:            1_000_000,
 	HystrixTimeout:       10 * time.Second,
@@ -90,7 +91,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 		micro.Broker(cmdline.NewBroker()),
 		micro.Name(clientName),
 	)
-	// ctx limits the search for the server. Calls may be made after ctx has ended.
+	// ctx limits only the search for the server. The client still makes calls after ctx has ended.
 	calls := context.WithoutCancel(ctx)
 	if *wrappers == all {
 		service.Init(stack.Options(calls, t, settings, nil, operators.Registerer())...)

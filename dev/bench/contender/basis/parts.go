@@ -21,9 +21,10 @@ import (
 	"github.com/gomicroexample/basis/client/limiter"
 )
 
-// parts returns the options that stack.Options returns, but with only the named wrappers. The
-// balancer is always active. Without roundrobin, go-micro's own strategy chooses among the nodes that
-// the balancer offers. TestPartsAreOfTheStack in ../.. compares the wrappers with those of the stack.
+// parts returns the same options as stack.Options, but only with the wrappers in names. Commas
+// separate the names. The balancer is always active. Without roundrobin, go-micro's own strategy
+// chooses among the nodes that the balancer offers. TestPartsAreOfTheStack in ../.. compares the
+// wrappers with those of the stack.
 func parts(ctx context.Context, t opentracing.Tracer, s flags.Settings, names string) []micro.Option {
 	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
 	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent + breaker.Headroom
@@ -57,5 +58,5 @@ func parts(ctx context.Context, t opentracing.Tracer, s flags.Settings, names st
 	}
 }
 
-// nothing is a wrapper that returns its client unchanged.
+// The wrapper nothing returns its client unchanged.
 func nothing(c microclient.Client) microclient.Client { return c }

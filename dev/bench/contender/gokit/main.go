@@ -37,7 +37,7 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// timeout is for a call with all its attempts. The pair's default is the same.
+// timeout is the time limit for a call with all its attempts. go-micro has the same default.
 const timeout = 5 * time.Second
 
 var logger = log.NewLogfmtLogger(os.Stderr)
@@ -80,9 +80,9 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 		Name:    env.Service,
 		Address: host,
 		Port:    port,
-		// go-kit's sd/consul does not renew a TTL. So Consul checks the server every 10 s. The
-		// pair renews its TTL as often. The check is passing from the start, so that clients
-		// need not wait for Consul's first check.
+		// go-kit's sd/consul does not renew a TTL. So Consul checks the server every 10 s. The pair
+		// renews its TTL every 10 s too. The check is passing from the start, so that clients need
+		// not wait for Consul's first check.
 		Check: &api.AgentServiceCheck{GRPC: address, Interval: "10s", Status: api.HealthPassing},
 	}, logger)
 	registrar.Register()
@@ -180,8 +180,8 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	}, closer, nil
 }
 
-// known waits until e has an endpoint. The instancer sends the nodes that it finds to e over a
-// channel, so e is empty at first.
+// known waits until e has an endpoint. It returns an error if ctx is done first. The instancer
+// sends the nodes that it finds to e over a channel, so e is empty at first.
 func known(ctx context.Context, e sd.Endpointer) error {
 	for {
 		if endpoints, err := e.Endpoints(); err == nil && len(endpoints) > 0 {

@@ -27,8 +27,8 @@ import (
 	"github.com/gomicroexample/basis/dev/modern"
 )
 
-// serverConfig has the addresses for the bench, and go-zero's defaults with two exceptions. The timeout
-// is 5 s, as in the pair. DevServer, which would open a port, is off.
+// serverConfig has the addresses for the bench, and go-zero's defaults with two exceptions. The
+// timeout is 5 s, which is also go-micro's default. DevServer, which would open a port, is off.
 const serverConfig = `
 Name: %s
 ListenOn: %s
@@ -64,9 +64,9 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 	if err := conf.LoadFromYamlBytes([]byte(text), &c); err != nil {
 		return err
 	}
-	// By default, the shedder rejects calls while the CPU load is over 90%, as it is during the
-	// bench. So the threshold here is 100.1%; the unit is 0.1%. A configuration cannot set a
-	// threshold over 99.9%, so the code does.
+	// By default, the shedder may reject calls while the CPU load is over 90%. During the bench,
+	// the CPU load is over 90%. So the threshold here is 100.1%; the unit is 0.1%. The text of the
+	// configuration cannot set a threshold over 99.9%, so this line sets it.
 	c.CpuThreshold = 1001
 	if !env.Shipped { // by default, go-zero logs each call; Hello logs each call too
 		c.Middlewares.StatConf.IgnoreContentMethods = []string{"/" + basisgrpc.Service + "/" + basisgrpc.Method}
@@ -99,7 +99,8 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 	return err
 }
 
-// accepts waits until a server accepts a connection at address, or until ctx is done.
+// accepts waits until a server accepts a connection at address. It returns an error if ctx is done
+// first.
 func accepts(ctx context.Context, address string) error {
 	for {
 		conn, err := net.Dial("tcp", address)

@@ -10,9 +10,9 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// discovery is a registry.Discovery that finds the nodes in Consul whose checks pass. kratos has its
-// own in the module github.com/go-kratos/kratos/contrib/registry/consul/v2, but that module could
-// not be fetched.
+// discovery is a registry.Discovery that finds the nodes in Consul whose checks pass. kratos has
+// such a type in its module github.com/go-kratos/kratos/contrib/registry/consul/v2, but this module
+// could not be fetched.
 type discovery struct{ consul *api.Client }
 
 func (d discovery) GetService(ctx context.Context, name string) ([]*registry.ServiceInstance, error) {

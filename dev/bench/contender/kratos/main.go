@@ -1,7 +1,7 @@
 // Command kratos is the service on go-kratos over gRPC, wired as in go-kratos' template. It uses
 // go-kratos' middleware: recovery, tracing with OpenTelemetry, a rate limiter on the server and a
 // circuit breaker on the client. The default selector, a weighted round robin, chooses the node.
-// The client finds nodes in Consul: see discovery.
+// The client finds nodes in Consul with the type discovery.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/gomicroexample/basis/dev/modern"
 )
 
-// timeout is for a call. The pair's default is the same.
+// timeout is the time limit for a call. go-micro has the same default.
 const timeout = 5 * time.Second
 
 func main() {
@@ -53,10 +53,11 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) (err erro
 		kratosgrpc.Middleware(
 			recovery.Recovery(),
 			tracing.Server(tracing.WithTracerProvider(provider)),
-			// While the CPU load is over a threshold (80% by default), BBR rejects calls if more
-			// are in flight than the last ten seconds had. A measurement follows a pause without
-			// calls to this server, while other contenders keep the CPU busy. BBR would then
-			// reject calls. So the threshold here is 100.1%; the unit is 0.1%.
+			// While the CPU load is over a threshold (80% by default), BBR limits the number of
+			// calls in flight, and rejects more calls. BBR computes this limit from the calls of
+			// the last ten seconds. Before a measurement, this server has no calls for some time,
+			// while other contenders keep the CPU busy. So the limit would be too low, and BBR
+			// would reject calls. So the threshold here is 100.1%; the unit is 0.1%.
 			ratelimit.Server(ratelimit.WithLimiter(bbr.NewLimiter(bbr.WithCPUThreshold(1001)))),
 		),
 	)

@@ -1,6 +1,6 @@
 // Command limit is the service on grpc-go alone: one connection per address, no discovery and no
-// tracing. The other contenders are built on grpc-go too, except article, so limit shows their
-// upper limit.
+// tracing. All other contenders except article are built on grpc-go too. So limit shows the upper
+// limit of their calls/s.
 package main
 
 import (

@@ -14,7 +14,8 @@ import (
 	"github.com/gomicroexample/basis/dev/modern"
 )
 
-// settings are limits so high that the limiter and the breaker check every call and reject none.
+// settings has such high limits that the limiter and the breaker reject no call. They still check
+// every call.
 var settings = modern.Settings{
 	RateLimit:     1_000_000,
 	Timeout:       10 * time.Second,

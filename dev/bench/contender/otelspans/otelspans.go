@@ -1,6 +1,6 @@
 // Package otelspans creates two spans of each call with OpenTelemetry: "call" in the client and
-// "Hello" in the server. The pair's code has the same two spans. The package is for contenders on
-// frameworks that trace with OpenTelemetry and create the other two spans of a call.
+// "Hello" in the server. The pair's code creates the same two spans. The package is for contenders
+// whose frameworks trace with OpenTelemetry. The frameworks create the other two spans of a call.
 package otelspans
 
 import (
