@@ -349,10 +349,10 @@ func listens(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// The command "trace file n" shows a trace. file has a client's output with --verbose: stderr, or
-// a log. traced waits until Jaeger has n spans of the trace of file's first call, and sets $TRACE
-// to the trace's ID. It prints one line for each span: service, operation, parent, and the tags
-// that the pair sets.
+// The command "trace file n" prints a trace. file contains a client's output with --verbose:
+// stderr, or a log. The command waits until Jaeger has n spans of the trace of the first call in
+// file, and sets $TRACE to the trace's ID. It prints one line for each span: service, operation,
+// parent, and the tags that the pair sets.
 func traced(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "trace file n")
 	calls, err := load.ParseLines(ts.ReadFile(args[0]))

@@ -110,8 +110,8 @@ func needMulticast(t *testing.T) {
 	}
 }
 
-// copyProject copies the project at root to dir, without hidden files and without bin and certs.
-// A clone of the project has no bin and no certs either.
+// copyProject copies the project at root to dir. It leaves out hidden files, and the directories
+// bin and certs, which a clone of the project does not have.
 func copyProject(root, dir string) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -235,8 +235,8 @@ const (
 	interrupt = "^C\n"
 )
 
-// step is a command and the output that the document shows after it. A step without a command has
-// further output of an earlier command.
+// step is a command and the output that the document shows after it. If a step has no command, its
+// output is more output of the previous command.
 type step struct {
 	command, output string
 	line            int // line number in the block, from 1

@@ -149,7 +149,7 @@ func setUp(paths map[string]string) (stop func(), err error) {
 	}, nil
 }
 
-// needTools skips a test if a tool is missing. Then run has not called setUp.
+// needTools skips a test if a tool is missing, because setUp has not run then.
 func needTools(t *testing.T) {
 	if jaeger == nil {
 		t.Skip(`needs what "make tools" builds`)

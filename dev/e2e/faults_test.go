@@ -145,8 +145,7 @@ func fault(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).row = measured.Row{Fault: args[0], Allowed: args[1]}
 }
 
-// ownJaeger is the command jaeger. It starts a Jaeger that only this script uses, so that the
-// script can break it.
+// The command "jaeger" starts a Jaeger that only this script uses, so that the script can break it.
 func ownJaeger(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "jaeger")
 	ctx, cancel := patient()
@@ -432,8 +431,8 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 
 const circuitOpen = "hystrix: circuit open"
 
-// recovers fails the script unless the first call since the mark that the circuit allowed
-// succeeded.
+// The command "recovers" fails the script unless the first call since the mark that the circuit
+// allowed succeeded.
 func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "recovers")
 	s := of(ts)

@@ -398,8 +398,8 @@ func flood(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).row.Note("%d messages accepted", sent.Load())
 }
 
-// impostor registers a hostile server of the same service in the script's Consul. Its responses
-// have several lines, or are larger than a greeting may be.
+// The command "impostor" registers a hostile server of the same service in the script's Consul. Its
+// responses have several lines, or are larger than a greeting may be.
 func impostor(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "impostor")
 	r, err := consulregistry.NewRegistry()
@@ -433,8 +433,8 @@ func (hostileHandler) Hello(_ context.Context, req *proto.Request, rsp *proto.Re
 	return nil
 }
 
-// liar starts an HTTP server that pretends to be Consul, and sets $LIAR to its address. The server
-// responds to all requests with an error of several lines.
+// The command "liar" starts an HTTP server that pretends to be Consul, and sets $LIAR to its
+// address. The server responds to all requests with an error of several lines.
 func liar(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "liar")
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -444,8 +444,8 @@ func liar(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("LIAR", s.Listener.Addr().String())
 }
 
-// balance starts a load balancer in front of the script's two agents, and sets $BALANCED to its
-// address. It sends requests to the two agents in turn.
+// The command "balance" starts a load balancer in front of the script's two agents, and sets
+// $BALANCED to its address. It sends requests to the two agents in turn.
 func balance(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "balance, after agent and join")
 	agents := []string{ts.Getenv("CONSUL"), ts.Getenv("AGENT")}

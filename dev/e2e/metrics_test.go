@@ -94,8 +94,8 @@ func described(name, kind string, labels []string) string {
 	return fmt.Sprintf("%s, a %s by %s", name, kind, strings.Join(labels, ", "))
 }
 
-// labels returns the names of a family's labels, or "none" if there are no labels, as the tables
-// have it.
+// labels returns the names of a family's labels. If there are no labels, it returns "none", like
+// the tables.
 func labels(family *dto.MetricFamily) []string {
 	var names []string
 	for _, l := range family.GetMetric()[0].GetLabel() {

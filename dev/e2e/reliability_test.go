@@ -17,7 +17,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/measured"
 )
 
-// reliability is the file that writeReliability writes the measurements to. Empty means no file.
+// reliability is the path of the file that writeReliability writes. If it is empty,
+// writeReliability does nothing.
 var reliability = flag.String("reliability", "", "write the measured numbers to this file, as a table")
 
 // The measurements of the tests.
@@ -58,8 +59,7 @@ Scripts send wrong or hostile input to a server. After each input, a normal call
 
 | what was sent` + measured.Columns
 
-// writeReliability writes the tables to the file in reliability. If reliability is empty, it does
-// nothing.
+// writeReliability writes the tables of all measurements to the file at the path reliability.
 func writeReliability() error {
 	if *reliability == "" {
 		return nil

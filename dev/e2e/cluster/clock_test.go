@@ -16,9 +16,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// steppingClock is a file for Go's package time. It steps the wall clock of a client back by an hour.
-// CLOCK_STEPS_BACK_AT has the time of the step, in seconds since 1970. Other means do not work: all
-// namespaces of Linux share one wall clock, and faketime replaces libc, which Go does not use.
+// steppingClock is a file for Go's package time. A client that is built with this file steps its
+// wall clock back by an hour. The variable CLOCK_STEPS_BACK_AT sets the time of the step, in
+// seconds since 1970. Other means do not work: all namespaces of Linux share one wall clock, and
+// faketime replaces libc, which Go does not use.
 const steppingClock = `package time
 
 import "syscall"
@@ -80,8 +81,8 @@ func buildStepping(root string) (string, error) {
 	return path, nil
 }
 
-// The command "clock duration" steps the wall clock of clients that start later back by an hour,
-// this long after now. Without an argument, clock waits until the step.
+// The command "clock duration" affects clients that start later. When duration has passed, their
+// wall clocks step back by an hour. Without an argument, the command waits until this step.
 func clock(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) <= 1, "clock [duration]")
 	s := of(ts)
@@ -97,7 +98,7 @@ func clock(ts *testscript.TestScript, neg bool, args []string) {
 	s.stepsAt = time.Now().Add(duration(ts, args[0])).Truncate(time.Second)
 }
 
-// opened waits until each client's circuit is open.
+// The command "opened" waits until each client's circuit is open.
 func opened(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "opened")
 	for _, c := range of(ts).clients {

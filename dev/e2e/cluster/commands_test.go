@@ -419,7 +419,7 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	for _, c := range s.clients {
 		before[c] = len(c.told(ts))
 	}
-	// Twice as long as the calls take.
+	// The limit includes twice the time that the calls take.
 	until(ts, patience+2*time.Duration(n*len(s.clients)/totalRate)*time.Second, func() error {
 		for _, c := range s.clients {
 			if made := len(c.told(ts)) - before[c]; made < n {
@@ -575,10 +575,10 @@ func latency(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("p50 %v, p99 %v, max %v", s.quantile(ts, 0.5), s.quantile(ts, 0.99), s.quantile(ts, 1))
 }
 
-// The command "slowdown percent" records the median latency since the mark when it is called
-// first, before the fault. When it is called again, it fails if the median is more than percent
-// higher, and more than a millisecond higher. The median is that of the second with the lowest
-// median: in other seconds, the machine may have been busy.
+// A script calls the command "slowdown percent" twice. The first call, before the fault, records
+// the median latency since the mark. The second call fails if the median has grown by more than
+// percent and by more than a millisecond. Both calls use the median of the second with the lowest
+// median, because in other seconds the machine may have been busy with other work.
 func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowdown percent")
 	s := of(ts)
@@ -667,7 +667,8 @@ func memory(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// toServers returns the number of TCP connections of a process, in any state, except those to Consul.
+// toServers returns the number of TCP connections of a process, in any state. It does not count
+// connections to Consul.
 func toServers(pid int) (int, error) {
 	all, err := psnet.ConnectionsPid("tcp", int32(pid))
 	n := 0

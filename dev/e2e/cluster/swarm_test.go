@@ -166,7 +166,7 @@ func try(ctx context.Context, name string, args ...string) (string, error) {
 	return out.String(), nil
 }
 
-// command is try for a test that fails if the command fails.
+// command does the same as try, but fails the test if the command fails.
 func command(t *testing.T, ctx context.Context, name string, args ...string) string {
 	t.Helper()
 	out, err := try(ctx, name, args...)
@@ -230,7 +230,8 @@ func (s *swarm) awaitNodes(t *testing.T, ctx context.Context) {
 }
 
 // clients returns the IDs of the clients' containers on each running machine. Swarm replaces a client
-// that ends, so the containers change. If all is true, the result has ended clients too.
+// that ends, so the containers change. If all is true, the result also lists clients that have
+// ended.
 func (s *swarm) clients(ctx context.Context, all bool) (map[*cluster.Host][]string, error) {
 	containers := map[*cluster.Host][]string{}
 	for h, url := range s.engines {

@@ -117,7 +117,7 @@ func finally(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// urls sets $CONSUL and $JAEGER to the URLs that the last command has printed.
+// The command "urls" sets $CONSUL and $JAEGER to the URLs that the last command has printed.
 func urls(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range []string{"Consul", "Jaeger"} {
 		m := regexp.MustCompile(name + `: (http://[^/]+)/`).FindStringSubmatch(ts.ReadFile("stdout"))
@@ -236,7 +236,7 @@ func traced(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// stopped waits until no container of composeProject is running.
+// The command "stopped" waits until no container of composeProject is running.
 func stopped(ts *testscript.TestScript, neg bool, args []string) {
 	until(ts, patience, func() error {
 		running, err := exec.Command("docker", "ps", "--filter", "label=com.docker.compose.project="+composeProject, "--format", "{{.Names}}").Output()
