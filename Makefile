@@ -89,8 +89,9 @@ test: ## runs all tests, under the race detector
 e2e: tools ## runs the end-to-end scripts alone
 	cd dev/e2e && go test -race -count=1 -timeout=30m -args -required
 
-# Uses the Docker engine that is running. Without one, it starts its own engine, as root. As root on
-# Linux, three more engines form a swarm.
+# Uses the Docker engine that is running. If no engine is running, dev/tools/engine starts one,
+# which needs root and apt-get. If you are root on Linux, the tests also start three engines, which
+# form a swarm.
 e2e-docker: ## tests the docker-compose files on Docker engines
 	$(WITH_IMAGES) 'cd dev/e2e/docker && go test -count=1 -timeout=20m -v -args -docker $(if $(REQUIRED),-required) \
 		&& cd ../cluster && go test -count=1 -timeout=20m -v -run=TestSwarm -args -swarm $(REQUIRED_AS_ROOT)'

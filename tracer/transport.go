@@ -131,8 +131,8 @@ func (c *connection) close() error {
 	return nil
 }
 
-// timeoutCloser closes a tracer within closeTimeout. It first calls stop, which cancels a request
-// for the sampling strategy.
+// timeoutCloser closes a tracer, and waits up to closeTimeout. Before it closes the tracer, it
+// calls stop, which cancels a request for the sampling strategy.
 type timeoutCloser struct {
 	io.Closer
 	stop func()

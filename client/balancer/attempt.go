@@ -23,15 +23,15 @@ const contentType = "application/grpc+proto"
 // Attempt is one attempt of a call at one node.
 type Attempt struct {
 	Address string    // host:port of the node
-	Sent    time.Time // when the attempt began; the attempt may have connected to the node first
+	Sent    time.Time // when the attempt began; if necessary, it then connected to the node
 }
 
 // attemptKey is the context key of the pointer to a call's last attempt.
 type attemptKey struct{}
 
 // RecordAttempt returns a context for one call, and a pointer to the last attempt of this call.
-// WrapCall sets the pointer. The pointer is nil if there was no attempt. It is atomic because an
-// attempt may continue for a moment after its call has returned.
+// WrapCall stores the attempt in the pointer. If there was no attempt, Load returns nil. The
+// pointer is atomic because an attempt may continue for a moment after its call has returned.
 func RecordAttempt(ctx context.Context) (context.Context, *atomic.Pointer[Attempt]) {
 	last := new(atomic.Pointer[Attempt])
 	return context.WithValue(ctx, attemptKey{}, last), last

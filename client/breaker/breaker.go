@@ -28,7 +28,7 @@ const Headroom = 1000
 // The outer layer also limits the call's context to the request timeout. The request timeout is set
 // in the call's options, or else in the client's options. If the context already has an earlier
 // deadline, the earlier deadline applies. When hystrix returns, the outer layer cancels the
-// context. Otherwise a call that timed out would continue, on the server too.
+// context. Otherwise a call that timed out would continue, also on the server.
 //
 // The inner layer reports an error to hystrix only if OpensCircuit is true for the error's
 // failure.Outcome. The caller gets every error.
@@ -36,9 +36,10 @@ const Headroom = 1000
 // Each endpoint of a service has its own circuit, with hystrix's settings for "service.endpoint".
 // All clients of a process share the circuits.
 //
-// Hystrix measures its sleep window and its last 10 s with the wall clock. If the wall clock is set
-// back by an hour, an open circuit stays open for an hour. So when the wall clock is set back by
-// more than 1 s, the next call replaces all circuits with new, closed circuits.
+// Hystrix uses the wall clock for its sleep window, and for the 10 s over which it counts failures.
+// If the wall clock is set back by an hour, an open circuit stays open for an hour. So when the
+// wall clock is set back by more than 1 s, the next call replaces all circuits with new, closed
+// circuits.
 func New(plugin client.Wrapper, maxConcurrent int) client.Wrapper {
 	return func(c client.Client) client.Client {
 		return &admission{Client: plugin(&filter{c}), slots: make(chan struct{}, maxConcurrent)}

@@ -90,8 +90,8 @@ func (c *collector) newCircuit(name string) metricCollector.MetricCollector {
 	return one
 }
 
-// begin records that the named circuit let a call through. The caller must call end when the call
-// has ended.
+// begin counts a trial call of the named circuit: a call that the circuit let through while it was
+// open. When this call has ended, the function end must be called.
 func (c *collector) begin(name string) (end func()) {
 	c.mu.RLock()
 	one := c.circuits[name]

@@ -123,9 +123,9 @@ func (r *running) cpu() (float64, error) {
 }
 
 // oneShots measures clients that make one call and exit: the pair's client with its defaults, and
-// the client of each peer. Each of n rounds runs every client once. For each run, oneShots adds the
-// milliseconds from start to exit to took, under the name of the contender. The name of the pair's
-// client with its defaults is "client".
+// the client of each peer. Each of n rounds runs every client once. For each run, oneShots appends
+// the time between the start and the exit of the client, in milliseconds, to the element of the map
+// took for the name of the contender. The pair's client with its defaults has the name "client".
 func (b *testbed) oneShots(ctx context.Context, n int, took map[string][]float64) error {
 	r, err := newAgent()
 	if err != nil {

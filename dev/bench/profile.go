@@ -145,7 +145,7 @@ func (b *testbed) profile(ctx context.Context, p plan, all map[string][]usage) e
 	return nil
 }
 
-// profile makes the client call, and meanwhile takes a CPU profile of both processes.
+// profile takes a CPU profile of the client and of the server while the client makes calls.
 func (r *running) profile(ctx context.Context, p plan) (usage, error) {
 	var (
 		both     [2]*profile.Profile
@@ -167,7 +167,8 @@ func (r *running) profile(ctx context.Context, p plan) (usage, error) {
 			return err
 		})
 	}
-	// The load is 200 ms longer than the profiles, because they begin later.
+	// A profile may begin after the load, because its HTTP request takes time. So the load lasts
+	// 200 ms longer than a profile.
 	result, loadErr := r.client.load(contender.Load{Callers: callers, For: time.Duration(seconds)*time.Second + 200*time.Millisecond})
 	if err := errors.Join(loadErr, profiles.Wait()); err != nil {
 		return nil, err

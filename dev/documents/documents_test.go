@@ -1,7 +1,6 @@
 // Package documents_test checks the documents' links, pictures, tables of flags and descriptions of
-// packages. It also checks that a test runs each command in the documents, or that the document
-// says why none does.
-// TestDocuments in dev/e2e runs the commands.
+// packages. It also checks that each command in the documents is run by a test. If no test runs a
+// command, the document must say why. TestDocuments in dev/e2e runs the commands.
 package documents_test
 
 import (

@@ -59,7 +59,8 @@ Scripts send wrong or hostile input to a server. After each input, a normal call
 
 | what was sent` + measured.Columns
 
-// writeReliability writes the tables of all measurements to the file at the path reliability.
+// writeReliability writes the tables of all measurements to the file that the flag -reliability
+// names.
 func writeReliability() error {
 	if *reliability == "" {
 		return nil

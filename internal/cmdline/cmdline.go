@@ -49,9 +49,9 @@ Options (each can also be set by the variable in brackets):
 
 // Parse sets service's options from os.Args and the environment. Parse calls service.Init, which
 // reads go-micro's flags for program, and the flags of micro.Flags. An empty variable counts as
-// not set. Then Parse calls check to validate the values. check's argument, given, reports
-// whether a flag was set on the command line or by its variable. A usage error exits the process
-// with status 2, and --help exits it with status 0.
+// not set. Then Parse calls check to validate the values. Parse passes a function to check:
+// given("delay"), for example, reports whether --delay was set, on the command line or by its
+// variable. A usage error exits the process with status 2, and --help exits it with status 0.
 //
 // The options that service was created with are the defaults of the flags: micro.Name,
 // micro.RegisterTTL, micro.RegisterInterval, micro.Registry, micro.Broker, and the retries of the

@@ -17,7 +17,7 @@ import (
 // ErrDenied reports that Consul's ACLs do not allow a request.
 var ErrDenied = errors.New("permission denied")
 
-// skipTime is the time after an agent's failure during which the registry tries this agent last.
+// skipTime is how long the registry tries an agent last after a failure of this agent.
 const skipTime = 5 * time.Second
 
 // agents returns the addresses of all agents in the order in which to try the agents. Agents that

@@ -21,8 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cluster is a set of agents, which tests stop and start. It records the nodes that are registered
-// at each agent.
+// cluster is a set of agents. A test can stop and start each agent. The cluster records the nodes
+// that are registered at each agent.
 type cluster struct {
 	mu         sync.Mutex
 	down       map[string]error    // the errors of the agents that are down, by host

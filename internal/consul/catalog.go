@@ -165,7 +165,7 @@ type tagSize struct {
 var errForeign = errors.New("not a tag of go-micro's")
 
 // decodable returns the tags of one node that go-micro's registry can decode. It calls report for
-// each other tag, except for tags of other tools (errForeign).
+// each tag that it leaves out, but not for tags of other tools (errForeign).
 func (t *tagReader) decodable(tags []string, report func(tag string, err error)) []string {
 	left := maxNodeTags
 	kept := []string{}

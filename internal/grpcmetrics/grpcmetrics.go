@@ -152,8 +152,8 @@ func (c *Calls) UnaryClientInterceptor(ctx context.Context, fullMethod string, r
 	return err
 }
 
-// Serve passes the stream of a call to handle, and returns the error of handle. It counts and times
-// the call as a call of the method called.
+// Serve passes the stream of a call to handle, and returns the error of handle. It counts the call,
+// and measures its duration, under the labels of called.
 func (c *Calls) Serve(called Method, stream grpc.ServerStream, handle func(grpc.ServerStream) error) error {
 	start, m := time.Now(), c.of(called)
 	m.started.Inc()

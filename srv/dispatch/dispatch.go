@@ -75,8 +75,8 @@ func (s *Services) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	}
 }
 
-// Announce adds a service that go-micro serves to the result of GetServiceInfo. It panics if a
-// service with the same name is already registered or announced.
+// Announce makes GetServiceInfo list service, the name of a service that go-micro serves. It panics
+// if a service with the same name is already registered or announced.
 func (s *Services) Announce(service string) {
 	if _, ok := s.info[service]; ok {
 		panic(fmt.Sprintf("dispatch: service %s is registered twice", service))

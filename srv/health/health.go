@@ -1,4 +1,5 @@
-// Package health reports to gRPC's health checks whether the server is registered.
+// Package health reports to gRPC's health checks whether the server has registered and is not
+// stopping.
 package health
 
 import (

@@ -14,8 +14,8 @@ import (
 	"github.com/micro/go-micro/util/log"
 )
 
-// newReasonAfter is how long a new failure reason must last before it is logged. The errors
-// that a registry returns while it starts end earlier.
+// newReasonAfter is how long a new failure reason must last before it is logged. A registry that
+// starts also returns errors, but for a shorter time.
 const newReasonAfter = 10 * time.Second
 
 // retryInterval is the pause after a failed attempt to register. One request a second is no

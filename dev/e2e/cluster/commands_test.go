@@ -621,9 +621,9 @@ func connections(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // The command "even" fails unless each server answered its share of each client's calls since the
-// mark, plus or minus two calls. The round robin may be anywhere in its list at the mark and at the
-// end. Also, four callers choose their nodes in one order, and may send their calls in another
-// order.
+// mark, plus or minus two calls. The tolerance has two reasons. At the mark and at the end, the
+// round robin may be anywhere in its list. And the four callers of a client may send their calls in
+// another order than they chose the nodes.
 func even(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "even")
 	s := of(ts)

@@ -10,9 +10,10 @@ import (
 
 // FreePorts returns n ports of 127.0.0.1 that nothing listens on, over TCP or UDP.
 //
-// freeport gives each process that uses it its own block of ports. The blocks are below the ports
-// that systems use for outgoing connections. FreePorts never gives a port back to freeport: a
-// script may restart Consul on its former port, and no other program may get this port in between.
+// FreePorts takes the ports from Consul's package freeport. freeport reserves a block of ports for
+// each process. If freeport can read the range of the ports for outgoing connections, the blocks
+// are below this range. FreePorts never returns a port to freeport: a script can restart Consul on
+// its former port, and until then no other program must get this port.
 func FreePorts(n int) ([]int, error) {
 	var free []int
 	for len(free) < n {

@@ -197,9 +197,10 @@ func get(ctx context.Context, url string) ([]byte, error) {
 }
 
 // Handler returns a handler that serves the pages, with menu in addition to the UI's own menu. The
-// UI's own menu lacks the page of metrics, because this page needs more than traces. If a path is
-// not a file and not in /static, the handler serves index.html, because the UI itself handles paths
-// such as /trace/ID.
+// UI's own menu does not show the page Monitor, because this page needs metrics, not only traces.
+// The handler serves index.html for a path that names no file, because the UI itself handles paths
+// such as /trace/ID. For a path in the directory /static that names no file, it returns the status
+// 404.
 func Handler(menu pages.Menu) http.Handler {
 	config := pages.Config{Menu: []pages.Menu{menu}}
 	config.Dependencies.MenuEnabled = true
