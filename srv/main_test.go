@@ -120,8 +120,8 @@ func TestWhatCallersGetWrong(t *testing.T) {
 	}
 }
 
-// FuzzHello sends messages over gRPC. A response greets the name in the message. An error is a
-// client error (4xx). In both cases the next call succeeds.
+// FuzzHello sends messages over gRPC. A response must contain the name in the message. An error
+// must be a client error (4xx). In both cases, the next call must succeed.
 func FuzzHello(f *testing.F) {
 	f.Add([]byte("\x0a\x04John"), "", "")
 	f.Add([]byte("\x0a\x0bJos\xc3\xa9 \xf0\x9f\x91\x8b!"), "5000000000", "application/grpc+proto")

@@ -99,7 +99,8 @@ func samplingEndpoint(addr string) (endpoint string, named bool, err error) {
 }
 
 // packetSize returns the maximum size of a UDP packet to addr, in bytes. The size is the value of
-// JAEGER_REPORTER_MAX_PACKET_SIZE, or by default the size that fits the path.
+// JAEGER_REPORTER_MAX_PACKET_SIZE, or by default a size at which no router fragments the packets to
+// addr.
 func packetSize(addr string) (int, error) {
 	const variable = "JAEGER_REPORTER_MAX_PACKET_SIZE"
 	if text := os.Getenv(variable); text != "" {

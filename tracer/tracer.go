@@ -1,5 +1,5 @@
-// Package tracer creates the Jaeger tracer of both programs. A Jaeger that is down never blocks a
-// call.
+// Package tracer creates Jaeger tracers; srv and client have one each. A Jaeger that is down never
+// blocks a call.
 package tracer
 
 import (

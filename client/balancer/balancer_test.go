@@ -39,7 +39,7 @@ type node struct {
 	address     string                // where the relay listens
 	connections atomic.Int64          // connections accepted so far
 	closed      atomic.Int64          // connections that clients have closed
-	hang        atomic.Bool           // the relay drops all data, even of handshakes
+	hang        atomic.Bool           // the relay drops all data, including handshakes
 	answered    atomic.Int64          // calls received
 	fail        atomic.Pointer[error] // the error that calls return, if set
 	delay       atomic.Int64          // of each call, in nanoseconds
@@ -144,7 +144,7 @@ func (n *node) copy(to, from net.Conn) {
 	}
 }
 
-// live returns how many connections clients have to the node.
+// live returns the number of open connections from clients to the node.
 func (n *node) live() int64 { return n.connections.Load() - n.closed.Load() }
 
 // kill closes the node's listener and connections, as the end of a process does.

@@ -73,12 +73,12 @@ func TestCallersFaultsDoNotOpenTheCircuit(t *testing.T) {
 	for range 50 {
 		require.Equal(t, bad, call())
 	}
-	stays(t, t.Name())
+	staysClosed(t, t.Name())
 }
 
-// stays fails the test if the circuit of a service opens within 200 ms. In this time, hystrix counts
+// staysClosed fails the test if the circuit of a service opens within 200 ms. In this time, hystrix counts
 // all calls.
-func stays(t *testing.T, service string) {
+func staysClosed(t *testing.T, service string) {
 	t.Helper()
 	circuit, _, err := hystrix.GetCircuit(service + ".Basis.Hello")
 	require.NoError(t, err)
@@ -98,7 +98,7 @@ func TestACallerThatCancelsDoesNotOpenTheCircuit(t *testing.T) {
 		err := c.Call(ctx, client.NewRequest(t.Name(), "Basis.Hello", nil), nil)
 		require.ErrorContains(t, err, "context canceled")
 	}
-	stays(t, t.Name())
+	staysClosed(t, t.Name())
 }
 
 func TestACallsOwnTimeoutHolds(t *testing.T) {

@@ -73,7 +73,7 @@ var policies = [...]policy{
 	Other:            {false, true, false},
 }
 
-// Retried reports whether the client retries the call.
+// Retried reports whether the client retries a call whose attempt has this outcome.
 func (o Outcome) Retried() bool { return policies[o].retry }
 
 // OpensCircuit reports whether the breaker counts the outcome as a failure.

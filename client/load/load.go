@@ -16,7 +16,7 @@ type Result struct {
 	Err     error
 	Start   time.Time     // when the caller started the call
 	Latency time.Duration // from Start to the result
-	Waited  time.Duration // the part of Latency before the last attempt: the limiter's wait, earlier attempts
+	Waited  time.Duration // the part of Latency before the last attempt: the wait for the limiter and earlier attempts
 	Node    string        // host:port of the last attempt; empty without an attempt
 	Trace   string        // ID of the trace, or Unsampled; empty without a tracer
 }

@@ -74,7 +74,7 @@ func (failing) Hello(context.Context, *proto.Request, *proto.Response) error {
 	return errors.InternalServerError("failing", "no disk")
 }
 
-// serve runs a server with handler, and registers it in r.
+// serve runs a server with handler, and registers the server in r.
 func serve(t *testing.T, r registry.Registry, service string, handler proto.BasisHandler, newServer func(...server.Option) server.Server) {
 	t.Helper()
 	s := newServer(

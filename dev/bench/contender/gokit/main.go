@@ -1,6 +1,6 @@
-// Command gokit is the service on go-kit, wired as in go-kit's examples stringsvc3 and addsvc. It has
-// the same features as the pair: gRPC, Consul, a round robin, hystrix-go, a limiter that waits, and
-// opentracing with jaeger-client-go.
+// Command gokit is the service and the client on go-kit, wired as in go-kit's examples stringsvc3
+// and addsvc. It has these features of the pair: gRPC, Consul, a round robin, hystrix-go, a limiter
+// that waits, and opentracing with jaeger-client-go.
 package main
 
 import (

@@ -1,7 +1,7 @@
-// Command gozero is the service on go-zero's zrpc, configured as in go-zero's documentation. It uses
-// go-zero's balancer (p2c_ewma), breaker on both sides, load shedder on the server, timeouts, and
-// tracing with OpenTelemetry over OTLP/gRPC. go-zero has no limiter for clients. The client finds
-// nodes in Consul with the resolver of dev/modern.
+// Command gozero is the service and the client on go-zero's zrpc, configured as in go-zero's
+// documentation. It uses go-zero's balancer (p2c_ewma), breaker on both sides, load shedder on the
+// server, timeouts, and tracing with OpenTelemetry over OTLP/gRPC. go-zero has no limiter for
+// clients. The client finds nodes in Consul with the resolver of dev/modern.
 package main
 
 import (

@@ -1,7 +1,7 @@
-// Command kratos is the service on go-kratos over gRPC, wired as in go-kratos' template. It uses
-// go-kratos' middleware: recovery, tracing with OpenTelemetry, a rate limiter on the server and a
-// circuit breaker on the client. The default selector, a weighted round robin, chooses the node.
-// The client finds nodes in Consul with the type discovery.
+// Command kratos is the service and the client on go-kratos over gRPC, wired as in go-kratos'
+// template. It uses go-kratos' middleware: recovery, tracing with OpenTelemetry, a rate limiter on
+// the server and a circuit breaker on the client. The default selector, a weighted round robin,
+// chooses the node. The client finds nodes in Consul with the type discovery.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// Command limit is the service on grpc-go alone: one connection per address, no discovery and no
-// tracing. All other contenders except article are built on grpc-go too. So limit shows the upper
-// limit of their calls/s.
+// Command limit is the service and the client on grpc-go alone: one connection per address, no
+// discovery and no tracing. All other contenders except article are built on grpc-go too. So limit
+// shows the upper limit of their calls/s.
 package main
 
 import (
