@@ -238,8 +238,9 @@ func ended(ts *testscript.TestScript, neg bool, args []string) {
 	checkStatus(ts, err, append(args, "0")[1], p.Tail())
 }
 
-// checkStatus fails the script, and prints tail, unless err is the error of a process that exited
-// with status. nil is status 0. tail is the end of the process's log.
+// checkStatus checks a process's exit status. err is the result of the wait for the process; nil is
+// status 0. If the exit status is not status, checkStatus prints tail, the end of the process's
+// log, and fails the script.
 func checkStatus(ts *testscript.TestScript, err error, status string, tail []byte) {
 	got := 0
 	var exit *exec.ExitError

@@ -269,11 +269,11 @@ func split(text string) []step {
 func (r *reader) do(term *terminal, s step, stays bool) error {
 	switch {
 	case s.command == "":
-		return r.sees(term, anything+s.output)
+		return r.awaitOutput(term, anything+s.output)
 	case s.command == interrupt:
 		_ = term.process.Stop(syscall.SIGINT) // the document does not show the exit status
 		term.stays = false
-		return r.sees(term, anything+s.output)
+		return r.awaitOutput(term, anything+s.output)
 	case term.stays:
 		return errors.New("the command that this terminal started before is still running")
 	case strings.HasPrefix(s.command, "export "):
@@ -284,7 +284,7 @@ func (r *reader) do(term *terminal, s step, stays bool) error {
 			return err
 		}
 		term.stays = true
-		return r.sees(term, s.output)
+		return r.awaitOutput(term, s.output)
 	}
 	return r.finishes(term, s)
 }
@@ -301,8 +301,8 @@ func (r *reader) start(term *terminal, command string) error {
 	return nil
 }
 
-// The method sees waits until a command that keeps running has printed the shown output.
-func (r *reader) sees(term *terminal, output string) error {
+// awaitOutput waits until a command that keeps running has printed the shown output.
+func (r *reader) awaitOutput(term *terminal, output string) error {
 	term.shown.add(output)
 	re := regexp.MustCompile(term.shown.pattern)
 	ctx, cancel := patient()
@@ -336,8 +336,8 @@ func (r *reader) finishes(term *terminal, s step) error {
 		}
 		term.shown.add(s.output)
 		m := regexp.MustCompile(term.shown.pattern + `\z`).FindSubmatch(log)
-		told := strings.ReplaceAll(s.output, anything, "") != "" // a command may fail if the document shows its output
-		if m != nil && (status == nil || told) {
+		showsOutput := strings.ReplaceAll(s.output, anything, "") != "" // a command may fail if the document shows its output
+		if m != nil && (status == nil || showsOutput) {
 			r.learn(term.shown.values, m)
 			return nil
 		}
@@ -350,15 +350,16 @@ func (r *reader) finishes(term *terminal, s step) error {
 	}
 }
 
-// learn makes later commands use the actual values instead of the shown values.
-func (r *reader) learn(values []string, came [][]byte) {
-	for i, value := range values {
-		is := string(came[i+1])
-		r.replaced = append([]string{value, is}, r.replaced...)
-		_, port, err := net.SplitHostPort(value)
-		_, isPort, err2 := net.SplitHostPort(is)
+// learn makes later commands use the actual values instead of the document's values. match is a match
+// of the expectation's pattern; its groups have the actual values.
+func (r *reader) learn(values []string, match [][]byte) {
+	for i, shown := range values {
+		actual := string(match[i+1])
+		r.replaced = append([]string{shown, actual}, r.replaced...)
+		_, shownPort, err := net.SplitHostPort(shown)
+		_, actualPort, err2 := net.SplitHostPort(actual)
 		if err == nil && err2 == nil {
-			r.replaced = append([]string{":" + port, ":" + isPort}, r.replaced...)
+			r.replaced = append([]string{":" + shownPort, ":" + actualPort}, r.replaced...)
 		}
 	}
 }
@@ -373,9 +374,9 @@ type expectation struct {
 // anything is the line that stands for any number of lines.
 const anything = "...\n"
 
-// varying matches the parts of an output that differ from run to run. value is an ID or the
-// address of a node; later commands may contain it. duration has a fraction or a unit below
-// seconds. bar is a bar in a picture of a trace. call is the number of a call.
+// varying matches the parts of an output that differ from run to run. Its groups have names. value
+// is an ID or the address of a node, which later commands may contain. duration has a fraction or a
+// unit below seconds. bar is a bar in a picture of a trace. call is the number of a call.
 var varying = regexp.MustCompile(strings.Join([]string{
 	`(?P<time>\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d{4})?)`,
 	`(?P<value>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b[0-9a-f]{16}\b|(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\])(?::\d+)?)`,
@@ -429,14 +430,14 @@ func (s *expectation) literal(text string) {
 
 // differ returns an error with the differences between the shown output and output.
 func (s *expectation) differ(output []byte) error {
-	return fmt.Errorf("%s", diff.Diff("shown", []byte(s.text), "came", output))
+	return fmt.Errorf("%s", diff.Diff("shown", []byte(s.text), "actual", output))
 }
 
 // An expectation matches outputs that differ only in values that vary.
 func TestShown(t *testing.T) {
 	for _, test := range []struct {
-		shown, came string
-		holds       bool
+		shown, actual string
+		matches       bool
 	}{
 		{"Hello John\n", "Hello John\n", true},
 		{"Hello John\n", "Hello Jim\n", false},
@@ -458,8 +459,8 @@ func TestShown(t *testing.T) {
 	} {
 		var s expectation
 		s.add(test.shown)
-		if holds := regexp.MustCompile(`\A` + s.pattern + `\z`).MatchString(test.came); holds != test.holds {
-			t.Errorf("output %q, in the document %q: %v, not %v", test.came, test.shown, holds, test.holds)
+		if matches := regexp.MustCompile(`\A` + s.pattern + `\z`).MatchString(test.actual); matches != test.matches {
+			t.Errorf("output %q, in the document %q: %v, not %v", test.actual, test.shown, matches, test.matches)
 		}
 	}
 }

@@ -88,22 +88,22 @@ type call struct{ load.Line }
 
 // parseCalls returns the calls in a client's output, in the order of their ends.
 func parseCalls(output string) ([]call, error) {
-	told, err := load.ParseLines(output)
+	lines, err := load.ParseLines(output)
 	var all []call
-	for _, c := range told {
+	for _, c := range lines {
 		all = append(all, call{c})
 	}
 	return all, err
 }
 
-// output is the part of the client's log that told has read so far.
+// output is the part of the client's log that logged has read so far.
 type output struct {
 	read  int64 // number of bytes read
 	calls []call
 }
 
-// told returns all calls that the client has reported so far.
-func (s *session) told(ts *testscript.TestScript) []call {
+// logged returns all calls that the client has reported so far.
+func (s *session) logged(ts *testscript.TestScript) []call {
 	f, err := os.Open(s.process(ts, "client").Log)
 	ts.Check(err)
 	defer f.Close()
@@ -127,11 +127,11 @@ func (c call) end() time.Time { return c.Start.Add(c.Latency) }
 // took returns the duration of the call's last attempt.
 func (c call) took() time.Duration { return c.Latency - c.Waited }
 
-// count returns the number of calls for which is returns true.
-func count(all []call, is func(call) bool) int {
+// count returns the number of calls for which matches returns true.
+func count(all []call, matches func(call) bool) int {
 	n := 0
 	for _, c := range all {
-		if is(c) {
+		if matches(c) {
 			n++
 		}
 	}
@@ -178,10 +178,10 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	s := of(ts)
-	n += len(s.told(ts))
+	n += len(s.logged(ts))
 	until(ts, func() error {
-		if told := len(s.told(ts)); told < n {
-			return fmt.Errorf("%d calls, not %d", told, n)
+		if made := len(s.logged(ts)); made < n {
+			return fmt.Errorf("%d calls, not %d", made, n)
 		}
 		return nil
 	})
@@ -206,7 +206,7 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 		endMetered(ts)
 	}
 	status := client.Stop(syscall.SIGINT)
-	all := s.told(ts)
+	all := s.logged(ts)
 	if len(all) < minCalls {
 		ts.Fatalf("%d calls, fewer than %d", len(all), minCalls)
 	}
@@ -236,10 +236,10 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 // reads the metrics, and at most all calls in the log.
 func endMetered(ts *testscript.TestScript) {
 	s := of(ts)
-	before := slices.Clone(s.told(ts))
+	before := slices.Clone(s.logged(ts))
 	counted, countedFailed := metered(ts)
 	_ = s.process(ts, "client").Stop(syscall.SIGINT) // "failed" checks the exit status
-	all := s.told(ts)
+	all := s.logged(ts)
 	if counted < len(before) || counted > len(all) || countedFailed < count(before, call.failed) || countedFailed > count(all, call.failed) {
 		ts.Fatalf("the metrics counted %d calls and %d failed ones; the client logged %d to %d and %d to %d",
 			counted, countedFailed, len(before), len(all), count(before, call.failed), count(all, call.failed))
@@ -277,7 +277,7 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 	best, at := 0, time.Duration(0)
 	for after := time.Duration(0); after <= time.Second; after += 100 * time.Millisecond {
 		from := s.mark.Add(after)
-		n := count(s.told(ts), func(c call) bool { return c.end().After(from) && !c.end().After(from.Add(time.Second)) })
+		n := count(s.logged(ts), func(c call) bool { return c.end().After(from) && !c.end().After(from.Add(time.Second)) })
 		if n > best {
 			best, at = n, after
 		}
@@ -297,21 +297,21 @@ func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	percent, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	s := of(ts)
-	all := s.told(ts)
+	all := s.logged(ts)
 	if s.before == nil {
 		s.before = slices.DeleteFunc(slices.Clone(all), func(c call) bool { return !c.end().Before(s.mark) })
 	}
 	since := slices.DeleteFunc(slices.Clone(all), func(c call) bool { return c.Start.Before(s.mark) })
-	before, after := soonest(s.before), soonest(since)
+	before, after := lowestMedian(s.before), lowestMedian(since)
 	if limit := max(before*time.Duration(100+percent)/100, before+time.Millisecond); after > limit {
 		ts.Fatalf("p50 of the best second %v, before %v", after, before)
 	}
 	s.row.Note("p50 %v, before %v", median(since), median(s.before))
 }
 
-// soonest returns the lowest median latency of the nodes in one second. It ignores seconds with
-// fewer than 100 calls.
-func soonest(all []call) time.Duration {
+// lowestMedian returns the lowest of the median latencies of the nodes in each second. It ignores
+// seconds with fewer than 100 calls.
+func lowestMedian(all []call) time.Duration {
 	seconds := map[int64][]call{}
 	for _, c := range all {
 		seconds[c.end().Unix()] = append(seconds[c.end().Unix()], c)
@@ -339,11 +339,11 @@ func quantile(d []time.Duration, q float64) time.Duration {
 	return d[int(q*float64(len(d)-1))]
 }
 
-// The command "within duration what" fails the script if more than duration has passed since the
-// mark. It adds the passed time to the script's row. what describes the event that has happened by
-// now.
+// The command "within duration event" fails the script if more than duration has passed since the
+// mark. It adds the passed time to the script's row. event is the text for the event that the
+// script has just waited for.
 func within(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, !neg && len(args) == 2, "within duration what")
+	want(ts, !neg && len(args) == 2, "within duration event")
 	limit, err := time.ParseDuration(args[0])
 	ts.Check(err)
 	s := of(ts)
@@ -354,15 +354,15 @@ func within(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%s after %v", args[1], took.Round(time.Millisecond))
 }
 
-// The command "received name..." fails the script unless the named servers have received as many
-// calls as the client made. Then the client retried no call.
+// The command "received name..." fails the script unless the named servers have received exactly as
+// many calls as the client made. So it fails if the client retried a call.
 func received(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "received name...")
 	n := 0
 	for _, name := range args {
 		n += strings.Count(ts.ReadFile(name+".log"), "Yoooo! I received it")
 	}
-	made := len(of(ts).told(ts))
+	made := len(of(ts).logged(ts))
 	if n != made {
 		ts.Fatalf("the servers received %d calls, the client made %d", n, made)
 	}
@@ -376,7 +376,7 @@ func underway(ts *testscript.TestScript, neg bool, args []string) {
 	least, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	s := of(ts)
-	n := count(s.told(ts), func(c call) bool { return c.Start.Add(c.Waited).Before(s.mark) && c.end().After(s.mark) })
+	n := count(s.logged(ts), func(c call) bool { return c.Start.Add(c.Waited).Before(s.mark) && c.end().After(s.mark) })
 	if n < least {
 		ts.Fatalf("%d calls in flight, not %d", n, least)
 	}
@@ -392,7 +392,7 @@ func slowest(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	var longest time.Duration
 	nodes := map[string]bool{}
-	for _, c := range s.told(ts) {
+	for _, c := range s.logged(ts) {
 		if c.failed() {
 			longest = max(longest, c.took())
 			nodes[c.Node] = true
@@ -436,7 +436,7 @@ const circuitOpen = "hystrix: circuit open"
 func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "recovers")
 	s := of(ts)
-	since := slices.DeleteFunc(slices.Clone(s.told(ts)), func(c call) bool { return c.Start.Before(s.mark) })
+	since := slices.DeleteFunc(slices.Clone(s.logged(ts)), func(c call) bool { return c.Start.Before(s.mark) })
 	slices.SortFunc(since, func(a, b call) int { return a.Start.Compare(b.Start) })
 	i := slices.IndexFunc(since, func(c call) bool { return c.Outcome != circuitOpen })
 	if i < 0 {

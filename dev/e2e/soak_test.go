@@ -33,8 +33,8 @@ const (
 )
 
 // TestSoak makes calls for a long time, while it replaces servers. It fails if the memory or the
-// goroutines of the client, or of a server that stays, grow by more than maxGrowth. It also fails
-// if a call fails, or if the client has more connections than there are nodes.
+// goroutines of the client, or of a server that is not replaced, grow by more than maxGrowth. It
+// also fails if a call fails, or if the client has more connections than there are nodes.
 func TestSoak(t *testing.T) {
 	needTools(t)
 	if *soak == 0 {
@@ -46,7 +46,8 @@ func TestSoak(t *testing.T) {
 	agent, err := backend.StartConsul(ctx, consul, dir, "127.0.0.1", backend.ConsulPorts{}, nil)
 	require.NoError(t, err)
 	defer agent.Stop(syscall.SIGKILL)
-	// With these GODEBUG settings, Go's runtime logs all goroutines every two seconds, a line each.
+	// With these GODEBUG settings, Go's runtime logs all goroutines every two seconds, one
+	// goroutine per line.
 	env := backend.Environ(append(slices.Clone(traffic), "BASIS_VERBOSE=",
 		fmt.Sprintf("BASIS_RATE_LIMIT=%d", soakRate), fmt.Sprintf("BASIS_CONCURRENCY=%d", soakCallers),
 		"CONSUL_HTTP_ADDR="+agent.Addr, "JAEGER_ADDRESS="+jaeger.Addr, "GODEBUG=schedtrace=2000,scheddetail=1")...)
@@ -102,7 +103,7 @@ func TestSoak(t *testing.T) {
 
 	log, err := os.ReadFile(client.Log)
 	require.NoError(t, err)
-	made, failed := summed(t, log, "calls"), summed(t, log, "failed")
+	made, failed := summarized(t, log, "calls"), summarized(t, log, "failed")
 	require.Zero(t, failed, "calls failed: %s", regexp.MustCompile(`(?m)^client: call .*$`).FindAll(log, 10))
 	require.NoError(t, status)
 	require.Greater(t, float64(made), 0.9*soakRate*took.Seconds(), "calls made")
@@ -183,8 +184,8 @@ func resident(pid int) (float64, error) {
 	return float64(m.RSS), nil
 }
 
-// connections returns the number of established TCP connections of a process, without those to
-// Consul.
+// connections returns the number of established TCP connections of a process. It does not count
+// connections to Consul.
 func connections(pid int, consul string) (int, error) {
 	all, err := psnet.ConnectionsPid("tcp", int32(pid))
 	n := 0
@@ -196,12 +197,12 @@ func connections(pid int, consul string) (int, error) {
 	return n, err
 }
 
-// mean returns the mean of what(s) over the samples s from one time to another.
-func mean(samples []sample, from, to time.Duration, what func(sample) float64) float64 {
+// mean returns the mean of a value of the samples between the times from and to.
+func mean(samples []sample, from, to time.Duration, value func(sample) float64) float64 {
 	sum, n := 0.0, 0
 	for _, s := range samples {
 		if s.at >= from && s.at < to {
-			sum += what(s)
+			sum += value(s)
 			n++
 		}
 	}
@@ -220,8 +221,8 @@ const (
 	statusScan                              = 0x1000
 )
 
-// goroutines returns the minimum number of goroutines of a process from one time to another. It
-// reads the process's log, with the lines of GODEBUG=schedtrace,scheddetail. It returns the
+// goroutines returns the minimum number of goroutines of a process between the times from and to.
+// It reads the process's log, with the lines of GODEBUG=schedtrace,scheddetail. It returns the
 // minimum, because each call adds goroutines for a moment, but leaked goroutines stay.
 func goroutines(t *testing.T, log []byte, from, to time.Duration) int {
 	t.Helper()
@@ -249,11 +250,12 @@ func goroutines(t *testing.T, log []byte, from, to time.Duration) int {
 	return slices.Min(counts)
 }
 
-// summed returns the number in the line what of the client's summary.
-func summed(t *testing.T, log []byte, what string) int {
+// summarized returns a number from the client's summary: the number in the line that begins with
+// label.
+func summarized(t *testing.T, log []byte, label string) int {
 	t.Helper()
-	m := regexp.MustCompile(`(?m)^` + what + ` +(\d+)`).FindSubmatch(log)
-	require.NotNil(t, m, "no %s in the client's summary", what)
+	m := regexp.MustCompile(`(?m)^` + label + ` +(\d+)`).FindSubmatch(log)
+	require.NotNil(t, m, "no %s in the client's summary", label)
 	n, err := strconv.Atoi(string(m[1]))
 	require.NoError(t, err)
 	return n

@@ -103,7 +103,7 @@ func opened(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "opened")
 	for _, c := range of(ts).clients {
 		until(ts, patience, func() error {
-			all := c.told(ts)
+			all := c.logged(ts)
 			if len(all) == 0 || all[len(all)-1].Outcome != "hystrix: circuit open" {
 				return errors.New("the circuit is not open")
 			}
@@ -119,12 +119,12 @@ func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	before := map[*client]int{}
 	for _, c := range s.clients {
-		before[c] = len(c.told(ts))
+		before[c] = len(c.logged(ts))
 	}
 	began := time.Now()
 	for _, c := range s.clients {
 		until(ts, duration(ts, args[0]), func() error {
-			for _, k := range c.told(ts)[before[c]:] {
+			for _, k := range c.logged(ts)[before[c]:] {
 				if !k.failed() {
 					return nil
 				}

@@ -2,8 +2,8 @@
 
 // Package cluster breaks clusters of several hosts under load, and counts the calls that fail. Each
 // script in testdata/faults has its own cluster: three Consul servers, hosts with servers, hosts
-// with clients, and Jaeger, in network namespaces. The scripts need root and the tools of "make
-// tools": "make e2e-cluster". TestSwarm does the same on a swarm of Docker engines.
+// with clients, and Jaeger, in network namespaces. "make e2e-cluster" runs the scripts, which need
+// root and the tools of "make tools". TestSwarm breaks a swarm of Docker engines in the same way.
 package cluster
 
 import (
@@ -97,7 +97,8 @@ func run(m *testing.M) int {
 	return 0
 }
 
-// setUp finds or builds what the tests run, and returns why they cannot run.
+// setUp finds or builds the programs that the tests run. If the tests cannot run on this machine,
+// it returns the reason as an error.
 func setUp(dir string) (err error) {
 	if *onSwarm {
 		if err := cluster.EngineUsable(); err != nil {
@@ -169,8 +170,8 @@ func register[T interface{ Close() }](create func() (T, error)) (T, error) {
 	return n, err
 }
 
-// alone lists the scripts that measure rates or latencies, or need most of the machine. They run
-// one at a time, before all other scripts.
+// alone lists the scripts that measure rates or latencies, or need most of the machine. These
+// scripts run one at a time, before all other scripts.
 var alone = []string{"01_poweroff", "08_jaeger", "11_many"}
 
 func TestFaults(t *testing.T) {

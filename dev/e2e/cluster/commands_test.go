@@ -160,8 +160,8 @@ func (s *session) host(ts *testscript.TestScript, name string) *cluster.Host {
 	return h
 }
 
-// told returns all calls that a client has logged so far.
-func (c *client) told(ts *testscript.TestScript) []call {
+// logged returns all calls that a client has logged so far.
+func (c *client) logged(ts *testscript.TestScript) []call {
 	f, err := os.Open(c.Log)
 	ts.Check(err)
 	defer f.Close()
@@ -179,11 +179,11 @@ func (c *client) told(ts *testscript.TestScript) []call {
 	return c.calls
 }
 
-// told returns all calls that all clients have logged so far.
-func (s *session) told(ts *testscript.TestScript) []call {
+// logged returns all calls that all clients have logged so far.
+func (s *session) logged(ts *testscript.TestScript) []call {
 	var all []call
 	for _, c := range s.clients {
-		all = append(all, c.told(ts)...)
+		all = append(all, c.logged(ts)...)
 	}
 	return all
 }
@@ -302,17 +302,17 @@ func mark(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).mark = time.Now()
 }
 
-// The command "hold duration" waits until this time has passed since the mark, while the fault
+// The command "hold duration" waits until duration has passed since the mark. Until then the fault
 // lasts.
 func hold(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "hold duration")
 	time.Sleep(time.Until(of(ts).mark.Add(duration(ts, args[0]))))
 }
 
-// The command "within duration what" fails if more time has passed since the mark. It notes the
-// time.
+// The command "within duration event" fails if more than duration has passed since the mark. It
+// notes the passed time for event.
 func within(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, !neg && len(args) == 2, "within duration what")
+	want(ts, !neg && len(args) == 2, "within duration event")
 	s := of(ts)
 	took := time.Since(s.mark)
 	if limit := duration(ts, args[0]); took > limit {
@@ -417,12 +417,12 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	before := map[*client]int{}
 	for _, c := range s.clients {
-		before[c] = len(c.told(ts))
+		before[c] = len(c.logged(ts))
 	}
 	// The limit includes twice the time that the calls take.
 	until(ts, patience+2*time.Duration(n*len(s.clients)/totalRate)*time.Second, func() error {
 		for _, c := range s.clients {
-			if made := len(c.told(ts)) - before[c]; made < n {
+			if made := len(c.logged(ts)) - before[c]; made < n {
 				return fmt.Errorf("%d calls of the client on %s, not %d; its log ends:\n%s", made, c.host.Name, n, c.Tail())
 			}
 		}
@@ -461,7 +461,7 @@ func called(ts *testscript.TestScript, neg bool, args []string) {
 	for _, c := range clients {
 		missing := func() error {
 			answered := map[string]bool{}
-			for _, k := range c.told(ts) {
+			for _, k := range c.logged(ts) {
 				if k.sent().After(s.mark) && (neg || !k.failed()) {
 					answered[k.Node] = true
 				}
@@ -508,7 +508,7 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("the client on %s: %v\n%s", c.host.Name, err, c.Tail())
 		}
 	}
-	all := s.told(ts)
+	all := s.logged(ts)
 	s.row.Calls, s.row.Failed = len(all), len(slices.DeleteFunc(slices.Clone(all), func(c call) bool { return !c.failed() }))
 	if after > 0 {
 		all = slices.DeleteFunc(all, func(c call) bool { return c.end().Before(s.mark.Add(after)) })
@@ -540,7 +540,7 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 	for after := time.Duration(0); after <= limit; after += 100 * time.Millisecond {
 		from := s.mark.Add(after)
 		n := 0
-		for _, c := range s.told(ts) {
+		for _, c := range s.logged(ts) {
 			if !c.failed() && c.end().After(from) && !c.end().After(from.Add(time.Second)) {
 				n++
 			}
@@ -556,7 +556,7 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 // quantile returns a quantile of the latencies of the calls that were sent since the mark.
 func (s *session) quantile(ts *testscript.TestScript, q float64) time.Duration {
 	var took []time.Duration
-	for _, c := range s.told(ts) {
+	for _, c := range s.logged(ts) {
 		if c.sent().After(s.mark) {
 			took = append(took, c.took())
 		}
@@ -583,7 +583,7 @@ func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowdown percent")
 	s := of(ts)
 	seconds := map[int64][]time.Duration{}
-	for _, c := range s.told(ts) {
+	for _, c := range s.logged(ts) {
 		if c.sent().After(s.mark) {
 			seconds[c.end().Unix()] = append(seconds[c.end().Unix()], c.took())
 		}
@@ -630,7 +630,7 @@ func even(ts *testscript.TestScript, neg bool, args []string) {
 	least, most := math.MaxInt, 0
 	for _, c := range s.clients {
 		answered, all := map[string]int{}, 0
-		for _, k := range c.told(ts) {
+		for _, k := range c.logged(ts) {
 			if k.sent().After(s.mark) {
 				answered[k.Node]++
 				all++

@@ -46,7 +46,8 @@ func (s *section) record(script string, r measured.Row) {
 	fmt.Println(r)
 }
 
-// replaceIn returns document with the section in the place of an earlier one, or at the end.
+// replaceIn returns document with the section. The section replaces an older section with the same
+// title, or follows at the end.
 func (s *section) replaceIn(document string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s%s", s.title, s.text, columns)
@@ -61,7 +62,7 @@ func (s *section) replaceIn(document string) string {
 	return strings.TrimRight(before, "\n") + "\n\n" + b.String() + after
 }
 
-// writeReliability writes the sections that were measured into the file, if asked to.
+// writeReliability writes the measured sections to the file that the flag -reliability names.
 func writeReliability() error {
 	if *reliability == "" {
 		return nil

@@ -118,7 +118,7 @@ func newSwarm(t *testing.T, ctx context.Context) *swarm {
 		})
 	}
 	require.NoError(t, loading.Wait())
-	// The machine that the test powers off is the leader: then the other machines elect a leader too.
+	// Power off the leader, so that the other machines also have to elect a new leader.
 	leader := s.Host(lostMachine)
 	onLeader := func(args ...string) string {
 		return command(t, ctx, "docker", append([]string{"--host", s.engines[leader]}, args...)...)
@@ -150,7 +150,7 @@ func imagesOf(t *testing.T) []string {
 	return images
 }
 
-// try runs a command in the root directory, and returns what it prints.
+// try runs a command in the root directory, and returns the output of the command.
 func try(ctx context.Context, name string, args ...string) (string, error) {
 	root, err := rootDir()
 	if err != nil {
@@ -297,8 +297,8 @@ func (s *swarm) awaitCalls(t *testing.T, ctx context.Context) {
 	})
 }
 
-// count adds the calls that ended since mark, and the failed calls, to row. It returns the time of the
-// last failure, or mark without a failure.
+// count adds the calls that ended since mark, and the failed calls, to row. It returns the time of
+// the last failure, or mark if no call failed.
 func (s *swarm) count(t *testing.T, ctx context.Context, row *measured.Row, mark time.Time) time.Time {
 	t.Helper()
 	clients, err := s.clients(ctx, true)
