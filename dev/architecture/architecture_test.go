@@ -35,7 +35,7 @@ var layers = [][]string{
 type goPackage struct {
 	ImportPath                         string
 	Imports, TestImports, XTestImports []string
-	Deps                               []string // all dependencies, but not those of the tests
+	Deps                               []string // all dependencies except those of the tests
 	Module                             *struct{ Path string }
 }
 

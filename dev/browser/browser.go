@@ -114,9 +114,9 @@ func (b *Browser) Close() error {
 	return nil
 }
 
-// run runs an action in the page of b. The action stops when ctx is done, or after limit. An error has
-// what, which names the action, and the text that the page shows.
-func run[T any](ctx context.Context, b *Browser, what string, action chromedp.Action[T]) (T, error) {
+// run runs an action in the page of b. The action stops when ctx is done, or after limit. If the
+// action fails, the error has label, the name of the action, and the text of the page.
+func run[T any](ctx context.Context, b *Browser, label string, action chromedp.Action[T]) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tab, interrupt := context.WithCancel(b.tab)
@@ -129,12 +129,12 @@ func run[T any](ctx context.Context, b *Browser, what string, action chromedp.Ac
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return v, fmt.Errorf("%s: %w; %s", what, err, b.shows())
+	return v, fmt.Errorf("%s: %w; %s", label, err, b.shows())
 }
 
 // do runs steps without a result, as run does.
-func (b *Browser) do(ctx context.Context, what string, steps ...chromedp.Action[chromedp.Void]) error {
-	_, err := run(ctx, b, what, chromedp.Steps(steps...))
+func (b *Browser) do(ctx context.Context, label string, steps ...chromedp.Action[chromedp.Void]) error {
+	_, err := run(ctx, b, label, chromedp.Steps(steps...))
 	return err
 }
 

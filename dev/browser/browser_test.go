@@ -204,8 +204,8 @@ func TestDemoWithGoAlone(t *testing.T) {
 	requireCall(t, trace)
 
 	// The links of earlier steps.
-	link := func(what string) string {
-		m := regexp.MustCompile(`Trace of ` + what + `: (\S+)`).FindSubmatch(log)
+	link := func(label string) string {
+		m := regexp.MustCompile(`Trace of ` + label + `: (\S+)`).FindSubmatch(log)
 		require.NotNil(t, m, "%s", log)
 		return string(m[1])
 	}

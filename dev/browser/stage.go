@@ -30,9 +30,9 @@ type Stage struct {
 
 // Story has the IDs of three traces that Tell created.
 type Story struct {
-	Waited string // of a call that waits two seconds for the limiter and then half a second for the server
-	Failed string // of a call that the breaker cancels after 0.3 s
-	Open   string // of a call that the open circuit rejects
+	Waited string // the trace of a call that waits two seconds for the limiter and then half a second for the server
+	Failed string // the trace of a call that the breaker cancels after 0.3 s
+	Open   string // the trace of a call that the open circuit rejects
 }
 
 // Flags of the programs. The server's delay is between the two timeouts of the breaker.

@@ -1,9 +1,9 @@
 // Command demo runs the article's steps one after another. "make demo" runs it.
 //
 // The demo builds both programs, starts two servers and runs the client. Before each step, the
-// demo prints what to look for. After each step, the demo checks that the step showed it. If
-// Consul and Jaeger are installed, the demo uses them. Otherwise, the demo uses go-micro's mDNS
-// registry, and keeps the traces in its own memory. Jaeger's UI shows the traces in both cases.
+// demo prints what to look for. After each step, the demo checks the result of the step. If Consul
+// and Jaeger are installed, the demo uses them. Otherwise, the demo uses go-micro's mDNS registry,
+// and keeps the traces in its own memory. Jaeger's UI shows the traces in both cases.
 package main
 
 import (

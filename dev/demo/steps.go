@@ -95,14 +95,14 @@ func hello(ctx context.Context, d *demo) error {
 const wholeTrace = 4
 
 // link waits until Jaeger has n spans of call's trace. Then it prints the trace's URL in Jaeger's
-// UI. what describes the call.
-func (d *demo) link(ctx context.Context, what string, call load.Line, n int) error {
+// UI. label names the call.
+func (d *demo) link(ctx context.Context, label string, call load.Line, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if _, err := timeline.Await(ctx, d.jaeger, call.Trace, n); err != nil {
 		return err
 	}
-	fmt.Printf("   Trace of %s: %s/trace/%s\n", what, d.jaeger, call.Trace)
+	fmt.Printf("   Trace of %s: %s/trace/%s\n", label, d.jaeger, call.Trace)
 	return nil
 }
 
@@ -221,14 +221,14 @@ func breaker(ctx context.Context, d *demo) error {
 		return err
 	}
 	for _, l := range []struct {
-		what, outcome string
-		spans         int // number of the client's spans to wait for; the server may send its spans late or never
+		label, outcome string
+		spans          int // number of the client's spans to wait for; the server may send its spans late or never
 	}{
 		{"a call that timed out", "hystrix: timeout", 2},
 		{"a call that the open circuit rejected", "hystrix: circuit open", 2},
 	} {
 		i := slices.IndexFunc(calls, func(c load.Line) bool { return c.Outcome == l.outcome })
-		if err := d.link(ctx, l.what, calls[i], l.spans); err != nil {
+		if err := d.link(ctx, l.label, calls[i], l.spans); err != nil {
 			return err
 		}
 	}

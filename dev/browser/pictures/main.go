@@ -171,8 +171,9 @@ const firstShown = "== 3. "
 // address matches an IPv4 address.
 var address = regexp.MustCompile(`\b\d{1,3}(\.\d{1,3}){3}\b`)
 
-// excerpt returns the demo's command, and below it the demo's output from firstShown on. It replaces
-// the addresses of this machine's network by 192.0.2.2, which the documents' examples have too.
+// excerpt returns the demo's command, and below it the demo's output from firstShown on. It
+// replaces the addresses of this machine's network by 192.0.2.2, as in the examples of the
+// documents.
 func excerpt(out string) (string, error) {
 	i := strings.Index(out, firstShown)
 	if i < 0 {

@@ -25,7 +25,7 @@ func TestProcess(t *testing.T) {
 	require.False(t, p.Ended())
 	require.EqualError(t, p.Stop(syscall.SIGTERM), "exit status 3")
 	require.True(t, p.Ended())
-	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("bye"), 1), "what it said last is found after its end")
+	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("bye"), 1), "its last output is found after its end")
 
 	err = p.WaitLog(ctx, regexp.MustCompile("more"), 1)
 	require.ErrorContains(t, err, "sh ended (exit status 3) before there was 1 matches of more in its log")
@@ -42,7 +42,7 @@ func TestShell(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("ready"), 1))
 	_ = p.Stop(syscall.SIGINT) // the shell exits with an error after SIGINT
-	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("interrupted"), 1), "what it started gets the signal, too")
+	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("interrupted"), 1), "its child process also gets the signal")
 
 	p, err = Shell("pwd", log, Environ(), dir, "pwd; exit 3")
 	require.NoError(t, err)

@@ -133,8 +133,8 @@ func (p *Process) waitHTTP(ctx context.Context, url string) error {
 }
 
 // until waits until condition returns true. It returns an error if the process exits or ctx ends
-// first. The error describes the condition with the text what.
-func (p *Process) until(ctx context.Context, what string, condition func() bool) error {
+// first. The error has label, the name of the condition.
+func (p *Process) until(ctx context.Context, label string, condition func() bool) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
@@ -144,12 +144,12 @@ func (p *Process) until(ctx context.Context, what string, condition func() bool)
 		select {
 		case <-tick.C:
 		case <-p.done:
-			if condition() { // the process may have met it with its last output
+			if condition() { // the last output of the process may have made it true
 				return nil
 			}
-			return fmt.Errorf("%s ended (%v) before there was %s; its log ends:\n%s", p.Name, p.err, what, p.Tail())
+			return fmt.Errorf("%s ended (%v) before there was %s; its log ends:\n%s", p.Name, p.err, label, p.Tail())
 		case <-ctx.Done():
-			return fmt.Errorf("%s: no %s in time; its log ends:\n%s", p.Name, what, p.Tail())
+			return fmt.Errorf("%s: no %s in time; its log ends:\n%s", p.Name, label, p.Tail())
 		}
 	}
 }

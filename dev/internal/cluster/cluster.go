@@ -208,11 +208,11 @@ func (c *Cluster) query(ctx context.Context, path string, into any) error {
 	return err
 }
 
-// until calls condition until it returns nil or ctx ends. The error names the condition with the
-// text what.
-func until(ctx context.Context, what string, condition func() error) error {
+// until calls condition until it returns nil or ctx ends. The error has label, the name of the
+// condition.
+func until(ctx context.Context, label string, condition func() error) error {
 	if err := backend.Until(ctx, pollInterval, condition); err != nil {
-		return fmt.Errorf("waiting for %s: %w; last: %w", what, ctx.Err(), err)
+		return fmt.Errorf("waiting for %s: %w; last: %w", label, ctx.Err(), err)
 	}
 	return nil
 }

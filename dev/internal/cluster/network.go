@@ -88,8 +88,8 @@ func find(packages string, commands ...string) error {
 }
 
 // NewNetwork creates a network with a host for each name, and a directory for each host in dir. A
-// name has at most 15 bytes, because it is also the name of a network interface. Close deletes the
-// network. If a process ends without Close, a later NewNetwork deletes the process's network.
+// name may have at most 15 bytes, because it is also the name of a network interface. Close deletes
+// the network. If a process ends without Close, a later NewNetwork deletes the process's network.
 //
 // Each network has a /24 in 10.213.0.0/16. NewNetwork skips a /24 to which this machine already has
 // a route.
@@ -348,7 +348,7 @@ func run(commands ...[]string) error {
 	return nil
 }
 
-// output returns what a command prints.
+// output runs a command and returns its output.
 func output(command string, args ...string) (string, error) {
 	out, err := exec.Command(command, args...).CombinedOutput()
 	if err != nil {
