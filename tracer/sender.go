@@ -16,11 +16,11 @@ import (
 // Sizes of UDP packets, in bytes.
 const (
 	// pathPacketSize is the default size limit of a packet to another machine. Every IPv6 path
-	// carries 1,280 bytes without fragmentation, of which 48 are headers. Overlay networks and VPNs
-	// carry as much. Many of these networks drop the fragments of larger packets and report no
-	// error.
+	// carries packets of 1,280 bytes without fragmentation. 48 of these bytes are headers. Overlay
+	// networks and VPNs also carry packets of this size. Many of these networks drop the fragments
+	// of larger packets and report no error.
 	pathPacketSize = 1232
-	// minPacketSize has space for a span after the data that each packet repeats.
+	// minPacketSize leaves space for a span after the data that each packet repeats.
 	minPacketSize = 512
 	// batchOverhead is the size of a packet without its spans and its process. The value is
 	// jaeger-client-go's.

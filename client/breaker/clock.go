@@ -19,7 +19,7 @@ type stepDetector struct {
 
 // steppedBack reports whether the wall clock was set back by more than maxStepBack since an
 // earlier call. now is the current time, with a wall clock reading and a monotonic reading. If
-// several goroutines call steppedBack after a step, it returns true to one of them only.
+// several goroutines call steppedBack after a step, only one of these calls returns true.
 func (d *stepDetector) steppedBack(now time.Time) bool {
 	wall := now.Round(0).Sub(d.epoch.Round(0)) // Round strips the monotonic reading
 	return d.moved(int64(wall - now.Sub(d.epoch)))

@@ -35,8 +35,8 @@ type Plan struct {
 // the calls in flight. Run returns the number of calls that are still in flight after plan.Grace.
 // The results of these calls are lost.
 //
-// An interrupt does not fail a call in flight, because the call's context does not end with ctx. A
-// call that is not sent yet must notice the interrupt itself, and return an error that wraps
+// A call in flight does not fail because of an interrupt: the call's context does not end with ctx.
+// A call that is not sent yet must notice the interrupt itself, and return an error that wraps
 // context.Canceled. Run does not report such a call.
 func Run(ctx context.Context, plan Plan, call func(context.Context) Result, report func(Result)) (inFlight int) {
 	var (

@@ -40,8 +40,8 @@ type Settings struct {
 	// Address is the host:port to listen on. The default host is 127.0.0.1. If Address is empty,
 	// the server is off.
 	Address string
-	// HealthCheck makes the program query the health of another program, which listens on Address,
-	// and then exit. The program does nothing else.
+	// If HealthCheck is set, the program queries the health of the program that listens on Address,
+	// and then exits. It does nothing else.
 	HealthCheck bool
 }
 

@@ -114,8 +114,8 @@ func given(ctx *cli.Context, flag string) bool {
 	return ctx.IsSet(flag) && ctx.String(flag) != ""
 }
 
-// stderr is an io.Writer that writes to os.Stderr. It writes itself, as a prefix, before the
-// text of each Write.
+// stderr is a prefix, and an io.Writer that writes the prefix and then the text of each Write to
+// os.Stderr.
 type stderr string
 
 func (prefix stderr) Write(b []byte) (int, error) {

@@ -1,6 +1,6 @@
 // Package consul is a Consul registry for go-micro, for many concurrent callers and many services.
 // It wraps go-micro's own Consul registry, and adds timeouts, the settings in Consul's CONSUL_
-// variables, ACLs, IPv6 addresses, several agents, and watchers that each report every change.
+// variables, ACLs, IPv6 addresses, and several agents. Each of its watchers reports all changes.
 package consul
 
 import (
@@ -46,7 +46,7 @@ import (
 // from Consul, GetService returns the nodes from memory. If Consul is unavailable, the last known
 // nodes stay in use. GetService ignores nodes without a valid address, and tags that go-micro
 // cannot decode. The registry logs each ignored node once and each ignored tag once. After 100 such
-// lines, it logs no more of them. It does not log tags that do not look like go-micro's.
+// lines, it logs no further ones. It does not log tags that do not look like go-micro's.
 func NewRegistry() (registry.Registry, error) {
 	cfg := api.DefaultConfig()
 	cfg.Address = strings.TrimSpace(cfg.Address)

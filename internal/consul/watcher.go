@@ -80,8 +80,9 @@ const (
 )
 
 // Next waits for the next change and returns it. After Stop, Next returns
-// registry.ErrWatcherStopped. If a query fails, Next retries. All watchers of a service count their
-// consecutive failures together, and only the second failure makes a Next return its error.
+// registry.ErrWatcherStopped. If a query fails, Next retries. All watchers of a service share a
+// count of consecutive failures. The Next whose query is the second consecutive failure returns the
+// error.
 //
 // After an error, go-micro's cache creates a new watcher. The cache logs every fifth error.
 func (w *watcher) Next() (*registry.Result, error) {

@@ -10,9 +10,9 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// ClientCredentials returns gRPC's TLS credentials for a client with config. Two of their errors
-// also say what to do: the error for a server without TLS, and the error for a server that rejects
-// the client's certificate.
+// ClientCredentials returns gRPC's TLS credentials for a client with config. Two errors of the
+// credentials say what to do: the error if the server has no TLS, and the error if the server
+// rejects the client's certificate.
 func ClientCredentials(config *tls.Config) credentials.TransportCredentials {
 	return explainingCredentials{credentials.NewTLS(config)}
 }

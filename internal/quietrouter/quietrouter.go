@@ -1,9 +1,9 @@
 // Package quietrouter prevents go-micro's default router from querying the local network.
 //
 // go-micro creates the default router when a program starts, even if the program does not use
-// the router. The router lists the services of the default registry, and for this the registry
-// multicasts an mDNS query. In a program that imports quietrouter, the router gets an empty
-// registry in memory instead.
+// the router. The router lists the services of the default registry. To list its services, this
+// registry multicasts an mDNS query. In a program that imports quietrouter, the router gets an
+// empty registry in memory instead.
 //
 // Package quietrouter depends on the order in which Go initializes packages: sorted by import
 // path, and each package after its imports (https://go.dev/ref/spec#Program_initialization). So

@@ -39,8 +39,8 @@ func (b *Basis) Hello(ctx context.Context, req *proto.Request, rsp *proto.Respon
 	log.Info("Yoooo! I received it") // as in the article
 
 	span, ctx := startSpan(ctx, "Hello")
-	// The tags are text, not messages: the reporter formats tags later. To format a message costs
-	// more than to send it, and is a race with gRPC, which is still encoding the message.
+	// The tags are text, not messages: the reporter formats tags later. Formatting a message costs
+	// more than sending it, and would race with gRPC, which is still encoding the message.
 	span.SetTag("req", oneline.Escape(req.GetName()))
 	defer func() {
 		if err != nil {

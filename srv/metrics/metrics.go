@@ -17,8 +17,9 @@ import (
 // in these calls, and each label value takes memory until the process exits.
 var unknown = grpcmetrics.Method{FullName: "/unknown/unknown"}
 
-// NewInterceptor returns a stream interceptor that counts and times calls. It registers the metrics
-// of grpcmetrics.NewServer with r. If r is nil, the interceptor measures nothing.
+// NewInterceptor returns a stream interceptor that counts calls and measures their durations. It
+// registers the metrics of grpcmetrics.NewServer with r. If r is nil, the interceptor measures
+// nothing.
 //
 // services are the full names of the server's services, as in their .proto files. The generated
 // code of each service must be linked into the program: otherwise NewInterceptor panics. go-micro

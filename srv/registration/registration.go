@@ -30,8 +30,9 @@ type Options struct {
 	// the registration fails and is retried. If RegistryAddresses is empty, the node advertises
 	// the source address of the default route.
 	RegistryAddresses []string
-	// Server has the options of the server. If Advertise names a host, the node advertises
-	// this host instead. Without Advertise, the same holds for Address.
+	// Server has the options of the server. If its Advertise names a host, the node advertises this
+	// host, and no source address. If Advertise is empty and Address names a host, the node
+	// advertises the host in Address.
 	Server server.Options
 	// Explain turns an error of the registry into the error that is logged. If Explain is nil,
 	// errors are logged unchanged.

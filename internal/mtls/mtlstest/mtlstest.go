@@ -18,8 +18,8 @@ import (
 
 // WriteFiles creates a CA and three certificates that the CA has signed, and writes them to dir.
 // The files are ca.pem, srv.pem, srv-key.pem, client.pem, client-key.pem, consul.pem and
-// consul-key.pem. The certificates are valid from the time from until the time until. WriteFiles
-// creates dir if necessary, and replaces existing files. Only the owner of the files can read them.
+// consul-key.pem. The certificates are valid between the times from and until. WriteFiles creates
+// dir if necessary, and replaces existing files. Only the owner of the files can read them.
 //
 // WriteFiles discards the key of the CA, so nobody can sign further certificates.
 //
@@ -80,8 +80,8 @@ func WriteFiles(dir string, from, until time.Time) error {
 	return nil
 }
 
-// sign creates a certificate for key from template, which parent signs with parentKey. It writes
-// the certificate to path.
+// sign creates a certificate for key from template, and signs the certificate as parent, with
+// parentKey. It writes the certificate to path.
 func sign(path string, template, parent *x509.Certificate, key crypto.PublicKey, parentKey crypto.Signer) error {
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, parentKey)
 	if err != nil {
@@ -90,7 +90,7 @@ func sign(path string, template, parent *x509.Certificate, key crypto.PublicKey,
 	return write(path, "CERTIFICATE", der)
 }
 
-// write writes der to path as a PEM block of this kind.
+// write writes der to path as a PEM block of the given kind.
 func write(path, kind string, der []byte) error {
 	// Remove an existing file, because it would keep its mode.
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
