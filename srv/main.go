@@ -72,7 +72,7 @@ func run() error {
 		micro.Broker(cmdline.NewBroker()),      // opens no port
 		micro.Name("go.micro.srv.basis"),       // service name
 		micro.RegisterTTL(time.Second*30),      // how long a registration lasts
-		micro.RegisterInterval(time.Second*10), // how often it is renewed
+		micro.RegisterInterval(time.Second*10), // how often the server renews it
 		micro.Cmd(cmd.NewCmd(
 			cmd.Name("srv"),
 			cmd.Description("registers the Basis service and answers its calls until it is interrupted"),
@@ -160,7 +160,7 @@ func run() error {
 			},
 			Deregistered: func() {
 				registrations.Deregistered()
-				healthServer.Shutdown() // repeated for SIGQUIT, which only go-micro handles
+				healthServer.Shutdown() // SIGQUIT does not cancel ctx: only go-micro handles it
 				services.Drain()
 			},
 		})),
@@ -170,20 +170,21 @@ func run() error {
 	if tlsConfig != nil {
 		opts = append(opts, grpcserver.AuthTLS(tlsConfig))
 	}
-	// These options come last: go-micro creates a new gRPC server at each Init, and stops neither
-	// the old server nor its workers.
+	// Set these options in the last Init. At each Init, go-micro creates a new gRPC server, and
+	// does not stop the old gRPC server. If an earlier Init had these options, the old server's
+	// workers would run until the process exits.
 	_ = service.Server().Init(opts...) // never fails
 
 	if err := proto.RegisterBasisHandler(service.Server(), &handler.Basis{ID: name, Delay: delay}); err != nil {
 		return err
 	}
 	// Run returns after a signal, when the node is deregistered and the in-flight calls have ended.
-	// There is no limit to this wait, but a second signal ends the process.
-	return listening(service.Run())
+	// The wait for the calls has no timeout, but a second signal ends the process.
+	return explainListen(service.Run())
 }
 
-// grpcServices returns gRPC's own services: health for name, for proto.Basis and for the server as
-// a whole, and, if reflected, reflection.
+// grpcServices returns gRPC's own services. The health service reports on name, on proto.Basis and
+// on the server as a whole. If reflected is true, the reflection service is included.
 func grpcServices(name string, reflected bool) (*dispatch.Services, *health.Server) {
 	basis := string(proto.File_proto_basis_proto.Services().ByName("Basis").FullName())
 	services, healthServer := dispatch.NewServices(), health.NewServer(basis, name)
@@ -195,21 +196,23 @@ func grpcServices(name string, reflected bool) (*dispatch.Services, *health.Serv
 	return services, healthServer
 }
 
-// listening returns err. If the server could not listen, it adds the flag's name.
-func listening(err error) error {
+// explainListen returns err. If err says that the server could not listen, explainListen adds the
+// name of the flag --server_address.
+func explainListen(err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "listen" {
 		return fmt.Errorf("--server_address: %w", err)
 	}
 	return err
 }
 
-// limits bounds the memory and the time that one caller can take from the server. gRPC's default
-// limits are higher or missing. The interceptors run before malformed.Interceptor.
+// limits returns options that bound the memory and the time that one caller can use. gRPC's default
+// limits are higher, or there is no limit by default. The interceptors run before
+// malformed.Interceptor.
 func limits(interceptors ...grpc.StreamServerInterceptor) []server.Option {
 	return []server.Option{
-		// A message with the longest name has 259 bytes. For a longer name within the limit,
-		// Hello returns its own error. The limit also applies to a compressed message, before
-		// and after decompression. gRPC's default is 4 MB.
+		// A message with the longest valid name has 259 bytes. If a name is longer, but its message
+		// is within this limit, Hello returns its own error. The limit also applies to a compressed
+		// message, before and after decompression. gRPC's default is 4 MB.
 		grpcserver.MaxMsgSize(64 << 10),
 		grpcserver.Options(append(grpcLimits(), grpc.ChainStreamInterceptor(append(interceptors, malformed.Interceptor)...))...),
 	}
@@ -218,26 +221,31 @@ func limits(interceptors ...grpc.StreamServerInterceptor) []server.Option {
 // grpcLimits returns the limits for which go-micro has no option.
 func grpcLimits() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		// Bytes of a call's metadata, which has a few short values. gRPC's default is 16 MB.
+		// Maximum size of a call's metadata, in bytes. A normal call has a few short values. gRPC's
+		// default is 16 MB.
 		grpc.MaxHeaderListSize(8 << 10),
-		// In-flight calls on one connection; further calls wait at the caller.
+		// Maximum number of in-flight calls on one connection. Calls over this limit wait in the
+		// client.
 		grpc.MaxConcurrentStreams(500),
-		// Unread bytes of one call. By default, gRPC increases the window up to 16 MB.
+		// Maximum number of unread bytes of one call. By default, gRPC increases the window up to
+		// 16 MB.
 		grpc.StaticStreamWindowSize(64 << 10),
 		// Timeout of a new connection, including its HTTP/2 handshake. gRPC's default is
 		// 2 minutes.
 		grpc.ConnectionTimeout(5 * time.Second),
-		// The server pings a silent caller after Time; gRPC's default is 2 hours. The server
-		// closes the connection of a caller that does not respond, or does not read, for Timeout.
+		// If a caller sends nothing for the duration Time, the server pings the caller. gRPC's
+		// default is 2 hours. If a caller does not respond, or does not read, for the duration
+		// Timeout, the server closes the connection.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
-		// Callers often ping every 10 s, with or without in-flight calls. Pings may arrive
-		// closer together than they were sent, so MinTime is 5 s. The server closes the
-		// connection of a caller that pings more often. By default, gRPC allows one ping in
-		// 5 minutes, or in 2 hours without in-flight calls: a caller that pings every 10 s
-		// loses its connection and its in-flight calls.
+		// Callers often ping every 10 s, with or without in-flight calls. The network can shorten
+		// the time between two pings, so MinTime is 5 s. If a caller pings more often, the server
+		// closes the connection. By default, gRPC allows one ping in 5 minutes, or one in 2 hours
+		// if there are no in-flight calls. With this default, a caller that pings every 10 s loses
+		// its connection and its in-flight calls.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		// Workers are goroutines that serve one call after another: their stacks have already
-		// grown. When all workers are busy, a call gets a new goroutine.
+		// A worker is a goroutine that serves one call after another. So a worker's stack grows
+		// once, and not for each call. When all workers are busy, gRPC starts a new goroutine for a
+		// call.
 		grpc.NumStreamWorkers(64),
 	}
 }

@@ -154,23 +154,23 @@ func FuzzHello(f *testing.F) {
 		answer, err := call(t, conn, hello, message, md...)
 		if err == nil {
 			req, rsp := new(proto.Request), new(proto.Response)
-			require.NoError(t, googleproto.Unmarshal(message, req), "answered, and is no request")
+			require.NoError(t, googleproto.Unmarshal(message, req), "the server responded to a message that is not a request")
 			require.NoError(t, googleproto.Unmarshal(answer, rsp))
 			require.Equal(t, "Hello "+req.Name, rsp.Msg)
 			require.LessOrEqual(t, len(req.Name), handler.MaxNameBytes)
 			require.NotEmpty(t, req.Name)
 			require.False(t, strings.ContainsFunc(rsp.Msg, oneline.Breaks))
 		} else {
-			requireCallers(t, err)
+			requireClientError(t, err)
 		}
 		greet(t, conn)
 	})
 }
 
-// FuzzServices sends messages to gRPC's own services. An error is a client error, and the next call
-// succeeds.
+// FuzzServices sends messages to gRPC's own services. An error must be a client error, and the next
+// call must succeed.
 func FuzzServices(f *testing.F) {
-	for _, method := range services {
+	for _, method := range grpcMethods {
 		f.Add([]byte(""), method)
 		f.Add([]byte("\x0a\x0bproto.Basis"), method) // the service to check, or reflection's host
 		f.Add([]byte("\xff\xff"), method)
@@ -180,11 +180,11 @@ func FuzzServices(f *testing.F) {
 		"\x1a\x11proto/basis.proto", "\x22\x0bproto.Basis", "\x22\x00", "\x2a\x00", "\x2a\x04\x0a\x00\x10\x01",
 		"\x32\x00", "\x32\x1cgoogle.protobuf.FieldOptions", "\x3a\x00", "\x3a\x01*",
 	} {
-		f.Add([]byte(request), services[2])
+		f.Add([]byte(request), grpcMethods[2])
 	}
 	conn := start(f)
 	f.Fuzz(func(t *testing.T, message []byte, method string) {
-		if !slices.Contains(services, method) {
+		if !slices.Contains(grpcMethods, method) {
 			t.Skip("no method of gRPC's services")
 		}
 		_, err := call(t, conn, method, message)
@@ -194,8 +194,8 @@ func FuzzServices(f *testing.F) {
 	})
 }
 
-// services are the methods of gRPC's services whose calls end without cancellation.
-var services = []string{
+// grpcMethods are the methods of gRPC's services whose calls end without cancellation.
+var grpcMethods = []string{
 	"/grpc.health.v1.Health/Check",
 	"/grpc.health.v1.Health/List",
 	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -212,9 +212,9 @@ func TestReflectionCanBeOff(t *testing.T) {
 	}
 }
 
-// requireCallers requires that err is a go-micro error of 400 to 499 on one line, or gRPC's error
-// about a message that is too large.
-func requireCallers(t testing.TB, err error) {
+// requireClientError requires that err is a go-micro error on one line with a code from 400 to 499,
+// or gRPC's error about a message that is too large.
+func requireClientError(t testing.TB, err error) {
 	t.Helper()
 	s := status.Convert(err)
 	require.False(t, strings.ContainsFunc(s.Message(), oneline.Breaks), s.Message())

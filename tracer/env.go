@@ -24,8 +24,8 @@ func fromEnv(cfg *jaegercfg.Configuration) (err error) {
 		}
 	}()
 	_, err = cfg.FromEnv()
-	// Ignore errors in the variables of the agent's connection. This package does not use their
-	// values, and the library has read all other variables before. Kubernetes sets
+	// Ignore errors in the variables of the agent's connection. NewTracer does not use these
+	// variables, and the library reads them after all other variables. Kubernetes sets
 	// JAEGER_AGENT_PORT to tcp://10.0.0.1:6831 in a namespace with a service named jaeger-agent.
 	if err != nil && (strings.Contains(err.Error(), "env var JAEGER_AGENT_PORT") ||
 		strings.Contains(err.Error(), "env var JAEGER_REPORTER_ATTEMPT_RECONNECT")) {
@@ -69,7 +69,7 @@ func hostOf(addr string) string {
 	return cmp.Or(host, jaeger.DefaultUDPSpanServerHost)
 }
 
-// logIgnored logs the variables that are set and have no effect.
+// logIgnored logs the variables that are set but have no effect.
 func logIgnored(cfg *jaegercfg.ReporterConfig, addr string) {
 	for _, variable := range []string{
 		"JAEGER_RPC_METRICS", "JAEGER_REPORTER_ATTEMPT_RECONNECTING_DISABLED", "JAEGER_REPORTER_ATTEMPT_RECONNECT_INTERVAL",

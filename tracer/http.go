@@ -44,7 +44,9 @@ func (c *collector) Close() error {
 type fetcher struct {
 	endpoint string
 	client   *http.Client
-	closing  context.Context // ends when the tracer closes; otherwise closing would wait for Fetch
+	// closing ends when the tracer closes. This cancels Fetch, so that the tracer's Close does not
+	// wait for Fetch.
+	closing context.Context
 }
 
 // newFetcher returns the fetcher of a tracer that sends spans to addr.
@@ -81,15 +83,15 @@ func (f *fetcher) Fetch(service string) ([]byte, error) {
 
 // proxyTransport sends requests through the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY select,
 // as net/http does by default. The error of a request through a proxy names the proxy and the
-// variable.
+// variable that sets the proxy.
 type proxyTransport struct{ *http.Transport }
 
 func newProxyTransport() proxyTransport {
 	return proxyTransport{http.DefaultTransport.(*http.Transport).Clone()}
 }
 
-// RoundTrip sends one request. Through a proxy, a response with a status of 400 or more is an
-// error.
+// RoundTrip sends one request. If the request goes through a proxy, RoundTrip returns an error for
+// a status of 400 or more.
 func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	rsp, err := t.Transport.RoundTrip(req)
 	if t.Proxy == nil || err == nil && rsp.StatusCode < http.StatusBadRequest {

@@ -10,8 +10,9 @@ type Option func(*options)
 
 type options struct{ spans *prometheus.CounterVec } // nil if the tracer counts nothing
 
-// Metrics registers the counter basis_spans_total with r. If r is nil, Metrics registers nothing.
-// The counter has the number of finished spans for each value of the label result:
+// Metrics returns an option that registers the counter basis_spans_total with r. If r is nil, the
+// option does nothing. The counter has the number of finished spans for each value of the label
+// result:
 //
 //   - sent: the span was sent.
 //   - failed: the span could not be sent, or the host refused it because no Jaeger listens there.
@@ -63,9 +64,9 @@ type deliveries struct {
 	conn         *connection
 }
 
-// Inc counts the n spans of a packet. Usually, it counts the spans as sent. If the previous packet
-// was refused, Inc counts the spans of this packet as failed instead of the spans of the previous
-// packet, which it has already counted as sent.
+// Inc counts the n spans of a packet as sent. But if the host refused the previous packet, Inc
+// counts these n spans as failed: it has already counted the spans of the previous packet as sent,
+// and a counter cannot be decreased.
 func (d *deliveries) Inc(n int64) {
 	if d.conn.refused {
 		d.failed.Add(float64(n))

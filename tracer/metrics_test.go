@@ -62,7 +62,8 @@ func byResult(t *testing.T, r prometheus.Gatherer) map[string]float64 {
 	return spans
 }
 
-// A host refuses packets if no program listens. The write that sends such a packet reports no error.
+// If no program listens, a host refuses packets. The write that sends such a packet reports no
+// error.
 func TestSpansThatWereRefusedAreCounted(t *testing.T) {
 	t.Setenv("JAEGER_REPORTER_FLUSH_INTERVAL", "5ms")
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")

@@ -11,15 +11,16 @@ import (
 	"github.com/uber/jaeger-client-go/zipkin"
 )
 
-// propagator writes spans to the metadata of calls, and reads them from there. It writes the
-// formats in JAEGER_PROPAGATION, and reads all formats.
+// propagator writes spans to the metadata of calls, and reads spans from the metadata. It writes
+// the formats in JAEGER_PROPAGATION, and reads all formats.
 type propagator struct {
 	native    jaeger.Extractor
 	injectors []jaeger.Injector
 }
 
-// newPropagator returns a propagator that writes the formats in names: jaeger, w3c and b3, separated
-// by commas. If names is empty, the format is jaeger. It returns an error for any other name.
+// newPropagator returns a propagator that writes the formats in names: jaeger, w3c and b3,
+// separated by commas. If names is empty, the format is jaeger. newPropagator returns an error for
+// any other name.
 func newPropagator(names string) (*propagator, error) {
 	native := jaeger.NewTextMapPropagator(new(jaeger.HeadersConfig).ApplyDefaults(), *jaeger.NewNullMetrics())
 	if names == "" {
@@ -52,9 +53,9 @@ func (p *propagator) Inject(sc jaeger.SpanContext, carrier any) error {
 }
 
 // Extract returns the span in the first well-formed header, in this order: Jaeger's uber-trace-id,
-// W3C's traceparent, B3's b3, and B3's x-b3-traceid with x-b3-spanid. Jaeger's header is first
-// because a go-micro server copies all metadata of a call to the calls that it makes itself. So the
-// other headers may be from an earlier span of the same trace.
+// W3C's traceparent, B3's b3, and B3's x-b3-traceid with x-b3-spanid. A go-micro server copies all
+// metadata of a call to the calls that the server makes itself. So the headers of W3C and B3 may be
+// from an earlier span of the same trace. For this reason, Jaeger's header is first.
 func (p *propagator) Extract(carrier any) (jaeger.SpanContext, error) {
 	sc, err := p.native.Extract(carrier)
 	if err == nil && sc.IsValid() {
@@ -92,7 +93,7 @@ const (
 func native(trace, span, flags string) string { return trace + ":" + span + ":0:" + flags }
 
 // traceparentForm matches the header of https://www.w3.org/TR/trace-context/: version, trace ID,
-// span ID and flags. A version after 00 may have further fields.
+// span ID and flags. A version other than 00 may have more fields.
 var traceparentForm = regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?$`)
 
 // traceparent converts W3C's header to a value of uber-trace-id. It returns "" if the header is

@@ -20,15 +20,16 @@ const (
 	// networks and VPNs also carry packets of this size. Many of these networks drop the fragments
 	// of larger packets and report no error.
 	pathPacketSize = 1232
-	// minPacketSize leaves space for a span after the data that each packet repeats.
+	// minPacketSize is the minimum of JAEGER_REPORTER_MAX_PACKET_SIZE. It leaves space for a span
+	// after the data that each packet repeats.
 	minPacketSize = 512
 	// batchOverhead is the size of a packet without its spans and its process. The value is
 	// jaeger-client-go's.
 	batchOverhead = 70
 )
 
-// loopbackPacketSize is the default size limit of a packet to the same machine: jaeger-client-go's
-// maximum, or the maximum of macOS.
+// loopbackPacketSize is the default size limit of a packet to the same machine. It is
+// jaeger-client-go's maximum, but on macOS it is the system's maximum.
 var loopbackPacketSize = func() int {
 	if runtime.GOOS == "darwin" {
 		return 9216
@@ -38,10 +39,11 @@ var loopbackPacketSize = func() int {
 
 var errLarge = errors.New("is larger than a packet that fits the path")
 
-// sender is a transport over UDP, in place of jaeger-client-go's. Its limit, maxSize, applies only
-// to packets with several spans. sender logs a larger span, and sends it in a separate packet. The
-// library's transport drops such a span. It also serializes each span twice: first to measure the
-// span, and then to send it. sender is not safe for concurrent use.
+// sender is a transport over UDP. It replaces jaeger-client-go's transport. Its limit, maxSize,
+// applies only to packets with several spans. sender logs a larger span, and sends it in a separate
+// packet. The library's transport drops such a span. The library's transport also serializes each
+// span twice: first to measure the span, and then to send it. sender is not safe for concurrent
+// use.
 type sender struct {
 	conn    *connection
 	maxSize int // of a packet with several spans, in bytes
@@ -61,9 +63,9 @@ func newSender(addr string, maxSize int, l *logger) *sender {
 }
 
 // Append adds a span to the next packet. If the span does not fit, Append first sends the packet
-// without the span. Then Append returns the number of spans in this packet, and the error if the
-// packet could not be sent. If the span itself cannot be sent, Append returns 1 and an error:
-// Jaeger's name is not resolved yet, or the span is too large for UDP.
+// without the span. In this case, Append returns the number of spans in the sent packet, and an
+// error if the packet could not be sent. Append returns 1 and an error if the span itself cannot be
+// sent, because Jaeger's name is not resolved yet, or because the span is too large for UDP.
 func (s *sender) Append(span *jaeger.Span) (int, error) {
 	if s.conn.socket.Load() == nil {
 		return 1, errResolving
@@ -143,7 +145,8 @@ func newMemory() *memory {
 	return &memory{buffer, thrift.NewTCompactProtocolConf(buffer, nil)}
 }
 
-// serialize returns the bytes that write writes. The next call overwrites these bytes.
+// serialize returns the bytes that the function write writes. The next call of serialize overwrites
+// these bytes.
 func (m *memory) serialize(write func(context.Context, thrift.TProtocol) error) []byte {
 	m.buffer.Reset()
 	_ = write(context.Background(), m.protocol) // writing to memory never fails

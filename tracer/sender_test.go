@@ -118,7 +118,7 @@ func TestPacketsFitThePath(t *testing.T) {
 	}
 }
 
-// A packet of many small spans never exceeds the limit by a few bytes.
+// Packets of many small spans do not exceed the limit, not even by a few bytes.
 func TestPacketsFitEachLimit(t *testing.T) {
 	for limit := 600; limit < 700; limit += 7 {
 		t.Setenv("JAEGER_REPORTER_MAX_PACKET_SIZE", strconv.Itoa(limit))

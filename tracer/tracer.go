@@ -1,5 +1,5 @@
-// Package tracer creates Jaeger tracers; srv and client have one each. A Jaeger that is down never
-// blocks a call.
+// Package tracer creates the Jaeger tracers of srv and client. If Jaeger is down, calls do not
+// block.
 package tracer
 
 import (
@@ -24,10 +24,10 @@ import (
 // jaeger-client-go, as compact Thrift over UDP.
 const DefaultAddress = "localhost:6831"
 
-// Sizes of the queue of finished spans that wait to be sent, in spans. A span is dropped if the
-// queue is full. The library's default, 100, is too small: a few calls that end at the same time
-// fill the queue. maxQueueSize is the limit for JAEGER_REPORTER_MAX_QUEUE_SIZE, so that a typing
-// error cannot use up all memory.
+// Sizes of the queue, in spans. The queue contains the finished spans that wait to be sent. A span
+// is dropped if the queue is full. The library's default, 100, is too small: a few calls that end
+// at the same time fill the queue. maxQueueSize is the limit for JAEGER_REPORTER_MAX_QUEUE_SIZE, so
+// that a typing error cannot use up all memory.
 const (
 	queueSize    = 10_000
 	maxQueueSize = 10_000_000
@@ -43,8 +43,8 @@ const (
 // and JAEGER_AGENT_PORT do not change addr. If JAEGER_ENDPOINT is set, the tracer sends spans to
 // this URL over HTTP, and not to addr.
 //
-// NewTracer returns an error if addr is not valid, or if a variable cannot be parsed. It logs a
-// variable that has no effect.
+// NewTracer returns an error if addr is not valid, or if a variable cannot be parsed. It logs each
+// variable that is set but has no effect.
 //
 // The library does not have the following variables, or uses them differently:
 //
@@ -124,7 +124,8 @@ func NewTracer(service, addr string, opts ...Option) (opentracing.Tracer, io.Clo
 	return t, timeoutCloser{closer, stop}, nil
 }
 
-// newReporter returns the reporter that the library would create for cfg, but with transport.
+// newReporter returns the reporter that the library would create for cfg, but with the given
+// transport.
 func newReporter(cfg *jaegercfg.ReporterConfig, transport jaeger.Transport, logger jaeger.Logger, metrics *jaeger.Metrics) jaeger.Reporter {
 	reporter := jaeger.NewRemoteReporter(
 		transport,
@@ -177,7 +178,7 @@ const (
 	kinds // the number of kinds
 )
 
-// Error logs msg, and that spans may be lost.
+// Error logs msg as an error, and adds that spans may be lost.
 func (l *logger) Error(msg string) {
 	kind := sending
 	switch {
@@ -186,12 +187,12 @@ func (l *logger) Error(msg string) {
 	case strings.Contains(msg, errLarge.Error()):
 		kind = fitting
 	}
-	l.log(kind, msg, "spans may be lost")
+	l.logError(kind, msg, "spans may be lost")
 }
 
-// log logs an error and its effect, unless an error of the same kind was logged less than a minute
-// ago.
-func (l *logger) log(kind int, msg, effect string) {
+// logError logs an error and its effect, unless an error of the same kind was logged less than a
+// minute ago.
+func (l *logger) logError(kind int, msg, effect string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now := time.Now(); now.After(l.next[kind]) {
@@ -220,6 +221,6 @@ type samplerLogger struct {
 // to close: the last request then fails because it is canceled.
 func (l samplerLogger) Infof(msg string, args ...any) {
 	if l.closing.Err() == nil {
-		l.log(sampling, fmt.Sprintf(msg, args...), "the sampler goes on as before")
+		l.logError(sampling, fmt.Sprintf(msg, args...), "the sampler goes on as before")
 	}
 }

@@ -174,7 +174,7 @@ func TestNewTracerRefuses(t *testing.T) {
 }
 
 // If Jaeger is down, its host refuses packets. If Jaeger's name cannot be resolved, no packet can
-// be sent. Neither case may delay a program.
+// be sent. In both cases, the tracer must not delay the program.
 func TestJaegerDown(t *testing.T) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -199,8 +199,8 @@ func TestJaegerDown(t *testing.T) {
 			}
 			wg.Wait()
 			_ = closer.Close()
-			// The test takes about two seconds. It would take 20 if the tracer waited for the name
-			// server, once at the start and once at the end.
+			// The test takes about two seconds. It would take 20 seconds if the tracer waited for
+			// the name server, once at the start and once at the end.
 			require.Less(t, time.Since(start), 9*time.Second)
 		})
 	}

@@ -18,8 +18,9 @@ const (
 	// program that makes one call and exits needs this time to send its spans. If the name server
 	// is down, the delay is too short for a user to notice.
 	resolveTimeout = 200 * time.Millisecond
-	// resolveInterval is the pause between two lookups of the name. A Jaeger that starts late, or
-	// moves to another address, gets spans after this time.
+	// resolveInterval is the pause between two lookups of the name. If Jaeger's name does not
+	// resolve yet, or if Jaeger moves to another address, Jaeger gets spans after the next
+	// successful lookup.
 	resolveInterval = 5 * time.Second
 	// closeTimeout is how long Close waits for the tracer to send the last spans.
 	closeTimeout = time.Second
@@ -36,7 +37,7 @@ type connection struct {
 	socket  atomic.Pointer[net.Conn] // nil until a lookup has succeeded
 	stop    context.CancelFunc
 	stopped chan struct{}
-	refused bool // the packet before the last packet was refused
+	refused bool // true if the host refused the packet before the last packet
 }
 
 // connect returns a connection to addr. It waits up to resolveTimeout for the first lookup. addr

@@ -24,15 +24,16 @@ var errStopping = status.Error(codes.Unavailable, "the server is stopping")
 // go-micro cannot register a plain gRPC service: go-micro creates the grpc.Server itself, and
 // handles every call in the handler for unknown services. An interceptor runs before this handler.
 //
-// A service behaves as on a grpc.Server:
+// A service behaves as on a grpc.Server, except for the last item of this list:
 //
 //   - Each call has its own goroutine and its own context. The context ends with the call.
 //   - The connection and the server determine the metadata, the deadline, the compression, the
 //     size of messages and the number of streams. go-micro's wrappers and its timeout metadata
 //     do not apply.
-//   - A panic ends the process. Neither gRPC nor go-micro nor this package recovers from panics.
-//   - Unlike on a grpc.Server, a message that cannot be decoded, or that is missing, fails with
-//     InvalidArgument and not with Internal. Package malformed explains why.
+//   - A panic ends the process. gRPC, go-micro and this package do not recover from panics.
+//   - If a call has no message, or a message that cannot be decoded, the call fails with
+//     InvalidArgument. On a grpc.Server, most of these calls fail with Internal. See package
+//     malformed.
 //
 // Register all services before the server starts.
 type Services struct {
@@ -54,8 +55,8 @@ func NewServices() *Services {
 	return s
 }
 
-// RegisterService serves the methods of desc with impl. Generated code calls RegisterService. It
-// panics if a service with the same name is already registered or announced.
+// RegisterService serves the methods of desc with impl. Generated code calls RegisterService.
+// RegisterService panics if a service with the same name is already registered or announced.
 func (s *Services) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.Announce(desc.ServiceName)
 	for _, m := range desc.Methods {
@@ -88,8 +89,8 @@ func (s *Services) Announce(service string) {
 // names.
 func (s *Services) GetServiceInfo() map[string]grpc.ServiceInfo { return maps.Clone(s.info) }
 
-// Interceptor serves the calls to registered methods. It passes all other calls to next: these are
-// calls to go-micro's handlers, and calls to unknown methods.
+// Interceptor serves the calls to registered methods. It passes all other calls to the next
+// interceptor or handler: these are calls to go-micro's handlers, and calls to unknown methods.
 func (s *Services) Interceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	if serve, ok := s.handlers[info.FullMethod]; ok {
 		return serve(stream)
@@ -100,8 +101,8 @@ func (s *Services) Interceptor(srv any, stream grpc.ServerStream, info *grpc.Str
 	return next(srv, stream)
 }
 
-// begin counts a call to go-micro's handlers. It reports whether it counted the call: after Drain
-// has begun, it does not.
+// begin counts a call to go-micro's handlers, and returns true. After Drain has begun, begin counts
+// nothing and returns false.
 func (s *Services) begin() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -113,12 +114,13 @@ func (s *Services) begin() bool {
 }
 
 // Drain waits for the in-flight calls to go-micro's handlers, and then ends all streams of the
-// registered services. Without Drain, a stream lasts until its caller ends the stream. The streams
-// fail with Unavailable, unless their handlers return nil. Later streams end at once, with the
-// same results.
+// registered services. Without Drain, a stream lasts until its caller ends the stream. If the
+// handler of a stream returns nil, the stream succeeds. Otherwise, it fails with Unavailable. A
+// stream that begins after Drain ends at once, in the same way.
 //
 // Call Drain before the server closes its listener, so that callers can use the services while
-// Drain waits. Calls that begin after Drain are served; Drain does not wait for these calls.
+// Drain waits. The server still serves new calls that are not streams, but Drain does not wait for
+// these calls.
 func (s *Services) Drain() {
 	s.mu.Lock()
 	s.draining = true
@@ -127,7 +129,7 @@ func (s *Services) Drain() {
 	s.stop()
 }
 
-// serveStream calls handle with a stream that ends when s.stopping ends.
+// serveStream calls the function handle with a stream that ends when s.stopping ends.
 func (s *Services) serveStream(handle func(grpc.ServerStream) error, stream grpc.ServerStream) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
@@ -148,8 +150,8 @@ type endingStream struct {
 
 func (e *endingStream) Context() context.Context { return e.ctx }
 
-// RecvMsg does not wait for a silent caller while the server stops. Its goroutine then still waits,
-// and ends with the call.
+// RecvMsg receives a message. When the server stops, RecvMsg returns errStopping, even if the
+// caller sends nothing. The goroutine that RecvMsg started then waits until the call ends.
 func (e *endingStream) RecvMsg(m any) error {
 	received := make(chan error, 1)
 	go func() { received <- e.ServerStream.RecvMsg(m) }()

@@ -1,4 +1,4 @@
-//lint:file-ignore SA1019 Older clients speak v1alpha of reflection.
+//lint:file-ignore SA1019 Older clients use v1alpha of reflection.
 
 package dispatch_test
 
@@ -157,7 +157,7 @@ func TestReflection(t *testing.T) {
 	require.NotEmpty(t, rsp.GetFileDescriptorResponse().GetFileDescriptorProto())
 	require.NoError(t, v1.CloseSend())
 	_, err = v1.Recv()
-	require.ErrorIs(t, err, io.EOF, "the stream does not end as its caller ended it")
+	require.ErrorIs(t, err, io.EOF, "the caller ended the stream, but the stream did not end")
 
 	v1alpha, err := grpc_reflection_v1alpha.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
 	require.NoError(t, err)
@@ -302,7 +302,7 @@ func TestDrainEndsStreams(t *testing.T) {
 		require.EqualError(t, stream.RecvMsg(nil), "rpc error: code = Unavailable desc = the server is stopping", i)
 	}
 	_, err := healthpb.NewHealthClient(conn).Check(t.Context(), wholeServer)
-	require.NoError(t, err, "what is no stream is still served")
+	require.NoError(t, err, "the server must still serve calls that are not streams")
 	greet(t, conn)
 }
 
@@ -327,7 +327,7 @@ func TestDrainWaitsForTheCallsBeforeIt(t *testing.T) {
 		require.False(t, drained)
 		before <- errors.New("failed")
 		synctest.Wait()
-		require.True(t, drained, "waits for a call that began later")
+		require.True(t, drained, "Drain waits for a call that began after Drain")
 	})
 }
 

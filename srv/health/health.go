@@ -33,8 +33,9 @@ func (s *Server) set(status healthpb.HealthCheckResponse_ServingStatus) {
 }
 
 // Watch sends the status of a service, and each change of the status, until the stream's context
-// ends. gRPC's own Watch may then return without sending the last change. This Watch sends the
-// last change before it returns, so a watcher learns of a Shutdown just before the context's end.
+// ends. When the context ends, gRPC's own Watch may return without sending the last change. This
+// Watch sends the last change before it returns. So a watcher learns of a Shutdown that happens
+// just before the context ends.
 func (s *Server) Watch(req *healthpb.HealthCheckRequest, stream healthpb.Health_WatchServer) error {
 	w := &watcher{stream, healthpb.HealthCheckResponse_UNKNOWN}
 	err := s.Server.Watch(req, w)

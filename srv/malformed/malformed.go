@@ -55,16 +55,16 @@ func Interceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
 	return err
 }
 
-// Decoder returns stream with another RecvMsg. This RecvMsg fails with InvalidArgument for a message
-// that cannot be decoded, where gRPC's RecvMsg fails with Internal. It also fails with
+// Decoder returns stream with another RecvMsg. This RecvMsg fails with InvalidArgument for a
+// message that cannot be decoded, where gRPC's RecvMsg fails with Internal. It also fails with
 // InvalidArgument for a call without any message, where gRPC's RecvMsg returns io.EOF. After the
 // first message, io.EOF means that there are no more messages.
 func Decoder(stream grpc.ServerStream) grpc.ServerStream {
 	return &decoder{ServerStream: stream, codec: codec(metadata.ValueFromIncomingContext(stream.Context(), "content-type"))}
 }
 
-// decoder is a call's stream that decodes messages itself. When gRPC's own RecvMsg returns a decoding
-// error, gRPC has already sent the error to the caller.
+// decoder is a call's stream that decodes messages itself. gRPC's own RecvMsg sends a decoding
+// error to the caller before it returns the error. After that, the error cannot be replaced.
 type decoder struct {
 	grpc.ServerStream
 	codec    encoding.Codec
@@ -97,7 +97,8 @@ func codec(contentType []string) encoding.Codec {
 	return encoding.GetCodec("proto")
 }
 
-// rejection returns a gRPC status with code. Its message is a go-micro error with go-micro's own ID.
+// rejection returns a gRPC error with the given code. Its message is a go-micro error with
+// go-micro's own ID.
 func rejection(code codes.Code, httpStatus int32, format string, a ...any) error {
 	return status.Error(code, errors.New("go.micro.server", fmt.Sprintf(format, a...), httpStatus).Error())
 }

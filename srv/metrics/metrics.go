@@ -13,8 +13,9 @@ import (
 	"github.com/gomicroexample/basis/internal/grpcmetrics"
 )
 
-// unknown is the method under which calls to unknown methods are counted. Callers choose the names
-// in these calls, and each label value takes memory until the process exits.
+// unknown is the method under which calls to all unknown methods are counted. Callers choose the
+// names of unknown methods, and each label value takes memory until the process exits. So all these
+// calls share one label value.
 var unknown = grpcmetrics.Method{FullName: "/unknown/unknown"}
 
 // NewInterceptor returns a stream interceptor that counts calls and measures their durations. It

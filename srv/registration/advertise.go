@@ -15,15 +15,18 @@ import (
 // lookupTimeout limits the lookup of the registry's host name.
 const lookupTimeout = time.Second
 
-// advertisingRegistry registers nodes under an address that other hosts can dial. A server
-// that listens on all addresses must advertise one of them. go-micro advertises the first
-// private address that it finds, which callers may not reach. advertisingRegistry advertises
-// the source address of packets to the registry, which the users of the registry can reach.
+// advertisingRegistry registers nodes under an address that other hosts can dial. A server that
+// listens on all addresses must advertise one of them. go-micro advertises the first private
+// address that it finds, but callers may be unable to reach this address. advertisingRegistry
+// advertises the source address of packets to the registry, because the other hosts that use the
+// registry can reach this address.
 type advertisingRegistry struct {
 	registry.Registry
 	registryAddrs []string
-	chosen        bool   // the server's options name a host: advertise this host
-	last          string // the host that was advertised last; Register has one caller at a time
+	chosen        bool // the server's options name a host: advertise this host
+	// last is the host that was advertised last. It needs no lock: Register never runs twice at the
+	// same time.
+	last string
 }
 
 func newAdvertisingRegistry(r registry.Registry, opts Options) registry.Registry {
@@ -57,12 +60,13 @@ func (a *advertisingRegistry) Register(s *registry.Service, opts ...registry.Reg
 }
 
 // localIP returns the source address of packets to the first of registryAddrs whose host name
-// resolves. If other hosts cannot dial this address, for example because the registry runs on this
-// host, localIP returns the source address of the default route. Without a default route, localIP
-// returns 127.0.0.1.
+// resolves. If there is no such address, or if other hosts cannot dial it, for example because the
+// registry runs on this host, localIP returns the source address of the default route. Without a
+// default route, localIP returns 127.0.0.1.
 //
-// localIP returns an error if no host name resolves. The default route is then no substitute: in a
-// container with several networks it may lead elsewhere, and the name may resolve a moment later.
+// localIP returns an error if the lookup of every host name in registryAddrs fails. It does not use
+// the default route then, for two reasons. In a container with several networks, the default route
+// may lead to a network without the registry. And a host name may resolve a moment later.
 func localIP(registryAddrs []string) (string, error) {
 	var unresolved error
 	for _, addr := range registryAddrs {
@@ -81,9 +85,11 @@ func localIP(registryAddrs []string) (string, error) {
 	return defaultIP(), nil
 }
 
-// defaultIP returns the source address of the default route, or 127.0.0.1 without one.
+// defaultIP returns the source address of the default route, or 127.0.0.1 if there is no default
+// route.
 func defaultIP() string {
-	// Addresses reserved for documentation (RFC 5737 and RFC 3849): they select the default route.
+	// These addresses are reserved for documentation (RFC 5737 and RFC 3849), so only the default
+	// route leads to them.
 	for _, addr := range []string{"203.0.113.1:9", "[2001:db8::1]:9"} {
 		if ip, _ := sourceIP(addr); ip != "" {
 			return ip

@@ -38,14 +38,14 @@ func TestLocalIP(t *testing.T) {
 		require.False(t, host.IsUnspecified(), registryAddrs)
 		require.False(t, host.IsLinkLocalUnicast(), registryAddrs)
 		require.Equal(t, !hasDefaultRoute(), host.IsLoopback(), registryAddrs)
-		// A server can listen only on an address of this machine.
+		// Listen fails if ip is not an address of this machine.
 		l, err := net.Listen("tcp", net.JoinHostPort(host.String(), "0"))
 		require.NoError(t, err, registryAddrs)
 		l.Close()
 	}
 }
 
-// A name that does not resolve yet says nothing about the route to the registry.
+// While the names of the agents do not resolve, the route to the registry is unknown.
 func TestNothingIsAdvertisedWhileNoAgentResolves(t *testing.T) {
 	inner := memory.NewRegistry()
 	r := newAdvertisingRegistry(inner, Options{RegistryAddresses: []string{"a.invalid:8500", "b.invalid:8500"}, Server: server.Options{Address: ":0"}})
@@ -57,15 +57,15 @@ func TestNothingIsAdvertisedWhileNoAgentResolves(t *testing.T) {
 	require.ErrorIs(t, err, registry.ErrNotFound)
 }
 
-// registered registers a node at guess, the address that go-micro chose for a server with opts.
-// It returns the address that the registry received.
+// registered registers a node of a server with opts. guess is the address that go-micro chose for
+// the node. registered returns the address that the registry received.
 func registered(t *testing.T, opts server.Options, guess string) string {
 	t.Helper()
 	inner := memory.NewRegistry()
 	node := &registry.Node{Id: "svc-1", Address: guess}
 	service := &registry.Service{Name: "svc", Version: "1", Nodes: []*registry.Node{node}}
 	require.NoError(t, newAdvertisingRegistry(inner, Options{RegistryAddresses: []string{"127.0.0.1:8500"}, Server: opts}).Register(service))
-	require.Equal(t, guess, node.Address, "the caller's own node is left alone")
+	require.Equal(t, guess, node.Address, "Register must not change the caller's node")
 	got, err := inner.GetService("svc")
 	require.NoError(t, err)
 	return got[0].Nodes[0].Address

@@ -8,19 +8,22 @@ import (
 
 // exclusiveRegistry registers a node only if no other live server has the node's ID.
 //
-// Several servers have the same ID if they share a --server_id or MICRO_SERVER_ID. Consul keeps
-// one registration per ID, so each server would replace the other server's registration.
-// Callers would find only one of the servers, and neither server would report an error.
+// Several servers have the same ID if they share a --server_id or MICRO_SERVER_ID. Consul keeps one
+// registration per ID, so each server would replace the registration of another server. Callers
+// would find only one of the servers, and no server would report an error.
 //
 // The first server keeps the ID. A second server waits for the ID: a server that is started by
-// mistake must not take the calls of a working server. A server that restarts after a crash on
-// another port with its old ID waits until its old registration expires (TTL). A server that
-// restarts at its old address does not wait. Two servers that start at the same moment may both
-// register; the server whose registration was replaced detects this at its next renewal.
+// mistake must not take the calls of a working server. If a server crashes, and restarts with its
+// old ID on another port, it waits until its old registration expires (TTL). If it restarts at its
+// old address, it does not wait. If two servers start at the same moment, both may register. Then
+// the second registration replaces the first, and the server that registered first detects this at
+// its next renewal.
 type exclusiveRegistry struct {
 	registry.Registry
 	holder func(id string) (address string, err error)
-	own    string // the last registered address; Register and Deregister have one caller at a time
+	// own is the address in the last registration. It needs no lock: Register and Deregister never
+	// run at the same time.
+	own string
 }
 
 func (e *exclusiveRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
@@ -54,7 +57,8 @@ func (e *exclusiveRegistry) Deregister(s *registry.Service) error {
 // if there is none.
 func (e *exclusiveRegistry) other(node *registry.Node) (string, error) {
 	address, err := e.holder(node.Id)
-	if address == node.Address || address == e.own { // the node's address may have changed since e.own
+	// e.own and node.Address differ if the node has moved since its last registration.
+	if address == node.Address || address == e.own {
 		return "", err
 	}
 	return address, err

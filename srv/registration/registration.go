@@ -14,21 +14,21 @@ import (
 	"github.com/micro/go-micro/util/log"
 )
 
-// newReasonAfter is how long a new failure reason must last before it is logged. A registry that
-// starts also returns errors, but for a shorter time.
+// newReasonAfter is how long a new failure reason must last before it is logged. While a registry
+// starts, it also returns errors, but for less than this time.
 const newReasonAfter = 10 * time.Second
 
-// retryInterval is the pause after a failed attempt to register. One request a second is no
-// load for an agent on the same host or in the same network. go-micro alone retries only at the
-// next register interval, by default 10 s in srv.
+// retryInterval is the pause after a failed attempt to register. One request per second is a
+// negligible load for an agent on the same host or in the same network. go-micro alone retries only
+// after its register interval, which is 10 s in srv by default.
 const retryInterval = time.Second
 
 // Options are the settings of NewRegistry.
 type Options struct {
 	// RegistryAddresses has the host:port of each agent of the registry. The node advertises the
-	// source address of packets to the first agent whose name resolves. While no name resolves,
-	// the registration fails and is retried. If RegistryAddresses is empty, the node advertises
-	// the source address of the default route.
+	// source address of packets to the first agent whose name resolves. While no name resolves, the
+	// registration fails and is retried. If RegistryAddresses is empty, or if other hosts cannot
+	// dial that source address, the node advertises the source address of the default route.
 	RegistryAddresses []string
 	// Server has the options of the server. If its Advertise names a host, the node advertises this
 	// host, and no source address. If Advertise is empty and Address names a host, the node
@@ -37,7 +37,7 @@ type Options struct {
 	// Explain turns an error of the registry into the error that is logged. If Explain is nil,
 	// errors are logged unchanged.
 	Explain func(error) error
-	// Holder returns the host:port of the live node that is registered with an ID, or "" if
+	// Holder returns the host:port of the live node that is registered with the given ID, or "" if
 	// there is none. A node is live while its check passes. If Holder is nil, Register replaces the
 	// registration of another server with the same ID.
 	Holder func(id string) (address string, err error)
@@ -45,9 +45,10 @@ type Options struct {
 	// the node stays registered, and how to remove the node. If Leftover is nil, the log has
 	// only the error.
 	Leftover func(id string) string
-	// Observe is called after each attempt to register the node or to renew its registration,
-	// with nil or with the error that is logged. The next attempt and Deregister wait until
-	// Observe returns, so Observe must neither block nor call the registry. Observe may be nil.
+	// Observe is called after each attempt to register the node or to renew its registration. The
+	// argument is nil if the attempt succeeded. Otherwise, the argument is the error, in the form
+	// that is logged. The next attempt and Deregister wait until Observe returns, so Observe must
+	// neither block nor call the registry. Observe may be nil.
 	Observe func(error)
 	// Deregistered is called at the end of Deregister, even if the node could not be
 	// deregistered. The server accepts connections until Deregistered returns, and then closes
@@ -58,11 +59,12 @@ type Options struct {
 // NewRegistry wraps r for the micro.Service of one server.
 //
 // The returned registry retries a failed registration every second, until the registration
-// succeeds, or the server registers again or deregisters. The registry logs the first failure, each
-// later reason that has lasted for 10 s, and the success after a failure. If a node cannot be
+// succeeds, the server registers again, or the server deregisters. The registry logs the first
+// failure. If the reason of the failures changes, the registry logs the new reason when it has
+// lasted for 10 s. It also logs the first success after a failure. If a node cannot be
 // deregistered, the registry logs the reason and the text of Leftover. The methods Register and
-// Deregister always return nil: go-micro would log every failed registration, and log a failed
-// deregistration too late.
+// Deregister always return nil. If they returned an error, go-micro would log every failed
+// registration, and it would log a failed deregistration too late.
 //
 // If Holder is set, the registration fails while another live server is registered with the node's
 // ID. The registry retries this registration like any other.
@@ -101,10 +103,10 @@ type retryingRegistry struct {
 
 	mu         sync.Mutex
 	pending    *registry.Service // the registration to retry; nil after a success
-	registered bool              // a failure is then a failed renewal
+	registered bool              // if true, a failure is a failed renewal
 	logged     string            // the last logged reason; valid while pending is not nil
 	reason     string            // the reason of the last failure
-	since      time.Time         // when reason occurred first
+	since      time.Time         // when the failures for this reason began
 }
 
 func (r *retryingRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
@@ -166,8 +168,8 @@ func (r *retryingRegistry) logFailure(err error, first bool) {
 }
 
 // Deregister deregisters the service and stops the retries. It logs a failure itself: go-micro
-// would log the failure only after Options.Deregistered returns, which may wait for in-flight
-// calls.
+// would log the failure only after Options.Deregistered returns, and Options.Deregistered may wait
+// for in-flight calls.
 func (r *retryingRegistry) Deregister(s *registry.Service) error {
 	if err := r.deregister(s); err != nil {
 		log.Logf("Not deregistered: %v", err)
@@ -176,7 +178,8 @@ func (r *retryingRegistry) Deregister(s *registry.Service) error {
 	return nil
 }
 
-// deregister returns an error that includes the text of Options.Leftover.
+// deregister deregisters the service and stops the retries. Its error includes the text of
+// Options.Leftover.
 func (r *retryingRegistry) deregister(s *registry.Service) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -28,7 +28,7 @@ type fake struct {
 	away              atomic.Bool
 	attempts          atomic.Int64
 	registered        atomic.Bool
-	metadata          map[string]string // of the node of the last attempt
+	metadata          map[string]string // of the node in the last attempt
 }
 
 // away returns an unavailable fake.
@@ -126,7 +126,7 @@ func TestRegisterRetriesAndLogsOnce(t *testing.T) {
 		require.EqualValues(t, 32, f.attempts.Load())
 		require.Empty(t, l.take())
 
-		// The next outage is logged again.
+		// The second outage is also logged.
 		f.away.Store(true)
 		require.NoError(t, r.Register(service))
 		require.Equal(t, []string{"Registration not renewed: nobody there: refused. Trying again every 1s"}, l.take())
@@ -216,7 +216,7 @@ func TestDeregisteredIsCalledWhenTheNodeIsGone(t *testing.T) {
 	require.NoError(t, r.Deregister(service))
 	require.Equal(t, 1, calls)
 
-	// Deregistered is also called if the node cannot be deregistered, after the failure is logged.
+	// If the node cannot be deregistered, the failure is logged, and then Deregistered is called.
 	broken := registration.NewRegistry(stuck{f}, registration.Options{
 		Server: server.Options{Address: "127.0.0.1:0"}, Explain: explain,
 		Deregistered: func() {
