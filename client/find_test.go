@@ -19,8 +19,9 @@ import (
 	"github.com/gomicroexample/basis/internal/consul"
 )
 
-// finding calls find with a wait of 0 and returns its result. find queries a fake Consul agent. The
-// agent responds with status until outage has passed since the first request. Then it lists a node.
+// finding calls find with a wait of 0 and returns the result of find. find queries a fake Consul
+// agent. For the duration outage after the first request, the agent responds with an error that has
+// the given HTTP status. After this time, the agent lists a node.
 func finding(t *testing.T, status int, outage time.Duration) error {
 	t.Helper()
 	var first sync.Once

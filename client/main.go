@@ -116,7 +116,7 @@ func run() int {
 	// flight may finish. A second interrupt ends the process.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	signal.Ignore(syscall.SIGPIPE) // with "client | head", writing returns an error instead
+	signal.Ignore(syscall.SIGPIPE) // in "client | head", a write then fails, and does not end the process
 
 	service.Init(stack.Options(ctx, t, s, tlsConfig, operators.Registerer())...)
 
@@ -134,7 +134,7 @@ func run() int {
 	}, func(r load.Result) {
 		report.Add(r)
 		if report.Err != nil {
-			stop() // nobody reads the answers
+			stop() // the answers can no longer be written
 		}
 	})
 
@@ -164,8 +164,8 @@ func askHealth(as admin.Settings) int {
 	return 0
 }
 
-// find searches for a node of the service, for up to wait. If Consul has no leader or the registry
-// does not answer in time, find searches for at least electionTime.
+// find searches for a node of the service, for at most the duration wait. If Consul has no leader
+// or the registry does not answer in time, find searches for at least electionTime.
 func find(ctx context.Context, c microclient.Client, wait time.Duration) error {
 	start := time.Now()
 	for reported := false; ; {

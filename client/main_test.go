@@ -64,7 +64,8 @@ func TestEightCallersTwoServersOneAgent(t *testing.T) {
 	require.NoError(t, balancer.Find(ctx, opts.Client, serviceName))
 
 	basis := proto.NewBasisService(serviceName, opts.Client)
-	// On a busy machine, connecting to a node may take longer than a call waits for a connection.
+	// On a busy machine, a call may fail because connecting to its node takes too long. So make
+	// calls until both nodes are connected.
 	warmUp, connected := 0, map[string]bool{}
 	require.Eventually(t, func() bool {
 		warmUp++
@@ -91,12 +92,12 @@ func TestEightCallersTwoServersOneAgent(t *testing.T) {
 
 	require.NoError(t, closer.Close())
 	require.Eventually(t, func() bool { return spans(agent.GetJaegerBatches(), clientName) == 2*(warmUp+requests) },
-		time.Minute, 10*time.Millisecond, "two spans a call in the client")
+		time.Minute, 10*time.Millisecond, "two spans per call in the client")
 	require.Eventually(t, func() bool { return spans(agent.GetJaegerBatches(), serviceName) == 2*(warmUp+requests) },
-		time.Minute, 10*time.Millisecond, "two spans a call in the servers")
+		time.Minute, 10*time.Millisecond, "two spans per call in the servers")
 }
 
-// startServer runs a server like srv's, but with registry r.
+// startServer runs a server like the program srv, but with registry r.
 func startServer(t *testing.T, r registry.Registry, id, agentAddr string) {
 	t.Helper()
 	tr, closer, err := tracer.NewTracer(serviceName, agentAddr)

@@ -27,7 +27,7 @@ import (
 // The tests in this file show what go-micro and its plugins do without the stack. The stack fixes
 // this behavior or relies on it.
 
-// fake is a client whose Call calls a function of the test.
+// fake is a client whose calls run a function of the test.
 type fake struct {
 	microclient.Client
 	call func(context.Context) error
@@ -37,7 +37,8 @@ func (f *fake) Call(ctx context.Context, _ microclient.Request, _ any, _ ...micr
 	return f.call(ctx)
 }
 
-// through calls Hello with a client that wrap has wrapped. The inner client runs the function call.
+// through wraps a client with wrap, and calls Hello on the result. The inner client runs the
+// function call.
 func through(ctx context.Context, wrap microclient.Wrapper, call func(context.Context) error) error {
 	c := wrap(&fake{microclient.NewClient(), call})
 	_, err := proto.NewBasisService(serviceName, c).Hello(ctx, new(proto.Request))
@@ -52,8 +53,8 @@ func TestStockServiceSpeaksItsOwnProtocolAndUsesMDNS(t *testing.T) {
 	require.Equal(t, "mdns", s.Options().Registry.String())
 }
 
-// In one WrapClient, the first wrapper is the outermost wrapper. With several WrapClient options,
-// the wrapper of the last option is the outermost wrapper.
+// In one WrapClient option, the first wrapper is the outermost wrapper. With several WrapClient
+// options, the wrapper of the last option is the outermost wrapper.
 func TestStockOrderOfWrappers(t *testing.T) {
 	var passed []string
 	named := func(name string) microclient.Wrapper {
@@ -81,7 +82,8 @@ func TestStockOrderOfWrappers(t *testing.T) {
 	}
 }
 
-// A flag that selects a client removes the wrappers that were set before.
+// A flag that selects a client removes the wrappers that the program set before it parsed the
+// flags.
 func TestStockFlagsDropWrappers(t *testing.T) {
 	args := os.Args
 	defer func() { os.Args = args }()
@@ -137,7 +139,7 @@ func TestStockRetries(t *testing.T) {
 	}
 }
 
-// The plugin does not mark the span of a failed call.
+// The plugin does not mark the span of a failed call as failed.
 func TestStockSpansAreNotMarked(t *testing.T) {
 	tr := mocktracer.New()
 	require.Error(t, through(context.Background(), ocplugin.NewClientWrapper(tr), func(context.Context) error {
@@ -150,7 +152,7 @@ func TestStockSpansAreNotMarked(t *testing.T) {
 }
 
 // The test runs the lines of the article's client. The article's client does not set a global
-// tracer. So the span named call is never reported, and Inject adds nothing to the metadata.
+// tracer. So the span "call" is never reported, and Inject adds nothing to the metadata.
 // go-plugins' opentracing wrapper starts a new trace with its own span, reports this span, and
 // injects it.
 func TestStockInjectionIsUnused(t *testing.T) {

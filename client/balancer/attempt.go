@@ -23,7 +23,7 @@ const contentType = "application/grpc+proto"
 // Attempt is one attempt of a call at one node.
 type Attempt struct {
 	Address string    // host:port of the node
-	Sent    time.Time // when the attempt began; if necessary, it then connected to the node
+	Sent    time.Time // when the attempt began; connecting to the node comes after this time
 }
 
 // attemptKey is the context key of the pointer to a call's last attempt.
@@ -38,20 +38,22 @@ func RecordAttempt(ctx context.Context) (context.Context, *atomic.Pointer[Attemp
 }
 
 // WrapCall is a call wrapper for micro.WrapCall. It makes the attempt over the node's shared
-// connection, in place of go-micro's gRPC client. It calls next only for attempts that are not
+// connection, in place of go-micro's gRPC client. It calls next only for attempts that do not use
 // protobuf over gRPC, for example with --client=rpc.
 //
-// WrapCall returns the errors of go-micro's client: the error that the server returned, or an error
-// of the client with the ID failure.ClientID and the code 408 or 500. Only their texts may differ. An
-// error that a server returned never has the ID failure.ClientID.
+// WrapCall returns the error that the server returned, or an error of the client. An error of the
+// client has the ID failure.ClientID and the code 408 or 500. go-micro's client returns the same
+// errors, but their texts may differ. A server may also return an error with the ID
+// failure.ClientID. In this case, WrapCall puts the name of the service before the ID, so that the
+// ID failure.ClientID always means an error of the client.
 //
 // WrapCall does not send an attempt whose context has ended. If the context ends while the attempt
-// is in flight, the connection stays open. If the node sent nothing during the attempt, WrapCall
-// probes the connection.
+// is in flight, the connection stays open. If, in addition, the node sent nothing during the
+// attempt, WrapCall probes the connection.
 func (b *Balancer) WrapCall(next client.CallFunc) client.CallFunc {
 	return func(ctx context.Context, node *registry.Node, req client.Request, rsp any, opts client.CallOptions) error {
-		// The caller may already have given up: go-micro sleeps before a retry, even if the call's
-		// context ends.
+		// Before a retry, go-micro sleeps, even if the call's context ends. So the caller may
+		// already have given up.
 		if err := ctx.Err(); err != nil {
 			return contextError(err)
 		}
@@ -84,10 +86,11 @@ func (b *Balancer) WrapCall(next client.CallFunc) client.CallFunc {
 	}
 }
 
-// outgoing returns ctx with go-micro's metadata as gRPC's metadata. Unlike go-micro's client, it
-// does not add the headers timeout and x-content-type: gRPC sends its own headers for both. The
-// header timeout makes a server start a second timer. Its value is different in each call, and
-// each value takes space in the header tables of HTTP/2 on both sides.
+// outgoing returns ctx with its go-micro metadata as outgoing gRPC metadata. Unlike go-micro's
+// client, it does not add the headers named timeout and x-content-type, because gRPC itself sends
+// headers with the same information. The header named timeout would also make a server start a
+// second timer. The value of this header would be different in each call, and each value would take
+// space in the header tables of HTTP/2 on both sides.
 func outgoing(ctx context.Context) context.Context {
 	m, ok := metadata.FromContext(ctx)
 	if !ok {
@@ -102,7 +105,7 @@ func method(req client.Request) string {
 	return "/" + req.Service() + "." + structName + "/" + methodName
 }
 
-// contextError returns the error of a call to go-micro's client whose context ends with err.
+// contextError returns the error that go-micro's client returns if a call's context ends with err.
 func contextError(err error) error { return errors.New(failure.ClientID, err.Error(), 408) }
 
 // microError converts a gRPC error to an error of go-micro, as go-micro's client does. The result
@@ -121,7 +124,7 @@ func (b *Balancer) microError(ctx context.Context, service, address string, err 
 	switch code := s.Code(); {
 	case ctx.Err() != nil && (code == codes.Canceled || code == codes.DeadlineExceeded):
 		return contextError(ctx.Err())
-	case code == codes.Unknown: // gRPC's code for a handler's error that has no code
+	case code == codes.Unknown: // gRPC sends this code if a handler's error has no code
 		return errors.InternalServerError(service, "%s", s.Message())
 	case code == codes.Unavailable:
 		hint := ""

@@ -1,11 +1,11 @@
-// Package balancer chooses a node for each attempt of a call, and makes the attempt over one gRPC
-// connection per node. All callers share this connection. A client may call any number of
-// services, and may use any of go-micro's registries.
+// Package balancer chooses a node for each attempt of a call, and makes the attempt. There is one
+// gRPC connection per node, which all callers share. A client can call any number of services, and
+// can use any of go-micro's registries.
 //
-// go-plugins' round robin chooses the node. The balancer gives the round robin the nodes that are
-// connected and not ejected, if there are any. Without the balancer, go-micro calls a dead node
-// until the TTL of the node's registration has passed. Also, go-micro's pool uses a separate
-// connection for each in-flight call, and closes the connection after any error.
+// go-plugins' round robin chooses one of the nodes that the balancer offers. The balancer offers
+// the nodes that are connected and not ejected, if there are any. Without the balancer, go-micro
+// calls a dead node until the TTL of the node's registration has passed. Also, go-micro's pool uses
+// a separate connection for each in-flight call, and closes the connection after any error.
 //
 // A client needs all three parts of a Balancer: Selector as its selector, Wrap around its round
 // robin, and WrapCall among its call wrappers.
@@ -81,8 +81,8 @@ func (f *finder) Call(ctx context.Context, req client.Request, rsp any, opts ...
 	for _, o := range opts {
 		o(&callOpts)
 	}
-	if len(callOpts.Address) == 0 { // with an address, go-micro does not use the selector
-		// Only wait here: go-micro's client calls Select, which returns the registry's error.
+	if len(callOpts.Address) == 0 { // if the call has an address, go-micro does not use the selector
+		// Ignore the lookup's error: go-micro's client then calls Select, which returns this error.
 		_, _ = f.balancer.groupWithNodes(ctx, req.Service())
 		if err := ctx.Err(); err != nil {
 			return contextError(err)

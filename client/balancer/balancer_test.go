@@ -270,7 +270,7 @@ func TestAFrozenNodeCostsOneCallAndIsCalledAgainWhenItWakes(t *testing.T) {
 	require.Eventually(t, func() bool {
 		got, err := call("John")
 		return err == nil && got == a.id
-	}, time.Minute, 10*time.Millisecond, "a is not called again")
+	}, time.Minute, 10*time.Millisecond, "node a is not called again")
 }
 
 // If a host or a network is down, many nodes are down at the same time.
@@ -322,7 +322,7 @@ func TestANodeThatIsFrozenFromTheStartCostsNoCall(t *testing.T) {
 			slow++
 		}
 	}
-	require.LessOrEqual(t, slow, 5, "only the first call waits for a; a busy machine may hold up some more")
+	require.LessOrEqual(t, slow, 5, "only the first call waits for node a; on a busy machine, a few other calls may be slow")
 }
 
 // watched reports whether a client watches r. A client notices a change at once only if it already
@@ -345,7 +345,7 @@ func TestConnectionsToDeregisteredNodesAreClosed(t *testing.T) {
 	require.EqualValues(t, 1, a.live())
 	require.Eventually(t, func() bool { return watched(r) }, time.Minute, time.Millisecond)
 	require.NoError(t, r.Deregister(&registry.Service{Name: service, Nodes: []*registry.Node{{Id: a.id, Address: a.address}}}))
-	require.Eventually(t, func() bool { return a.live() == 0 }, time.Minute, 10*time.Millisecond, "the connection to a stays")
+	require.Eventually(t, func() bool { return a.live() == 0 }, time.Minute, 10*time.Millisecond, "the connection to node a stays open")
 	require.EqualValues(t, 1, b.live())
 }
 
@@ -363,7 +363,7 @@ func TestIfNoNodeIsConnectedAllAreTried(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := call("John")
 		return err == nil
-	}, time.Minute, 10*time.Millisecond, "a is not called again")
+	}, time.Minute, 10*time.Millisecond, "node a is not called again")
 }
 
 func TestANodeThatFailsAtEverythingIsEjectedForAWhile(t *testing.T) {
@@ -382,20 +382,20 @@ func TestANodeThatFailsAtEverythingIsEjectedForAWhile(t *testing.T) {
 				require.Equal(t, b.id, got)
 			}
 			tried := a.answered.Load()
-			require.Less(t, tried, int64(10), "five, and one more for each three seconds")
+			require.Less(t, tried, int64(10), "five attempts, and one more for every three seconds")
 
-			// After three seconds the node gets a call again. Once it stops failing, it gets calls
-			// as before.
+			// After three seconds, node a gets another attempt. When the attempts at node a no
+			// longer fail, node a gets as many calls as before.
 			require.Eventually(t, func() bool {
 				_, err := call("John")
 				require.NoError(t, err)
 				return a.answered.Load() > tried
-			}, time.Minute, time.Millisecond, "no attempt goes to a again")
+			}, time.Minute, time.Millisecond, "no further attempt goes to node a")
 			a.fail.Store(nil)
 			require.Eventually(t, func() bool {
 				got, err := call("John")
 				return err == nil && got == a.id
-			}, time.Minute, time.Millisecond, "a is not called again")
+			}, time.Minute, time.Millisecond, "node a is not called again")
 		})
 	}
 }
@@ -415,8 +415,9 @@ func TestClientErrorsDoNotEjectANode(t *testing.T) {
 	require.EqualValues(t, 10, b.answered.Load())
 }
 
-// The strategy always chooses the first node by ID. Each attempt of a call still goes to another
-// node, because the balancer offers only nodes without an earlier attempt.
+// The strategy of this test always chooses the node with the lowest ID. Still, each attempt of a
+// call goes to a different node, because the balancer offers only nodes that the call has not
+// tried.
 func TestEachAttemptGoesToAnotherNode(t *testing.T) {
 	r := memory.NewRegistry()
 	a, b, c := start(t, r, "a"), start(t, r, "b"), start(t, r, "c")
@@ -439,7 +440,7 @@ func TestEachAttemptGoesToAnotherNode(t *testing.T) {
 	require.Equal(t, c.id, rsp.GetMsg())
 }
 
-// withStrategy is a client whose calls use strategy.
+// withStrategy is a client that makes all calls with the given strategy.
 type withStrategy struct {
 	client.Client
 	strategy selector.Strategy
@@ -469,7 +470,7 @@ func TestIfEveryNodeIsEjectedTheConnectedOnesAreCalled(t *testing.T) {
 	before := answered()
 	_, err := call("John")
 	require.Equal(t, fault, err)
-	require.EqualValues(t, 3, answered()-before, "all attempts at nodes that are connected")
+	require.EqualValues(t, 3, answered()-before, "all three attempts go to connected nodes")
 	a.fail.Store(nil)
 	for range 4 {
 		got, err := call("John")

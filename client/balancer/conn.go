@@ -18,28 +18,30 @@ import (
 	"github.com/gomicroexample/basis/internal/mtls"
 )
 
-// connectTimeout is how long an attempt waits until the node is connected. A handshake within a data
-// center takes a few milliseconds. If the connection breaks after this wait and before gRPC uses the
-// connection, gRPC waits for the next connection until the call's context ends.
+// connectTimeout is how long an attempt waits for the connection to its node. A handshake within a
+// data center takes a few milliseconds. The connection may break after this wait and before gRPC
+// uses it. gRPC then connects again. connectTimeout does not limit this second wait, which ends
+// when gRPC is connected, when connecting fails, or when the call's context ends.
 const connectTimeout = 300 * time.Millisecond
 
 // maxBackoff is the maximum pause between two attempts to connect to a node. gRPC varies the pause
-// by up to 20 %. A node that is up again is not called until the pause ends.
+// by up to 20 %. If a node comes up during the pause, it is not called until the pause ends.
 const maxBackoff = 3 * time.Second
 
 // probeTimeout is how long a probe waits for a response. If the node sends nothing in this time,
 // the balancer replaces the connection.
 const probeTimeout = time.Second
 
-// silentTime is how long a connection must have been silent to be suspect. The balancer probes such
-// connections when a call to another node gets no response. At many calls per second, a healthy
-// node is never silent for so long.
+// silentTime is how long a node may send nothing before its connection is suspect. When a call to
+// another node gets no response, the balancer probes the suspect connections. At many calls per
+// second, a healthy node always sends something within this time.
 const silentTime = 300 * time.Millisecond
 
-// dialTimeout is the timeout of a TCP handshake. It is longer than 1 s because the kernel repeats
-// a lost SYN after 1 s. It is shorter than gRPC's timeout, which is maxBackoff here: a node that
-// comes up during a handshake would wait for the end of the handshake, and then for a pause of up
-// to maxBackoff.
+// dialTimeout is the timeout of a TCP handshake. It is longer than 1 s, because the kernel repeats
+// a lost SYN after 1 s. It is shorter than gRPC's own timeout, which is maxBackoff here. A node may
+// come up while a handshake waits for its response. The next handshake starts only when this
+// handshake has timed out and a pause of up to maxBackoff has passed. A shorter timeout makes this
+// delay shorter.
 const dialTimeout = 1500 * time.Millisecond
 
 // maxResponseBytes is the maximum size of a response, and also of a response's metadata. The
@@ -47,14 +49,14 @@ const dialTimeout = 1500 * time.Millisecond
 // metadata.
 const maxResponseBytes = 8 << 10
 
-// epoch is the start of the time that lastRead counts. time.Since(epoch) uses the monotonic clock,
-// because the wall clock may jump.
+// epoch is the time from which lastRead counts. time.Since(epoch) uses the monotonic clock, so a
+// change of the wall clock does not affect it.
 var epoch = time.Now()
 
 // maxUnlisted limits the connections to nodes that the registry does not list. Calls with
-// client.WithAddress create such connections. If a service has at least maxUnlisted more
-// connections than listed nodes, the balancer closes the unlisted connections before it creates
-// another connection.
+// client.WithAddress create such connections. Before the balancer creates a connection, it compares
+// the number of the service's connections with the number of listed nodes. If there are at least
+// maxUnlisted more connections than listed nodes, it closes the connections to unlisted nodes.
 const maxUnlisted = 64
 
 // conn is the connection to one node. The mutex of the group guards the fields below lastRead.
@@ -65,21 +67,21 @@ type conn struct {
 	state        connectivity.State // as last seen by watch
 	calls        int                // in-flight calls, including a probe
 	retired      bool               // no new call uses c; c closes when its last call ends
-	untried      bool               // the first attempt to connect has not ended or timed out
+	untried      bool               // true until the first attempt to connect ends or times out
 	probed       bool               // a probe is in flight
 	failures     int                // consecutive server errors
 	ejectedUntil time.Time          // zero if the node was never ejected
 }
 
-// callable reports whether new calls should use c: c is connected and not being probed, or c
-// connects for the first time.
+// callable reports whether new calls should use c. They should if c is connected and no probe is in
+// flight, or if c is connecting for the first time.
 func (c *conn) callable() bool {
 	return c.untried || c.state == connectivity.Ready && !c.probed
 }
 
-// take returns the connection to the node at address, and counts one call on it. It creates the
-// connection if there is none. Call release when the call ends. take returns an error if the
-// balancer is closed.
+// take returns the connection to the node at address, and counts one more call in flight on it. If
+// there is no connection, take creates it. The caller must use release when the call has ended.
+// take returns an error if the balancer is closed.
 func (g *group) take(address string) (*conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -102,7 +104,7 @@ func (g *group) take(address string) (*conn, error) {
 	return c, nil
 }
 
-// release ends a call that take counted.
+// release counts the end of a call that take has counted.
 func (g *group) release(c *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -121,11 +123,12 @@ func (c *conn) retire() {
 	}
 }
 
-// close closes c in the background: gRPC blocks for up to 5 s if the node does not read from the
-// connection.
+// close closes c in the background, because gRPC's Close blocks for up to 5 s if the node does not
+// read from the connection.
 func (c *conn) close() { go c.ClientConn.Close() }
 
-// watch records the state of c until c is closed. Whenever c is idle, watch starts to connect c.
+// watch records the state of c until c is closed. Whenever c is idle, watch starts to connect c,
+// unless c is retired.
 func (g *group) watch(c *conn) {
 	for state := c.GetState(); state != connectivity.Shutdown; state = c.GetState() {
 		g.mu.Lock()
@@ -143,9 +146,9 @@ func (g *group) watch(c *conn) {
 	}
 }
 
-// connect waits until c is connected, has failed to connect, or is closed. After a failure, connect
-// returns nil, because the following Invoke returns the error. connect returns an error if
-// connectTimeout passes or ctx ends.
+// connect waits until c is connected, has failed to connect, or is closed. It then returns nil,
+// even after a failure: the caller's Invoke returns the error. If connectTimeout passes or ctx ends
+// first, connect returns an error.
 func (g *group) connect(ctx context.Context, c *conn) error {
 	if c.GetState() == connectivity.Ready {
 		return nil
@@ -168,10 +171,11 @@ func (g *group) connect(ctx context.Context, c *conn) error {
 	}
 }
 
-// suspect probes c after a call during which the node sent nothing at all. The cause may also
-// affect other nodes, for example if a host or a link is down. Without further probes, each of
-// these nodes would cost one call. So suspect also probes all other connections that have been
-// silent for silentTime, but at most once per probeTimeout.
+// suspect probes c. A call over c has just ended, and the node sent nothing during this call. The
+// cause may also affect other nodes, for example if a host or a link is down. If suspect probed
+// only c, one call to each of the other affected nodes would fail too. So suspect also probes all
+// other connections on which the node has sent nothing for silentTime. It probes these other
+// connections at most once per probeTimeout.
 func (g *group) suspect(address string, c *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -228,7 +232,7 @@ func (g *group) replace(address string, old *conn) {
 	}
 	c, err := g.dial(address)
 	if err != nil {
-		return // cannot happen: the address was valid for old
+		return // cannot happen: the old connection has the same address
 	}
 	c.ejectedUntil = old.ejectedUntil
 	g.conns[address] = c
@@ -246,8 +250,8 @@ func (g *group) dial(address string) (*conn, error) {
 		creds = mtls.ClientCredentials(config)
 	}
 	lastRead := new(atomic.Int64)
-	// PathEscape makes a valid target of any address. So an address that cannot be dialed is not an
-	// error here. The node of such an address is never connected.
+	// PathEscape turns any address into a valid target. So dial returns no error for an address
+	// that is not valid, but the node with this address is never connected.
 	cc, err := grpc.NewClient("passthrough:///"+url.PathEscape(address), append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
@@ -264,8 +268,8 @@ func (g *group) dial(address string) (*conn, error) {
 		// With dynamic windows, gRPC pings the server repeatedly to measure the bandwidth.
 		grpc.WithStaticStreamWindowSize(64 << 10),
 		grpc.WithStaticConnWindowSize(64 << 10),
-		// Turns off gRPC's retry policies, because go-micro retries at another node. gRPC still sends a
-		// request again if the node has not processed it.
+		// Turns off gRPC's retry policies, because go-micro retries a call at another node. Even
+		// so, gRPC sends a request a second time if the node has not processed the request.
 		grpc.WithDisableRetry(),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff},

@@ -28,11 +28,12 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// These tests check what the package promises. Users who copy the package can rely on it.
+// These tests check what the package promises. Users who copy the package can rely on these
+// promises.
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// go-micro's gRPC server does not stop these goroutines. Its memory registry still sends
+		// go-micro's gRPC server does not stop its workers. go-micro's memory registry still sends
 		// events to watchers that have stopped.
 		goleak.IgnoreAnyFunction("google.golang.org/grpc.(*Server).serverWorker"),
 		goleak.IgnoreAnyFunction("github.com/micro/go-micro/registry/memory.(*Registry).watch"),
@@ -40,7 +41,8 @@ func TestMain(m *testing.M) {
 	)
 }
 
-// call returns a function that calls Hello of a service. The function uses a client on r.
+// call returns a function that calls Hello of a service. The function uses a client that finds the
+// nodes in r.
 func call(t *testing.T, r registry.Registry) func(ctx context.Context, service string) (string, error) {
 	t.Helper()
 	b := balancer.New(nil)
@@ -103,7 +105,8 @@ func TestCallersThatGiveUpCostNoConnection(t *testing.T) {
 	}
 }
 
-// After a caller gives up, a goroutine of go-micro's client may still sleep before a retry.
+// After a caller gives up, a goroutine of go-micro's client may still sleep before a retry. After
+// the sleep, the attempt must not be sent.
 func TestAnAttemptWhoseCallerHasLeftIsNotSent(t *testing.T) {
 	r := memory.NewRegistry()
 	a := start(t, r, "a")
@@ -134,7 +137,7 @@ func TestServicesKeepTheirConnections(t *testing.T) {
 	require.EqualValues(t, 1, b.connections.Load())
 }
 
-// deaf starts a node that grants its clients a large window and then reads nothing.
+// deaf starts a node that gives its clients a large flow-control window, but reads nothing.
 func deaf(t *testing.T) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -204,7 +207,7 @@ func TestManyCallersWithoutANodeAreOneLookup(t *testing.T) {
 	}
 	<-r.asked
 
-	// A caller waits no longer than until its context ends.
+	// A caller stops waiting when its context ends.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
 	_, err := hello(ctx, service)
@@ -212,10 +215,10 @@ func TestManyCallersWithoutANodeAreOneLookup(t *testing.T) {
 
 	close(r.answer)
 	callers.Wait()
-	require.LessOrEqual(t, r.lookups.Load(), int64(10), "one, and one more for each 200 ms on a busy machine")
+	require.LessOrEqual(t, r.lookups.Load(), int64(10), "one lookup, and on a busy machine one more for each 200 ms")
 }
 
-// slowRegistry is a registry that responds only after answer is closed.
+// slowRegistry is a registry that responds only after the channel answer is closed.
 type slowRegistry struct {
 	registry.Registry
 	lookups atomic.Int64
@@ -246,7 +249,7 @@ func TestANodeWhoseAddressCannotBeDialedTakesNoTurns(t *testing.T) {
 		require.NoError(t, err)
 		return a.answered.Load() > 0 && b.answered.Load() > 0
 	}, time.Minute, time.Millisecond)
-	for range 10 { // until all other connections have failed
+	for range 10 { // until the connections to all other nodes have failed
 		_, err := hello(context.Background(), service)
 		require.NoError(t, err)
 	}
@@ -301,7 +304,7 @@ func TestCallersFiltersApply(t *testing.T) {
 	for range 20 {
 		next, err := s.Select(service, selector.WithFilter(selector.FilterVersion("2")))
 		require.NoError(t, err)
-		for range 2 { // each attempt at another node
+		for range 2 { // each attempt goes to another node
 			node, err := next()
 			require.NoError(t, err)
 			require.Equal(t, "2", node.Id[:1])

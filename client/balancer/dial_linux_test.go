@@ -36,5 +36,5 @@ func TestAHandshakeThatIsNotAnsweredEndsBeforeTheBackoff(t *testing.T) {
 	_, err = dialTCP(ctx, address)
 	require.ErrorContains(t, err, "timeout")
 	require.NoError(t, ctx.Err())
-	require.Greater(t, time.Since(began), time.Second, "one lost SYN must not end it")
+	require.Greater(t, time.Since(began), time.Second, "one lost SYN must not end the handshake")
 }

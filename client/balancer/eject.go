@@ -12,15 +12,15 @@ import (
 const (
 	// ejectFailures is the number of consecutive server errors that eject a node. The value is the
 	// default of Envoy's outlier detection (consecutive_5xx). One or two errors are not enough,
-	// because requests may cause them.
+	// because the cause may be the requests and not the node.
 	ejectFailures = 5
 	// ejectTime is how long a node stays ejected. Envoy's default (base_ejection_time) is 30 s. A
-	// shorter time is enough here, because a call that fails at the node is retried at another
-	// node.
+	// shorter time is enough here, because go-micro retries the failed calls at other nodes.
 	ejectTime = 3 * time.Second
 )
 
-// Reasons to avoid a node, mildest first. Each outweighs all earlier ones together.
+// These are the reasons to avoid a node, from the weakest to the strongest. Each reason outweighs
+// all weaker reasons together.
 const (
 	triedBefore = 1 << iota
 	ejected
@@ -28,8 +28,8 @@ const (
 )
 
 // best returns the nodes with the weakest reasons to avoid them. tried has the addresses of the
-// call's earlier attempts. until is the time when the first ejection ends, or the zero time if no
-// node is ejected.
+// call's earlier attempts. until is the time at which the next ejection ends, or the zero time if
+// no node is ejected.
 func (g *group) best(nodes []*registry.Node, tried []string) (best []*registry.Node, until time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -61,8 +61,8 @@ func (g *group) best(nodes []*registry.Node, tried []string) (best []*registry.N
 	return best, until
 }
 
-// note records the outcome of an attempt over c. Any outcome except a server error resets the
-// count of consecutive server errors, even a timeout.
+// note records the outcome of an attempt over c. Any outcome except a server error, even a timeout,
+// resets the count of consecutive server errors.
 func (g *group) note(c *conn, outcome failure.Outcome) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -52,8 +52,8 @@ func ExampleBalancer_Wrap() {
 	// weather-2.example.com:8080
 }
 
-// noNetwork is a call wrapper in place of the network. Every attempt that the balancer passes to it
-// succeeds.
+// noNetwork is a call wrapper that replaces the network. Every attempt that the balancer passes to
+// noNetwork succeeds.
 func noNetwork(client.CallFunc) client.CallFunc {
 	return func(context.Context, *registry.Node, client.Request, any, client.CallOptions) error { return nil }
 }

@@ -18,11 +18,11 @@ var ErrNoNode = errors.New("no node is registered")
 const lookupPause = 100 * time.Millisecond
 
 // Find waits until the selector of c knows a node of service, or until ctx ends. It works with any
-// selector. A program that calls Find before its first call can tell a user what is missing.
+// selector. If a program uses Find before its first call, it can tell its user what is missing.
 //
 // If the registry fails, Find returns the registry's error at once. If the deadline of ctx passes
-// and the registry has responded that it knows no node, Find returns ErrNoNode. In all other
-// cases, if ctx ends, Find returns the error of ctx.
+// after the registry has responded that it lists no node, Find returns ErrNoNode. In all other
+// cases, Find returns the error of ctx when ctx ends.
 func Find(ctx context.Context, c client.Client, service string) error {
 	var late error
 	for {

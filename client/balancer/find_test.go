@@ -28,22 +28,22 @@ func register(t *testing.T, r registry.Registry, version string, ids ...string) 
 	require.NoError(t, r.Register(s))
 }
 
-// offlineClient returns a client on r whose calls are not sent. The innermost call wrapper
-// passes the node's ID to called.
-func offlineClient(t *testing.T, r registry.Registry, called func(id string)) client.Client {
+// offlineClient returns a client that finds nodes in r, but does not send its calls. Instead, its
+// call wrapper passes the ID of the chosen node to onCall.
+func offlineClient(t *testing.T, r registry.Registry, onCall func(id string)) client.Client {
 	t.Helper()
 	b := balancer.New(nil)
 	t.Cleanup(b.Close)
-	return offline(b, r, called)
+	return offline(b, r, onCall)
 }
 
-func offline(b *balancer.Balancer, r registry.Registry, called func(id string)) client.Client {
+func offline(b *balancer.Balancer, r registry.Registry, onCall func(id string)) client.Client {
 	return grpc.NewClient(
 		client.Registry(r),
 		client.Selector(b.Selector(selector.Registry(r))),
 		client.WrapCall(func(client.CallFunc) client.CallFunc {
 			return func(_ context.Context, node *registry.Node, _ client.Request, _ any, _ client.CallOptions) error {
-				called(node.Id)
+				onCall(node.Id)
 				return nil
 			}
 		}),
@@ -87,8 +87,8 @@ func TestRoundRobinIsEvenFromManyCallers(t *testing.T) {
 	require.Equal(t, map[string]int{"a": 80, "b": 80, "c": 80}, counts)
 }
 
-// Many clients that make one call each must not all call the same node. The probability that 40
-// clients choose the same one of two nodes by chance is 2 to the power of -39.
+// Many clients that make one call each must not all call the same node. With two nodes, the
+// probability that all 40 clients choose the same node by chance is 2 to the power of -39.
 func TestRoundsStartAtRandomNodes(t *testing.T) {
 	r := memory.NewRegistry()
 	register(t, r, "1", "a", "b")
@@ -111,7 +111,7 @@ func TestFindWaitsForANode(t *testing.T) {
 	require.NoError(t, <-found)
 }
 
-// counting is a registry that sends to asked after each lookup.
+// counting is a registry that sends a value to the channel asked after each lookup.
 type counting struct {
 	registry.Registry
 	asked chan struct{}

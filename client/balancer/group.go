@@ -29,7 +29,7 @@ type group struct {
 
 	mu        sync.Mutex       // never held during I/O
 	conns     map[string]*conn // by address
-	lookup    *lookup          // the latest lookup; nil before the first
+	lookup    *lookup          // the latest lookup; nil before the first lookup
 	lookingUp bool             // lookup is in progress
 	repeat    bool             // lookup must be repeated
 	lookedUp  time.Time        // when the last lookup ended
@@ -46,16 +46,16 @@ type snapshot struct {
 
 // offering holds the best nodes, in pieces of at most maxOffer nodes.
 type offering struct {
-	pieces  [][]*registry.Service // each has one service
-	nodes   int                   // in all pieces
-	version int64                 // of the group
+	pieces  [][]*registry.Service // each piece is one service with some of the nodes
+	nodes   int                   // number of nodes in all pieces
+	version int64                 // version of the group
 	until   time.Time             // when the first ejection ends; zero if no node is ejected
 }
 
 // maxOffer is the maximum number of nodes that the strategy gets for one call. The number is
 // limited because go-plugins' round robin copies the list of nodes for each call. The pieces take
-// turns: each piece serves as many calls as it has nodes. So one turn of all pieces calls every
-// node once.
+// turns: in its turn, a piece serves as many calls as it has nodes. So when every piece has had one
+// turn, every node has been called once.
 const maxOffer = 64
 
 // newOffering returns an offering of nodes.
@@ -80,7 +80,8 @@ func (o *offering) piece(call uint64) []*registry.Service {
 func (o *offering) outdated() bool { return !o.until.IsZero() && !time.Now().Before(o.until) }
 
 // sorted returns the nodes of all versions of a service in the order of their IDs. The list starts
-// at a node that b.start selects, and continues with the lowest ID after the highest.
+// at a node that b.start selects. After the node with the highest ID, the list continues with the
+// node with the lowest ID.
 func (b *Balancer) sorted(versions []*registry.Service) []*registry.Node {
 	var all []*registry.Node
 	for _, s := range versions {
@@ -95,9 +96,9 @@ func (b *Balancer) sorted(versions []*registry.Service) []*registry.Node {
 }
 
 // set stores the result of a lookup, and reports whether the lookup is over. A lookup is not over
-// if the registry reported a change during the lookup; set then ignores the result. If the
-// registry has no node, the group has no node either. If the registry fails, the last known nodes
-// stay in use. set closes the connections to nodes that the registry does not list.
+// if the registry reported a change during the lookup; set then ignores the result. If the registry
+// lists no node, the group has no node. If the registry fails, the last known nodes stay in use.
+// Otherwise, set closes the connections to nodes that the registry does not list.
 func (g *group) set(versions []*registry.Service, err error) (over bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -116,7 +117,7 @@ func (g *group) set(versions []*registry.Service, err error) (over bool) {
 		g.known.Store(nil)
 	default:
 		if known := g.known.Load(); known != nil {
-			// The new time delays the next lookup by refreshInterval.
+			// With the new time, the next lookup starts only after refreshInterval.
 			g.known.Store(&snapshot{known.versions, known.sorted, g.lookedUp})
 		}
 		return true
@@ -176,7 +177,8 @@ func (g *group) offer(tried []string) []*registry.Service {
 	o := g.offered.Load()
 	if version := g.version.Load(); o == nil || o.version != version || o.outdated() {
 		best, until := g.best(g.nodes(), nil)
-		// version was read before the nodes: a change in between makes the offering outdated.
+		// version was read before the nodes. If the nodes changed in between, the offering has an
+		// old version, and the next call of offer replaces it.
 		o = newOffering(g.service, best, version, until)
 		g.offered.Store(o)
 	}

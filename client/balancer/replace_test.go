@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A node may fail at every call and then freeze. The balancer then replaces its connection, but the
-// node must stay ejected.
+// If a node freezes, the balancer replaces the connection to it. If the node was ejected before, it
+// must stay ejected.
 func TestANodeStaysEjectedWhenItsConnectionIsReplaced(t *testing.T) {
 	const service, address = "svc", "127.0.0.1:1"
 	b := New(nil)

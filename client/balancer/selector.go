@@ -11,34 +11,36 @@ import (
 )
 
 const (
-	// refreshInterval is the time after which a call starts a new lookup in the background, even if
-	// the registry has reported no change. Some registries report no changes, and a watcher may lose
-	// a change.
+	// refreshInterval is the maximum age of a lookup. If the last lookup of a service is older, a
+	// call starts a new lookup in the background, even if the registry has reported no change. Some
+	// registries report no changes, and a watcher may lose a change.
 	refreshInterval = 10 * time.Second
 	// retryInterval is the pause after a lookup that found no node. During this pause, calls fail
-	// with the error of the lookup. So many callers do not cause many requests to the registry.
+	// with the error of the lookup. Without the pause, many callers would cause many requests to
+	// the registry.
 	retryInterval = 200 * time.Millisecond
 )
 
 // Selector returns the balancer as a selector with opts, for micro.Selector or client.Selector. The
-// option selector.Registry is required, in opts or in the options of the selector's Init. The
+// option selector.Registry is required: set it in opts, or later with the selector's Init. The
 // selector uses go-micro's cache of the registry, which watches the registry for changes.
 //
-// For each attempt, the strategy chooses from the nodes that pass three rules, in this order:
+// For each attempt, the strategy chooses from the nodes that pass these three rules. The balancer
+// applies the rules in this order:
 //
 //  1. The node is connected, or the first attempt to connect to it has not ended.
 //  2. The node is not ejected. Five consecutive server errors eject a node for three seconds.
-//  3. No earlier attempt of the same call was at the node.
+//  3. No earlier attempt of the same call went to the node.
 //
-// A rule that leaves no node is skipped.
+// If no node would be left after a rule, the balancer skips this rule.
 //
-// The strategy gets the nodes in the order of their IDs. The first node is random for each
-// balancer. Both are necessary to spread the calls of programs that make one call each: the counter
-// of go-plugins' round robin starts at 0 in each process, and a registry may list nodes in any
-// order.
+// The strategy gets the nodes in the order of their IDs, because a registry may list the nodes in a
+// different order each time. Each balancer starts this list at a random node. Otherwise, programs
+// that make one call each would all call the same node, because the counter of go-plugins' round
+// robin starts at 0 in each process.
 //
 // The selector computes the list of nodes when nodes, connections or ejections change, and not for
-// each call.
+// each call. Only retries and calls with filters need their own list.
 func (b *Balancer) Selector(opts ...selector.Option) selector.Selector {
 	s := &nodeSelector{b}
 	_ = s.Init(opts...) // never fails
@@ -48,7 +50,7 @@ func (b *Balancer) Selector(opts ...selector.Option) selector.Selector {
 // nodeSelector implements selector.Selector with a Balancer.
 type nodeSelector struct{ balancer *Balancer }
 
-// Init sets the options in opts. If the registry changes, Init closes all connections.
+// Init sets the options in opts. If opts change the registry, Init closes all connections.
 func (s *nodeSelector) Init(opts ...selector.Option) error {
 	b := s.balancer
 	b.mu.Lock()
@@ -161,11 +163,13 @@ type lookup struct {
 	err  error         // valid after done is closed
 }
 
-// lookUp starts a lookup in the background, and returns it. If a lookup is in progress, lookUp returns
-// that lookup. If the last lookup failed less than retryInterval ago, lookUp returns the failed lookup.
+// lookUp returns a lookup of the service's nodes. If a lookup is in progress, lookUp returns this
+// lookup. If the last lookup failed less than retryInterval ago, lookUp returns the failed lookup.
+// Otherwise, lookUp starts a new lookup in the background.
 //
-// changed is true if the registry has reported a change. Then a lookup in progress runs once more, and
-// after a failed lookup, lookUp starts a new lookup at once.
+// If changed is true, the registry has reported a change. In this case, a lookup in progress is
+// repeated when it ends. If no lookup is in progress, lookUp starts a new lookup at once, even
+// after a failed lookup.
 func (g *group) lookUp(changed bool) *lookup {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -228,12 +232,13 @@ func (r *reportingRegistry) Watch(opts ...registry.WatchOption) (registry.Watche
 type reportingWatcher struct {
 	registry.Watcher
 	report     func()
-	unreported bool // report has not been called for the last result of Next
+	unreported bool // the last result of Next is not reported yet
 }
 
-// Next reports the previous change, and returns the next change. When the cache calls Next again,
-// it has applied the previous change. The service in the result is a copy, because the cache
-// modifies the service, and the registry may have returned its own data.
+// Next reports the previous change to the balancer, and returns the next change. It reports a
+// change so late because the cache applies the change before it calls Next again. The service in
+// the result is a copy, because the cache modifies the service, and the registry may have returned
+// its own data.
 func (w *reportingWatcher) Next() (*registry.Result, error) {
 	if w.unreported {
 		w.report()

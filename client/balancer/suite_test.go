@@ -15,7 +15,8 @@ import (
 )
 
 // selectorContract tests the behavior on which callers of go-micro's selector.Selector rely.
-// newSelector creates the selector to test. wrap wraps the registry of the selector in one test.
+// newSelector creates the selector to test. In one of the subtests, the function wrap wraps the
+// registry of the selector.
 func selectorContract(t *testing.T, wrap func(registry.Registry) registry.Registry, newSelector func(t *testing.T, opts ...selector.Option) selector.Selector) {
 	version := func(version string, ids ...string) *registry.Service {
 		s := &registry.Service{Name: service, Version: version}
@@ -24,7 +25,8 @@ func selectorContract(t *testing.T, wrap func(registry.Registry) registry.Regist
 		}
 		return s
 	}
-	// first is a strategy that returns the first node by ID, and counts its calls.
+	// first is a strategy that returns the node with the lowest ID. The variable calls counts how
+	// often the selector uses first.
 	calls := 0
 	first := func(services []*registry.Service) selector.Next {
 		calls++
@@ -90,7 +92,7 @@ func selectorContract(t *testing.T, wrap func(registry.Registry) registry.Regist
 		s := newSelector(t, selector.Registry(r), selector.SetStrategy(first))
 		calls = 0
 		require.Equal(t, "a", chosen(s))
-		require.NotZero(t, calls, "the strategy in Init's options")
+		require.NotZero(t, calls, "the selector must use the strategy in Init's options")
 		require.Equal(t, "c", chosen(s, selector.WithFilter(selector.FilterVersion("2"))))
 		_, err := s.Select(service, selector.WithFilter(selector.FilterVersion("3")))
 		require.Equal(t, selector.ErrNoneAvailable, err)
@@ -139,9 +141,9 @@ func TestTheBalancerKeepsTheSelectorsContract(t *testing.T) {
 	})
 }
 
-// go-micro's own selector passes the same tests, so the contract is go-micro's. It needs a registry
-// whose watchers report copies: go-micro's cache modifies the services that a watcher reports, and
-// the memory registry reports its own data.
+// go-micro's own selector passes the same tests, so the contract is go-micro's. This selector needs
+// a registry whose watchers report copies: go-micro's cache modifies the services that a watcher
+// reports, and the memory registry reports its own data.
 func TestStockSelectorKeepsTheContract(t *testing.T) {
 	copying := func(r registry.Registry) registry.Registry { return copyingRegistry{r} }
 	selectorContract(t, copying, func(t *testing.T, opts ...selector.Option) selector.Selector {

@@ -36,8 +36,8 @@ func files(t *testing.T) (srv, client mtls.Files) {
 	return of("srv"), of("client")
 }
 
-// callTLS makes one call as a client with these files. It repeats a call that timed out while it
-// connected: on a busy machine, a handshake may take longer than one call waits.
+// callTLS makes one call with a client that uses the files in f. On a busy machine, a handshake may
+// take longer than a call waits for its connection. In this case, callTLS repeats the call.
 func callTLS(t *testing.T, r registry.Registry, f mtls.Files, contentType string) error {
 	t.Helper()
 	config, err := f.Config(service)
@@ -60,8 +60,9 @@ func callTLS(t *testing.T, r registry.Registry, f mtls.Files, contentType string
 }
 
 func TestTLS(t *testing.T) {
-	// With own, a call uses the balancer's connection. With microsOwn, it uses go-micro's.
-	const own, microsOwn = "application/grpc+proto", "application/grpc+json"
+	// With the content type viaBalancer, a call uses the balancer's connection. With viaMicro, a
+	// call uses a connection of go-micro's client.
+	const viaBalancer, viaMicro = "application/grpc+proto", "application/grpc+json"
 	srv, ours := files(t)
 	_, theirs := files(t)
 	mixed := theirs
@@ -72,7 +73,7 @@ func TestTLS(t *testing.T) {
 	n := start(t, secure, "a", grpcserver.AuthTLS(config))
 	start(t, plain, "a")
 
-	for _, contentType := range []string{own, microsOwn} {
+	for _, contentType := range []string{viaBalancer, viaMicro} {
 		require.NoError(t, callTLS(t, secure, ours, contentType))
 		require.ErrorContains(t, callTLS(t, secure, theirs, contentType), "certificate signed by unknown authority")
 		require.ErrorContains(t, callTLS(t, plain, ours, contentType), "does not look like a TLS handshake")
@@ -81,12 +82,12 @@ func TestTLS(t *testing.T) {
 	}
 	_, err = tls.Dial("tcp", n.address, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
 	require.ErrorContains(t, err, "protocol version not supported")
-	require.ErrorContains(t, callTLS(t, plain, ours, own), "the server has to be started with --tls_cert")
-	require.ErrorContains(t, callTLS(t, secure, mtls.Files{}, own), "if the server has TLS on, use --tls_cert")
+	require.ErrorContains(t, callTLS(t, plain, ours, viaBalancer), "the server has to be started with --tls_cert")
+	require.ErrorContains(t, callTLS(t, secure, mtls.Files{}, viaBalancer), "if the server has TLS on, use --tls_cert")
 	// The server may close the connection before or after the client has written its first frames.
 	// The error must be the same in both cases.
 	for range 20 {
-		require.ErrorContains(t, callTLS(t, secure, mixed, own), "the server refuses: remote error: tls: unknown certificate authority")
+		require.ErrorContains(t, callTLS(t, secure, mixed, viaBalancer), "the server refuses: remote error: tls: unknown certificate authority")
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // This test shows a defect of go-plugins' wrapper that the balancer fixes. The wrapper's counter
-// starts at 0 in each process. So clients that make one call each all call the same node.
+// starts at 0 in each client. So if many clients make only one call, they all call the same node.
 func TestStockRoundsStartAtTheFirstNode(t *testing.T) {
 	r := memory.NewRegistry()
 	register(t, r, "1", "a", "b")

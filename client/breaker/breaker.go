@@ -1,6 +1,6 @@
 // Package breaker provides a circuit breaker for calls. It wraps go-plugins' hystrix wrapper in two
-// layers. With these layers, only failures of the service open a circuit, a call's own timeout
-// applies in addition to hystrix's timeout, and a call that times out in hystrix is canceled.
+// layers, which have three effects. Only failures of the service open a circuit. A call's own
+// timeout applies in addition to hystrix's timeout. If a call times out in hystrix, it is canceled.
 package breaker
 
 import (
@@ -13,9 +13,10 @@ import (
 	"github.com/gomicroexample/basis/client/failure"
 )
 
-// Headroom is the number to add to hystrix's own MaxConcurrentRequests. With Headroom, hystrix
-// itself rejects no calls. Hystrix counts a call as in flight for a moment after its response.
-// Headroom is larger than the number of calls that end during this moment.
+// Headroom is the number to add to New's maxConcurrent. Use the sum as hystrix's own
+// MaxConcurrentRequests, so that hystrix itself rejects no calls. Hystrix still counts a call as in
+// flight for a moment after the call's response. Headroom is larger than the number of calls that
+// end during this moment.
 const Headroom = 1000
 
 // New returns a wrapper that puts plugin between an outer and an inner layer. plugin is
@@ -28,17 +29,17 @@ const Headroom = 1000
 // The outer layer also limits the call's context to the request timeout. The request timeout is set
 // in the call's options, or else in the client's options. If the context already has an earlier
 // deadline, the earlier deadline applies. When hystrix returns, the outer layer cancels the
-// context. Otherwise a call that timed out would continue, also on the server.
+// context. Otherwise, a call that timed out in hystrix would continue, also on the server.
 //
 // The inner layer reports an error to hystrix only if OpensCircuit is true for the error's
-// failure.Outcome. The caller gets every error.
+// failure.Outcome. The caller gets all errors.
 //
 // Each endpoint of a service has its own circuit, with hystrix's settings for "service.endpoint".
 // All clients of a process share the circuits.
 //
 // Hystrix uses the wall clock for its sleep window, and for the 10 s over which it counts failures.
-// If the wall clock is set back by an hour, an open circuit stays open for an hour. So when the
-// wall clock is set back by more than 1 s, the next call replaces all circuits with new, closed
+// If the wall clock is set back by an hour, an open circuit stays open for an hour longer. So when
+// the wall clock is set back by more than 1 s, the next call replaces all circuits with new, closed
 // circuits.
 func New(plugin client.Wrapper, maxConcurrent int) client.Wrapper {
 	return func(c client.Client) client.Client {
@@ -72,13 +73,13 @@ func (a *admission) Call(ctx context.Context, req client.Request, rsp any, opts 
 	hidden := new(hiddenError)
 	err := a.Client.Call(context.WithValue(ctx, hiddenKey{}, hidden), req, rsp, opts...)
 	if err != nil {
-		return err // do not read hidden: a call that timed out may still write it
+		return err // do not read hidden: a call that timed out may still write to hidden
 	}
 	return hidden.err
 }
 
-// hiddenError is the error of a call if hystrix must not count the error. The inner layer sets err,
-// and returns nil to hystrix.
+// hiddenError holds the error of a call if hystrix must not count this error. The inner layer sets
+// err, and returns nil to hystrix.
 type hiddenError struct{ err error }
 
 // hiddenKey is the context key of a call's *hiddenError.

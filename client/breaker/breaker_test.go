@@ -15,7 +15,7 @@ import (
 	"github.com/gomicroexample/basis/client/breaker"
 )
 
-// fake is a client whose Call calls a function of the test.
+// fake is a client whose calls run a function of the test.
 type fake struct {
 	client.Client // nil; provides the methods that the tests do not call
 	call          func(context.Context) error
@@ -32,8 +32,8 @@ func (f *fake) Options() client.Options {
 
 const maxConcurrent = 2
 
-// protected returns a function that makes a call through the breaker. Each test has its own circuit,
-// which has the name of the test.
+// protected returns a function that makes a call through the breaker. Each test has its own
+// circuit, which has the name of the test.
 func protected(t *testing.T, cfg hystrix.CommandConfig, call func(context.Context) error) func() error {
 	t.Helper()
 	hystrix.Flush() // removes the circuits of an earlier run of the same test
@@ -44,7 +44,7 @@ func protected(t *testing.T, cfg hystrix.CommandConfig, call func(context.Contex
 }
 
 // opens makes calls until the circuit is open. Hystrix counts in the background, so the circuit may
-// let the next call after a failure through.
+// still let a call through after the failure that opens it.
 func opens(t *testing.T, call func() error) {
 	t.Helper()
 	require.Eventually(t, func() bool { return call() == hystrix.ErrCircuitOpen },
@@ -76,8 +76,8 @@ func TestCallersFaultsDoNotOpenTheCircuit(t *testing.T) {
 	staysClosed(t, t.Name())
 }
 
-// staysClosed fails the test if the circuit of a service opens within 200 ms. In this time, hystrix counts
-// all calls.
+// staysClosed fails the test if the circuit of a service opens within 200 ms. This time is long
+// enough for hystrix to count all earlier calls.
 func staysClosed(t *testing.T, service string) {
 	t.Helper()
 	circuit, _, err := hystrix.GetCircuit(service + ".Basis.Hello")
@@ -90,7 +90,7 @@ func TestACallerThatCancelsDoesNotOpenTheCircuit(t *testing.T) {
 	hystrix.ConfigureCommand(t.Name()+".Basis.Hello", touchy)
 	c := breaker.New(hystrixplugin.NewClientWrapper(), maxConcurrent)(&fake{timeout: time.Minute, call: func(ctx context.Context) error {
 		<-ctx.Done()
-		return errors.Timeout("go.micro.client", "%v", ctx.Err()) // as go-micro's client does
+		return errors.Timeout("go.micro.client", "%v", ctx.Err()) // go-micro's client returns this error
 	}})
 	for range 50 {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -134,7 +134,7 @@ func TestACallThatTimedOutIsCancelled(t *testing.T) {
 	case err := <-ended:
 		require.Equal(t, context.Canceled, err)
 	case <-time.After(10 * time.Second):
-		t.Fatal("the call runs on")
+		t.Fatal("the call was not canceled")
 	}
 }
 

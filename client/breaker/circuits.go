@@ -13,8 +13,8 @@ var stateDesc = prometheus.NewDesc("basis_circuit_state",
 	"1 for the current state of a circuit, and 0 for its other states: closed; open, when calls are rejected; half_open, while the one call that an open circuit let through is in flight.",
 	[]string{"circuit", "state"}, nil)
 
-// circuits collects the metrics of the process's circuits. It is a global variable because hystrix's
-// circuits are global.
+// circuits collects the metrics of the process's circuits. It is a global variable because
+// hystrix's circuits are global.
 var circuits = &collector{
 	events: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "basis_circuit_events_total",
@@ -38,7 +38,7 @@ type collector struct {
 }
 
 // Collector returns the metrics of this process's circuits. A circuit that hystrix created before
-// the first call of Collector has no metrics. So call Collector before the first call of a client.
+// the first use of Collector has no metrics. So use Collector before a client makes its first call.
 //
 // Hystrix itself drops counts if more than 2,000 calls of one circuit end before hystrix has
 // counted them.
@@ -57,7 +57,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector. Hystrix opens a circuit only when the circuit's state is
-// read. A call reads the state, and so does Collect: Collect may open a circuit.
+// read. Both calls and Collect read the state, so Collect may open a circuit.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.mu.RLock()
 	all := make([]*circuit, 0, len(c.circuits))
@@ -78,7 +78,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.events.Collect(ch)
 }
 
-// newCircuit creates the metrics of one circuit. Hystrix calls newCircuit when it creates a circuit.
+// newCircuit creates the metrics of one circuit. Hystrix calls newCircuit when it creates a
+// circuit.
 func (c *collector) newCircuit(name string) metricCollector.MetricCollector {
 	one := &circuit{name: name}
 	for i, event := range events {
@@ -90,8 +91,9 @@ func (c *collector) newCircuit(name string) metricCollector.MetricCollector {
 	return one
 }
 
-// begin counts a trial call of the named circuit: a call that the circuit let through while it was
-// open. When this call has ended, the function end must be called.
+// begin counts a trial call: a call that the named circuit let through while it was open. If the
+// circuit is not open, begin counts nothing. begin returns the function end, which must run when
+// the call has ended.
 func (c *collector) begin(name string) (end func()) {
 	c.mu.RLock()
 	one := c.circuits[name]

@@ -23,8 +23,8 @@ import (
 	"github.com/gomicroexample/basis/client/breaker"
 )
 
-// samples returns the values of a metric for one circuit. The key is the value of the metric's other
-// label, state or event.
+// samples returns the values of a metric for one circuit. Each key is a value of the metric's other
+// label, which is state or event.
 func samples(t *testing.T, metric, circuit string) map[string]float64 {
 	t.Helper()
 	r := prometheus.NewRegistry()
@@ -51,7 +51,8 @@ func samples(t *testing.T, metric, circuit string) map[string]float64 {
 
 func value(m *dto.Metric) float64 { return m.GetGauge().GetValue() + m.GetCounter().GetValue() }
 
-// becomes waits until the metric of the circuit is 1 for the given state and 0 for the other states.
+// becomes waits until the metric of the circuit is 1 for the given state and 0 for the other
+// states.
 func becomes(t *testing.T, circuit, state string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -65,7 +66,7 @@ func TestStatesOfACircuit(t *testing.T) {
 	circuit := t.Name() + ".Basis.Hello"
 	cfg := touchy
 	cfg.SleepWindow = 100
-	cfg.RequestVolumeThreshold = 2 // see counted
+	cfg.RequestVolumeThreshold = 2 // see the function counted
 	var (
 		refused atomic.Int64
 		mu      sync.Mutex
@@ -90,9 +91,9 @@ func TestStatesOfACircuit(t *testing.T) {
 		}
 		return err
 	}
-	// counted waits until hystrix has counted the rejected calls, except perhaps the last one. Hystrix
-	// counts a rejected call as a failure. If hystrix counts rejected calls after the circuit has
-	// closed, the circuit opens again.
+	// counted waits until hystrix has counted the rejected calls, except perhaps the last one.
+	// Hystrix counts a rejected call as a failure. If hystrix counts rejected calls after the
+	// circuit has closed, the circuit opens again.
 	before := samples(t, "basis_circuit_events_total", circuit)["short_circuit"]
 	counted := func() {
 		require.Eventually(t, func() bool {
@@ -107,8 +108,8 @@ func TestStatesOfACircuit(t *testing.T) {
 	opens(t, call)
 	becomes(t, circuit, "open")
 
-	// After a sleep window, the circuit lets one call through. The first of these calls fails, the
-	// second succeeds.
+	// After each sleep window, the circuit lets one call through. In the first round of this loop,
+	// the call fails. In the second round, the call succeeds.
 	for _, fail := range []bool{true, false} {
 		wait, ended := make(chan struct{}), make(chan error, 1)
 		set(fail, wait)
@@ -152,7 +153,7 @@ func TestEventsOfACircuitAreCounted(t *testing.T) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// Hystrix clears its counts when a circuit closes. Prometheus counters must not decrease.
+// Hystrix clears its counts when a circuit closes, but Prometheus counters must not decrease.
 func TestCountsSurviveTheEndOfAnOpenCircuit(t *testing.T) {
 	breaker.Collector()
 	circuit := t.Name() + ".Basis.Hello"
@@ -171,7 +172,7 @@ func TestCountsSurviveTheEndOfAnOpenCircuit(t *testing.T) {
 	mu.Lock()
 	err = nil
 	mu.Unlock()
-	// If hystrix counts a rejected call late, the circuit may open again.
+	// If hystrix counts a rejected call after the circuit has closed, the circuit may open again.
 	require.Eventually(t, func() bool {
 		return call() == nil && samples(t, "basis_circuit_state", circuit)["closed"] == 1
 	}, 10*time.Second, time.Millisecond)

@@ -17,16 +17,16 @@ type stepDetector struct {
 	ahead atomic.Int64 // wall clock time minus monotonic time, both since epoch, in nanoseconds
 }
 
-// steppedBack reports whether the wall clock was set back by more than maxStepBack since an
-// earlier call. now is the current time, with a wall clock reading and a monotonic reading. If
-// several goroutines call steppedBack after a step, only one of these calls returns true.
+// steppedBack reports whether the wall clock was set back by more than maxStepBack since an earlier
+// call of steppedBack. now is the current time, with a wall clock reading and a monotonic reading.
+// If several goroutines call steppedBack after a step, only one of these calls returns true.
 func (d *stepDetector) steppedBack(now time.Time) bool {
 	wall := now.Round(0).Sub(d.epoch.Round(0)) // Round strips the monotonic reading
 	return d.moved(int64(wall - now.Sub(d.epoch)))
 }
 
-// moved does the work of steppedBack. ahead is the current difference of the clocks, as in the
-// field ahead.
+// moved does the work of steppedBack. The parameter ahead is the current difference between the two
+// clocks. The field ahead holds an earlier difference.
 func (d *stepDetector) moved(ahead int64) bool {
 	before := d.ahead.Load()
 	switch back := time.Duration(before - ahead); {
@@ -36,7 +36,7 @@ func (d *stepDetector) moved(ahead int64) bool {
 		d.ahead.CompareAndSwap(before, ahead)
 		return false
 	case back <= maxStepBack:
-		return false // keep before: many small steps add up
+		return false // keep the earlier difference, so that many small steps add up
 	default:
 		return d.ahead.CompareAndSwap(before, ahead)
 	}

@@ -16,10 +16,10 @@ func TestStepsOfTheWallClock(t *testing.T) {
 	d := &stepDetector{epoch: time.Now()}
 	require.False(t, d.steppedBack(time.Now()))
 	require.False(t, d.moved(int64(time.Hour)), "set forward")
-	require.False(t, d.moved(int64(time.Hour-maxStepBack)), "a little back")
-	require.True(t, d.moved(int64(time.Hour-maxStepBack-1)), "one little step after the other")
+	require.False(t, d.moved(int64(time.Hour-maxStepBack)), "set back by maxStepBack")
+	require.True(t, d.moved(int64(time.Hour-maxStepBack-1)), "small steps add up")
 	require.False(t, d.moved(int64(time.Hour-maxStepBack-1)), "the same step")
-	require.True(t, d.steppedBack(time.Now()), "back to where it was")
+	require.True(t, d.steppedBack(time.Now()), "set back to the real time")
 	require.False(t, d.steppedBack(time.Now()))
 }
 

@@ -19,8 +19,8 @@ func (rejecting) Call(context.Context, client.Request, any, ...client.CallOption
 	return errors.BadRequest("greeter", "name is empty")
 }
 
-// One failure of the service would open the circuit. The circuit stays closed, because a client
-// error is not a failure of the service.
+// With these settings, one failure of the service opens the circuit. In this example, all calls end
+// with a client error. A client error is not a failure of the service, so the circuit stays closed.
 func ExampleNew() {
 	hystrix.ConfigureCommand("greeter.Hello", hystrix.CommandConfig{
 		ErrorPercentThreshold:  1,

@@ -29,7 +29,8 @@ func join() *hystrix.StreamHandler {
 	defer dashboards.Unlock()
 	if dashboards.readers == 0 {
 		dashboards.handler = hystrix.NewStreamHandler()
-		dashboards.handler.Start() // first collects after 1 s; by then the previous handler has ended
+		// The new handler first collects after 1 s. By then, the previous handler has ended.
+		dashboards.handler.Start()
 	}
 	dashboards.readers++
 	return dashboards.handler

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests in this file show what hystrix and its plugin do without New. New fixes this behavior or
-// relies on it.
+// The tests in this file show what hystrix and its plugin do without this package. New fixes this
+// behavior or relies on it.
 
 // stock returns a function that makes a call through the plugin alone. It also returns the call's
 // circuit.
@@ -97,7 +97,7 @@ func TestStockTimeoutLeavesTheCallRunning(t *testing.T) {
 }
 
 // The circuit opens when the percentage of failures is ErrorPercentThreshold or more. It does not
-// open before RequestVolumeThreshold calls were made.
+// open before RequestVolumeThreshold calls have ended.
 func TestStockThresholds(t *testing.T) {
 	for _, test := range []struct {
 		name           string

@@ -24,11 +24,11 @@ type Outcome int
 // The outcomes. The codes are HTTP status codes, as in go-micro's errors.
 const (
 	Success          Outcome = iota
-	ClientError              // any other 4xx from a server: every server would reject the request
+	ClientError              // 4xx from a server, except 408 and 429: every server would reject the request
 	TooManyRequests          // 429 from a server
 	ServerTimeout            // 408 from a server
 	Unimplemented            // 501 from a server
-	ServerError              // any other 5xx from a server
+	ServerError              // any other error code from a server, for example 500 or 503
 	Unreachable              // 5xx from the client itself, for example: no node is known, or the connection was lost
 	Canceled                 // the caller canceled the call
 	DeadlineExceeded         // the call's deadline or the breaker's timeout passed
@@ -120,15 +120,15 @@ func Of(err error) Outcome {
 	}
 }
 
-// Retry is a client.RetryFunc that reports whether the outcome of err is Retried. go-micro's default
-// RetryFunc, client.RetryOnError, retries only 408 and 500. Retry never returns an error.
+// Retry is a client.RetryFunc that returns Of(err).Retried() and no error. In contrast, go-micro's
+// default RetryFunc, client.RetryOnError, retries only 408 and 500.
 func Retry(_ context.Context, _ client.Request, _ int, err error) (bool, error) {
 	return Of(err).Retried(), nil
 }
 
 // Kind returns the kind of err, for counting errors by kind. err must not be nil. The kind of a
-// go-micro error is its code and status, as in "400 Bad Request". The kind of any other error is the
-// error's text, as in "hystrix: timeout". Kind escapes line breaks.
+// go-micro error is its code and status, as in "400 Bad Request". The kind of any other error is
+// the error's text, as in "hystrix: timeout". Kind escapes line breaks.
 func Kind(err error) string {
 	if e := parse(err); e != nil {
 		return oneline.Escape(fmt.Sprintf("%d %s", e.Code, e.Status))
@@ -145,8 +145,8 @@ func Describe(err error) string {
 	return Kind(err)
 }
 
-// parse returns err as a go-micro error, or nil if err is not a go-micro error. go-micro's RPC client
-// returns only the text of a go-micro error; parse also reads this text.
+// parse returns err as a go-micro error, or nil if err is not a go-micro error. go-micro's RPC
+// client returns only the text of a go-micro error; parse also reads this text.
 func parse(err error) *microerrors.Error {
 	if e, ok := err.(*microerrors.Error); ok {
 		return e

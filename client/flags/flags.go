@@ -1,4 +1,5 @@
-// Package flags defines the client's own flags, with their variables, defaults and limits.
+// Package flags defines the client's own flags, with their environment variables, defaults and
+// limits.
 //
 // The flags are not in package main, because "go run client/main.go" compiles only one file of
 // package main.
@@ -25,8 +26,8 @@ type Settings struct {
 	Requests, Concurrency, RateLimit int
 	Wait                             time.Duration
 
-	// RequestTimeout is the value of go-micro's flag --client_request_timeout, or 0 without the flag.
-	// See CallTimeout.
+	// RequestTimeout is the value of go-micro's flag --client_request_timeout, or 0 without the
+	// flag. See CallTimeout.
 	RequestTimeout time.Duration
 
 	HystrixTimeout, HystrixSleepWindow                       time.Duration
@@ -37,8 +38,8 @@ type Settings struct {
 	TLS           mtls.Files
 }
 
-// Flags returns the flags that set the fields of s, except RequestTimeout. The article's values are the
-// defaults.
+// Flags returns the flags that set the fields of s, except RequestTimeout. The article's values are
+// the defaults.
 func (s *Settings) Flags() []cli.Flag {
 	return append([]cli.Flag{
 		cli.StringFlag{Name: "name", EnvVar: variable("name"), Destination: &s.Name, Value: "John", Usage: "Name to greet, 1 to 256 bytes on one line"},
@@ -135,9 +136,10 @@ func (s *Settings) CallTimeout() time.Duration {
 	return max(s.HystrixTimeout, microclient.DefaultRequestTimeout)
 }
 
-// MaxRetries returns the number of retries that fit into a call. go-micro backs off for 10 ms
-// before the first retry, and ten times longer before each further retry. During a back-off that
-// does not fit, the call would time out, and the caller would not see the server's error.
+// MaxRetries returns the number of retries whose back-offs fit into the timeout of a call. The
+// first back-off of go-micro is 10 ms. Each further back-off is ten times as long as the previous
+// one. During a back-off that does not fit, the call would time out, and the caller would not see
+// the server's error.
 func (s *Settings) MaxRetries() int {
 	end := min(s.HystrixTimeout, s.CallTimeout())
 	var waited time.Duration
@@ -149,7 +151,8 @@ func (s *Settings) MaxRetries() int {
 	}
 }
 
-// CheckRetries returns an error if the back-offs of n retries do not fit into a call.
+// CheckRetries returns an error if the back-offs of n retries do not fit into the timeout of a
+// call.
 func (s *Settings) CheckRetries(n int) error {
 	if fit := s.MaxRetries(); n > fit {
 		backoff, _ := microclient.DefaultBackoff(context.Background(), nil, fit+1)

@@ -90,7 +90,7 @@ func TestOutOfRange(t *testing.T) {
 	}
 }
 
-// With the longest allowed sleep window, an open circuit rejects calls. With a longer window,
+// With the longest allowed sleep window, an open circuit rejects calls. With a window of 292 years,
 // hystrix's addition overflows, and the open circuit lets every call through.
 func TestTheLongestSleepWindowHolds(t *testing.T) {
 	_, err := parse("--hystrix_sleep_window=8760h")

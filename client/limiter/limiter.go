@@ -1,6 +1,6 @@
 // Package limiter limits the rate of a client's calls with go-plugins' wrapper of uber's limiter.
-// It changes two things: a call stops waiting when its context ends, and there is no burst of calls
-// after idle time.
+// It changes the limiter in two ways: a call stops waiting when its context ends, and there is no
+// burst of calls after idle time.
 package limiter
 
 import (
@@ -16,8 +16,8 @@ import (
 
 // New returns a wrapper that sends at most perSecond calls per second, of all callers together. If
 // perSecond is 0, there is no limit. Calls beyond the rate wait for their turn, in the order of
-// their arrival. New turns off the slack of uber's limiter. By default, this slack allows a burst of
-// up to 10 calls after idle time.
+// their arrival. New turns off the slack of uber's limiter. By default, this slack allows a burst
+// of up to 10 calls after idle time.
 //
 // ctx is the context of the program. If ctx or the call's own context ends before the call's turn,
 // the call is not sent. If the call's deadline is before its turn, the call fails at once, and
@@ -75,21 +75,21 @@ func (l *limiter) wait(ctx context.Context) error {
 	return l.ctx.Err()
 }
 
-// epoch is the start of the times that turns gives to uber's limiter. These times advance with the
-// monotonic clock. uber's limiter by itself compares wall clock times: after the wall clock is set
-// back by an hour, no call has a turn for an hour.
+// epoch is the base of the times that uber's limiter gets from its clock. Each time is epoch plus
+// the time since epoch by the monotonic clock. By default, uber's limiter compares wall clock
+// times. If the wall clock were set back by an hour, no call would get a turn for an hour.
 var epoch = time.Now()
 
-// turns gives each call its turn. uber's limiter waits for a turn with the Sleep method of its clock.
-// turns is this clock. Its Sleep stores the duration and returns at once, and take returns the
-// duration. So no caller sleeps while it holds the mutex.
+// turns gives each call its turn. uber's limiter waits for a turn with the Sleep method of its
+// clock. turns is this clock. Its Sleep stores the duration and returns at once, and take returns
+// the duration. So no caller sleeps while it holds the mutex.
 type turns struct {
 	interval time.Duration
 	plugin   client.Client
 
 	mu   sync.Mutex
 	now  time.Time     // the current time, for the current call of take
-	wait time.Duration // the sleep that the limiter asked for in the current call of take
+	wait time.Duration // how long uber's limiter wants to sleep in the current call of take
 	last time.Time     // the time of the latest turn that a call took
 }
 

@@ -55,7 +55,7 @@ func TestZeroIsNoLimit(t *testing.T) {
 }
 
 // waitAll starts 30 callers. The last of their turns is about half a minute away. While the callers
-// wait, waitAll calls end. It returns the errors of the callers.
+// wait, waitAll runs the function end. It returns the errors of the callers.
 func waitAll(t *testing.T, c client.Client, ctx context.Context, end func()) []error {
 	t.Helper()
 	errs := make(chan error, 30)
@@ -72,11 +72,11 @@ func waitAll(t *testing.T, c client.Client, ctx context.Context, end func()) []e
 	ended := time.Now()
 	var all []error
 	for range cap(errs) {
-		if err := <-errs; err != nil { // nil if the call's turn came before end
+		if err := <-errs; err != nil { // nil if the call's turn came before end ran
 			all = append(all, err)
 		}
 	}
-	require.Less(t, time.Since(ended), 10*time.Second, "the wait goes on")
+	require.Less(t, time.Since(ended), 10*time.Second, "the callers still wait")
 	return all
 }
 
@@ -107,7 +107,7 @@ func TestTheWaitEndsWithTheProgram(t *testing.T) {
 func TestACallThatCannotGetItsTurnFailsAtOnceAndTakesNone(t *testing.T) {
 	c := New(context.Background(), 1, nil)(&fake{call: func() {}})
 	require.NoError(t, c.Call(context.Background(), nil, nil))
-	for range 1000 { // if these calls took turns, the turns would take a quarter of an hour
+	for range 1000 { // if these calls took turns, the next turn would come in a quarter of an hour
 		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 		err := c.Call(ctx, nil, nil)
 		cancel()
@@ -121,7 +121,7 @@ func TestACallThatCannotGetItsTurnFailsAtOnceAndTakesNone(t *testing.T) {
 	require.Less(t, time.Since(start), 10*time.Second, "the failed calls took turns")
 }
 
-// fake is a client whose Call calls a function of the test.
+// fake is a client whose calls run a function of the test.
 type fake struct {
 	client.Client
 	call func()

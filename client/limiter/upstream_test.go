@@ -10,8 +10,8 @@ import (
 	"go.uber.org/ratelimit"
 )
 
-// By default, uber's limiter allows a burst of calls after idle time. At one call per second, it
-// sends 11 calls at once after a minute without calls. New turns off this slack.
+// By default, uber's limiter has slack: it allows a burst of calls after idle time. At one call per
+// second, it sends 11 calls at once after a minute without calls. New turns off the slack.
 func TestStockLimiterHasSlack(t *testing.T) {
 	clock := &fakeClock{now: time.Now()}
 	c := rateplugin.NewClientWrapper(1, ratelimit.WithClock(clock))(&fake{call: func() {}})
@@ -26,7 +26,8 @@ func TestStockLimiterHasSlack(t *testing.T) {
 	require.Equal(t, time.Second, clock.slept)
 }
 
-// fakeClock is a clock whose time the test sets. Its Sleep does not sleep, but adds up the sleeps.
+// fakeClock is a clock whose time the test sets. Its Sleep does not sleep, but adds up the
+// durations.
 type fakeClock struct {
 	now   time.Time
 	slept time.Duration

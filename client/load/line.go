@@ -18,8 +18,8 @@ const timeFormat = "2006-01-02T15:04:05.000Z"
 const Unsampled = "unsampled"
 
 // Line is the line that --verbose prints for one call. Its fields have the same meaning as the
-// fields of Result. Outcome is "ok", or the error of a failed call. An empty Node or Trace is printed
-// as "none".
+// fields of Result. Outcome is "ok", or the error of a failed call. An empty Node or Trace is
+// printed as "none".
 type Line struct {
 	Number          int
 	Outcome         string
@@ -35,9 +35,9 @@ func (l Line) String() string {
 		l.Start.UTC().Format(timeFormat), l.Waited.Round(time.Microsecond))
 }
 
-// ParseLines returns the Lines in stderr, which is the client's output. The Lines are in the order
-// of the output. ParseLines skips all lines that do not begin with "call=". It returns an error if
-// a line begins with "call=" but does not have the format of a Line.
+// ParseLines returns the Lines in the text that the client wrote to stderr. The Lines are in the
+// order of this text. ParseLines skips all lines that do not begin with "call=". It returns an
+// error if a line begins with "call=" but does not have the format of a Line.
 func ParseLines(stderr string) ([]Line, error) {
 	var all []Line
 	for text := range strings.Lines(stderr) {

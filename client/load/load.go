@@ -16,8 +16,8 @@ type Result struct {
 	Err     error
 	Start   time.Time     // when the caller started the call
 	Latency time.Duration // from Start to the result
-	Waited  time.Duration // the part of Latency before the last attempt: the wait for the limiter and earlier attempts
-	Node    string        // host:port of the last attempt; empty without an attempt
+	Waited  time.Duration // the part of Latency before the last attempt: waiting for the limiter, and earlier attempts
+	Node    string        // host:port of the last attempt; empty if there was no attempt
 	Trace   string        // ID of the trace, or Unsampled; empty without a tracer
 }
 
@@ -28,8 +28,8 @@ type Plan struct {
 	Grace       time.Duration // how long to wait for calls in flight after an interrupt
 }
 
-// Run makes the calls of plan with the function call. It passes each result to report, one at a
-// time. Run returns 0 when all calls have ended.
+// Run makes the calls of plan with the function call. It passes each result to the function report,
+// one at a time. Run returns 0 when all calls have ended.
 //
 // When ctx ends, Run is interrupted. It then starts no more calls, and waits up to plan.Grace for
 // the calls in flight. Run returns the number of calls that are still in flight after plan.Grace.

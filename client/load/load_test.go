@@ -18,7 +18,7 @@ func TestEachCallIsMadeOnce(t *testing.T) {
 	seen := map[int]int{}
 	Run(context.Background(), Plan{Requests: 1000, Concurrency: 8}, func(context.Context) Result {
 		return Result{Answer: "ok"}
-	}, func(r Result) { // one at a time; otherwise the race detector reports a race
+	}, func(r Result) { // never runs twice at the same time; otherwise the race detector reports a race
 		require.Equal(t, "ok", r.Answer)
 		seen[r.Number]++
 	})

@@ -39,9 +39,10 @@ type Report struct {
 const maxLatency = time.Hour
 
 // NewReport returns an empty report. requests is the number of calls to come; 0 means no limit. The
-// report writes each answer to stdout, on its own line. If verbose is true, the report writes a line
-// for each call to stderr. Otherwise it writes a line for each failed call to stderr. If verbose is
-// false, requests is not 1, and stderr is a terminal, the report also draws a progress bar on stderr.
+// report writes each answer to stdout, on its own line. If verbose is true, the report writes a
+// line for each call to stderr. Otherwise it writes a line for each failed call to stderr. If
+// verbose is false, requests is not 1, and stderr is a terminal, the report also draws a progress
+// bar on stderr.
 func NewReport(requests int, verbose bool) *Report {
 	r := newReport(os.Stdout, os.Stderr, verbose)
 	if requests != 1 && !verbose && isTerminal(os.Stderr) {

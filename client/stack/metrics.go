@@ -93,18 +93,18 @@ func (m *metrics) wrap(c microclient.Client) microclient.Client {
 	return &countingClient{c, m}
 }
 
-// of returns the metrics of a method. At the method's first call, of creates the counters of all
-// outcomes, with value 0. Prometheus does not count the first value of a counter as an increase. If
-// a counter started at 1, Prometheus would miss the first call.
-func (m *metrics) of(called method) *methodMetrics {
-	if found, ok := m.methods.Load(called); ok {
+// forMethod returns the metrics of a method. At the method's first call, it creates the counters of
+// all outcomes, with value 0. Prometheus does not count the first value of a counter as an
+// increase. If a counter started at 1, Prometheus would miss the first call.
+func (m *metrics) forMethod(key method) *methodMetrics {
+	if found, ok := m.methods.Load(key); ok {
 		return found.(*methodMetrics)
 	}
-	made := &methodMetrics{duration: m.durations.WithLabelValues(called.service, called.endpoint)}
+	made := &methodMetrics{duration: m.durations.WithLabelValues(key.service, key.endpoint)}
 	for o := range made.outcomes {
-		made.outcomes[o] = m.calls.WithLabelValues(called.service, called.endpoint, failure.Outcome(o).String())
+		made.outcomes[o] = m.calls.WithLabelValues(key.service, key.endpoint, failure.Outcome(o).String())
 	}
-	m.methods.Store(called, made) // another goroutine may have stored the same metrics
+	m.methods.Store(key, made) // another goroutine may have stored the same metrics
 	return made
 }
 
@@ -114,7 +114,7 @@ type countingClient struct {
 }
 
 func (c *countingClient) Call(ctx context.Context, req microclient.Request, rsp any, opts ...microclient.CallOption) error {
-	m := c.metrics.of(method{req.Service(), req.Endpoint()})
+	m := c.metrics.forMethod(method{req.Service(), req.Endpoint()})
 	start := time.Now()
 	err := c.Client.Call(ctx, req, rsp, opts...)
 	m.duration.Observe(time.Since(start).Seconds())

@@ -43,8 +43,8 @@ func clientWith(t *testing.T, r registry.Registry, newClient func(...microclient
 	return opts.Client
 }
 
-// A RequestTimeout that is set to go-micro's default of 5 s applies, even if HystrixTimeout is
-// longer.
+// A RequestTimeout of 5 s applies even if HystrixTimeout is longer, although 5 s is also go-micro's
+// default.
 func TestTimeoutAndRetriesOfTheClient(t *testing.T) {
 	for _, test := range []struct {
 		breaker, request time.Duration
@@ -86,8 +86,8 @@ func serve(t *testing.T, r registry.Registry, service string, handler proto.Basi
 	t.Cleanup(func() { require.NoError(t, s.Stop()) })
 }
 
-// Three retries do not fit into the breaker's timeout of 1 s: the timeout would pass during the last
-// back-off. So the client retries less often, and the caller sees the server's error.
+// Three retries do not fit into the breaker's timeout of 1 s: the timeout would pass during the
+// last back-off. So the client retries only twice, and the caller sees the server's error.
 func TestRetriesThatDoNotFitHideNoError(t *testing.T) {
 	r := registrymemory.NewRegistry()
 	serve(t, r, "failing", failing{}, grpcserver.NewServer)

@@ -15,10 +15,10 @@ const (
 	mucp = "mucp" // go-micro's own protocol; go-micro's flags call it rpc
 )
 
-// protocol returns a call wrapper for a client that speaks the protocol own. If a node speaks
-// another protocol, the wrapper returns an error that names the flags to change. The wrapper does
-// not send a mucp call to a gRPC server. It does send a gRPC call to a mucp server: such a server
-// responds, but the client cannot read its errors.
+// protocol returns a call wrapper that compares the protocols of client and node. The parameter own
+// is the client's protocol. If the protocols differ, the wrapper's errors name the flags to change.
+// The wrapper does not send a mucp call to a gRPC server. It does send a gRPC call to a mucp
+// server, because such a server responds. But the client cannot read the errors in these responses.
 func protocol(own string) microclient.CallWrapper {
 	return func(next microclient.CallFunc) microclient.CallFunc {
 		return func(ctx context.Context, node *registry.Node, req microclient.Request, rsp any, opts microclient.CallOptions) error {

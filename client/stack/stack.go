@@ -23,8 +23,9 @@ import (
 	"github.com/gomicroexample/basis/client/limiter"
 )
 
-// Retries is the default number of retries of a failed call. If possible, each retry goes to another
-// node: of three nodes, two may fail at the same time.
+// Retries is the default number of retries of a failed call. If possible, each retry goes to
+// another node. So if two of three nodes fail at the same time, a call can still succeed at the
+// third node.
 const Retries = 2
 
 // Options returns the options that install the stack in a service. It also sets hystrix's defaults,
@@ -43,10 +44,10 @@ func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsCon
 	return []micro.Option{
 		callOptions(s, tlsConfig),
 		nodeSelector(nodes),
-		// A call passes these wrappers from first to last, and then go-micro's own wrapper, which adds
-		// the name of the client to the metadata. The tracer's span covers the limiter's
-		// wait and the breaker's rejections. The limiter comes before the breaker: otherwise the
-		// breaker would count the wait as latency.
+		// A call passes these wrappers from first to last, and then go-micro's own wrapper, which
+		// adds the name of the client to the metadata. The tracer's span covers the wait for the
+		// limiter, and the rejections of the breaker. The limiter comes before the breaker:
+		// otherwise the breaker would count the wait as latency.
 		micro.WrapClient(
 			m.wrap,
 			ocplugin.NewClientWrapper(t),

@@ -26,7 +26,7 @@ import (
 	"github.com/gomicroexample/basis/srv/handler"
 )
 
-// start runs a server whose calls take delay.
+// start runs a server. Each call to the server takes the duration delay.
 func start(t *testing.T, r registry.Registry, service string, delay time.Duration) {
 	t.Helper()
 	s := grpcserver.NewServer(
@@ -99,7 +99,8 @@ func TestADeadlineThatPassesAtTheLimiterOpensNoCircuit(t *testing.T) {
 	require.NoError(t, hello(context.Background(), c, "limited"))
 }
 
-// One client calls two services. If one service fails, the circuit of the other stays closed.
+// One client calls two services. If one service fails, the circuit of the other service stays
+// closed.
 func TestServicesDoNotShareTheirFate(t *testing.T) {
 	r := registrymemory.NewRegistry()
 	start(t, r, "well", 0)

@@ -44,7 +44,7 @@ func (c *inner) Call(ctx context.Context, req microclient.Request, rsp any, opts
 }
 
 // wrappers are functions that create the client wrappers to test: the stack's own wrappers, and the
-// wrappers of go-plugins. close stops all that a wrapper has started.
+// wrappers of go-plugins. The function close stops everything that the wrapper has started.
 var wrappers = map[string]func(t *testing.T) (wrap microclient.Wrapper, close func()){
 	"tracer": func(*testing.T) (microclient.Wrapper, func()) {
 		return ocplugin.NewClientWrapper(opentracing.NoopTracer{}), func() {}
@@ -72,7 +72,7 @@ var wrappers = map[string]func(t *testing.T) (wrap microclient.Wrapper, close fu
 
 type wrapperKey struct{}
 
-// TestWrappersKeepGoMicrosContract tests the behavior that callers rely on, with any wrapper.
+// TestWrappersKeepGoMicrosContract tests, for each wrapper, the behavior on which callers rely.
 func TestWrappersKeepGoMicrosContract(t *testing.T) {
 	hystrix.Flush() // removes the circuits of earlier tests
 	hystrix.DefaultTimeout, hystrix.DefaultMaxConcurrent, hystrix.DefaultVolumeThreshold = 60_000, 100+breaker.Headroom, 1_000_000
@@ -88,7 +88,8 @@ func TestWrappersKeepGoMicrosContract(t *testing.T) {
 			require.Equal(t, in.String(), c.String())
 			require.Equal(t, in.Options().CallOptions.Retries, c.Options().CallOptions.Retries)
 
-			// A call reaches the inner client once, with its context, request, response and options.
+			// A call reaches the inner client once, with its context, request, response and
+			// options.
 			var rsp string
 			in.call = func(ctx context.Context, r microclient.Request, to any, opts microclient.CallOptions) error {
 				*to.(*string) = ctx.Value(wrapperKey{}).(string) + r.Body().(string) + opts.Address[0]
@@ -105,8 +106,8 @@ func TestWrappersKeepGoMicrosContract(t *testing.T) {
 			}
 			require.Equal(t, errors.NotFound("svc", "nobody of that name"), c.Call(ctx, req, &rsp))
 
-			// When the caller's context ends, the context of the inner client ends too, and the call
-			// returns.
+			// When the caller's context ends, the context of the inner client ends too, and the
+			// call returns.
 			in.call = func(ctx context.Context, _ microclient.Request, _ any, _ microclient.CallOptions) error {
 				<-ctx.Done()
 				return errors.Timeout("go.micro.client", "%v", ctx.Err())
@@ -115,7 +116,8 @@ func TestWrappersKeepGoMicrosContract(t *testing.T) {
 			defer cancel()
 			require.EqualError(t, c.Call(timeout, req, &rsp), errors.Timeout("go.micro.client", "context deadline exceeded").Error())
 
-			// Several callers share the wrapper. Each caller gets its own response. No goroutine leaks.
+			// Several callers share the wrapper. Each caller gets its own response. No goroutine
+			// leaks.
 			in.call = func(_ context.Context, r microclient.Request, to any, _ microclient.CallOptions) error {
 				*to.(*string) = r.Body().(string)
 				return nil
@@ -144,7 +146,7 @@ func TestWrappersKeepGoMicrosContract(t *testing.T) {
 			}
 			leak := goleak.Find(ignored...)
 			for end := time.Now().Add(time.Minute); leak != nil && time.Now().Before(end); {
-				leak = goleak.Find(ignored...) // Find itself waits for a moment
+				leak = goleak.Find(ignored...) // goleak.Find itself waits for a moment
 			}
 			require.NoError(t, leak)
 		})
