@@ -1,7 +1,7 @@
 # Builds one image for each program: --target srv and --target client.
 FROM golang:1.26 AS build
 WORKDIR /src
-# Dependencies change less often than the code, so they have a layer of their own.
+# Dependencies change less often than the code, so they have their own layer.
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
@@ -20,10 +20,10 @@ LABEL org.opencontainers.image.title="Basis" \
       org.opencontainers.image.revision="${REVISION}"
 USER 65532:65532
 
-# The programs serve metrics and health at this address. Only this container can reach it. The health check uses the same
-# variable. A server is healthy when it has registered, and a client is healthy when it has found a
-# server. The registry may start later, so both have a start period of two minutes. A swarm
-# replaces an unhealthy container.
+# The programs serve metrics and health at this address. Other containers cannot reach this address.
+# The health check uses the same variable. A server is healthy when it has registered, and a client
+# is healthy when it has found a server. The registry may start after the pair, so both images have
+# a start period of two minutes. A swarm replaces an unhealthy container.
 ENV BASIS_METRICS_ADDRESS=127.0.0.1:9464
 
 FROM base AS srv

@@ -1,26 +1,27 @@
-# All targets need Go and make. The comment above a target names what else the target needs. There
-# are several Go modules. The module in this directory has the programs srv and client. The module
-# in dev has the code that neither program links. The bench in dev/bench has its own module, and so
-# has each program below dev/tools that is built from source.
+# All targets need make. Most targets also need Go. The comment above a target names everything else
+# that the target needs. There are several Go modules. The module in this directory has the programs
+# srv and client. The module in dev has code that is not part of srv or client. The bench in
+# dev/bench has its own module. The third-party programs in dev/tools also have their own modules.
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 REVIVE := github.com/mgechev/revive@v1.15.0
 MISSPELL := github.com/golangci/misspell/cmd/misspell@v0.8.0
 
-# The directory that "make proto" writes to. The test of "make proto" writes to another directory,
-# and compares the files.
+# "make proto" writes into this directory. A test runs "make proto" with another directory, and
+# compares the generated files with the committed files.
 PROTO_OUT := .
 
-# With REQUIRED=1, tests fail if a tool that they need is missing. Without it, they are skipped.
+# With REQUIRED=1, tests fail if a tool that they need is missing. Without REQUIRED=1, these tests
+# are skipped.
 REQUIRED :=
 
-# REQUIRED for tests that need root. Without root, these tests are skipped.
+# The option -required for tests that need root. If you are not root, these tests are skipped.
 REQUIRED_AS_ROOT = $(if $(and $(REQUIRED),$(filter 0,$(shell id -u))),-required)
 
-# The installed command of Compose.
+# The command of Compose: "docker compose" if it is installed, and otherwise "docker-compose".
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-# The files of "make up". METRICS=1 adds Prometheus.
+# The Compose files that "make up" uses. METRICS=1 adds Prometheus.
 UP_FILES = $(if $(METRICS),-f docker-compose.yml -f docker-compose.override.yml -f docker-compose.metrics.yml)
 
 # Builds the images of the pair. The images' labels have the revision.
@@ -45,7 +46,7 @@ demo: ## shows the article's steps, one after another
 	@go -C dev build -o ../bin/demo ./demo
 	@exec bin/demo $(if $(KEEP),-keep)
 
-# Needs Docker with Compose, and curl.
+# Needs Docker with Compose, and curl. "make down" and "make logs" also need Docker with Compose.
 up: ## starts the whole demo in containers (METRICS=1 with Prometheus)
 	$(BUILD_IMAGES)
 	$(COMPOSE) $(UP_FILES) up --detach
@@ -66,15 +67,15 @@ swarm-up: ## starts the demo on a swarm
 swarm-down: ## removes the demo from a swarm
 	@dev/tools/swarm down
 
-# Use this target on a machine that cannot pull these images from a registry. It needs a statically
-# linked busybox (on Debian and Ubuntu, the package busybox-static).
+# Use this target on a machine that cannot pull the images from a registry. The target needs Docker
+# and a statically linked busybox (on Debian and Ubuntu, the package busybox-static).
 images: tools ## makes the images of Go, Consul, Jaeger and Prometheus on this machine
 	@dev/tools/images
 
-# Runs unit tests, in-process tests, and the tour over mDNS. If the tools of "make tools" are
-# installed, it also runs the end-to-end scripts and the commands of the other documents. With
-# Chromium too, it tests the pages of Consul and Jaeger. With Consul, it runs a short bench. The
-# race detector needs a C compiler.
+# Runs unit tests, in-process tests, and the tour over mDNS. If the tools that "make tools" builds
+# are installed, the target also runs the end-to-end scripts and the commands of the other
+# documents. If Chromium is installed too, the target tests the pages of Consul and Jaeger. If
+# Consul is installed, the target runs a short bench. The race detector needs a C compiler.
 test: ## runs all tests, under the race detector
 	go vet ./...
 	go test -race ./...
@@ -85,20 +86,20 @@ test: ## runs all tests, under the race detector
 	cd dev/bench && go test -race ./contender
 	cd dev/bench && go test -race -count=1 -timeout=10m $(if $(REQUIRED),-args -required)
 
-# Builds the scripts' tools first.
+# First builds the tools that the scripts need.
 e2e: tools ## runs the end-to-end scripts alone
 	cd dev/e2e && go test -race -count=1 -timeout=30m -args -required
 
-# Uses the Docker engine that is running. If no engine is running, dev/tools/engine starts one,
-# which needs root and apt-get. If you are root on Linux, the tests also start three engines, which
-# form a swarm.
+# Uses the Docker engine that is running. If no engine is running, dev/tools/engine starts an
+# engine. For this, it needs root and apt-get. If you are root on Linux, the tests also start three
+# engines, which form a swarm.
 e2e-docker: ## tests the docker-compose files on Docker engines
 	$(WITH_IMAGES) 'cd dev/e2e/docker && go test -count=1 -timeout=20m -v -args -docker $(if $(REQUIRED),-required) \
 		&& cd ../cluster && go test -count=1 -timeout=20m -v -run=TestSwarm -args -swarm $(REQUIRED_AS_ROOT)'
 
 # Tests faults between hosts: dead hosts, cut links, Consul without a quorum. Needs root, Linux, and
-# an otherwise idle machine. Without root, it skips the scripts and says so. Each host is a network
-# namespace: see dev/internal/cluster.
+# an otherwise idle machine. If you are not root, the target skips the scripts and says so. Each
+# host is a network namespace: see dev/internal/cluster.
 e2e-cluster: tools ## breaks a cluster of network namespaces under load
 	cd dev/e2e/cluster && go test -count=1 -timeout=30m . -args -cluster $(REQUIRED_AS_ROOT)
 
@@ -107,41 +108,42 @@ cluster: tools ## starts the pair on a cluster of network namespaces, for lookin
 	@go -C dev build -o ../bin/cluster ./cluster
 	@exec bin/cluster
 
-# Generates names for the handler, and messages and metadata over gRPC. Go stores an input that
-# fails a test in testdata/fuzz. Later, "make test" tests this input again.
+# The first test calls the handler with generated names. The second test sends generated messages
+# and metadata to the server over gRPC. If a test fails, Go stores its input in testdata/fuzz, and
+# "make test" then tests this input too.
 fuzz: ## tests the server with generated input (FUZZ=5m for longer)
 	go test -run='^$$' -fuzz='^FuzzHello$$' -fuzztime=$(FUZZ) ./srv/handler
 	go test -run='^$$' -fuzz='^FuzzHello$$' -fuzztime=$(FUZZ) ./srv
 
-# Makes 500 calls per second while servers are replaced. Checks that memory, goroutines and
+# Makes 500 calls per second while the test replaces servers. Checks that memory, goroutines and
 # connections do not grow.
 soak: tools ## makes calls for ten minutes (SOAK=60s for fewer)
 	cd dev/e2e && go test -count=1 -timeout=0 -run=TestSoak -args -required -soak=$(SOAK)
 
-# Runs the faults in dev/e2e/testdata/faults, the soak, bad input, and the faults of e2e-cluster and
-# of the swarm in e2e-docker. This takes about 30 minutes, and needs root, Linux and an otherwise
-# idle machine.
+# Runs the faults in dev/e2e/testdata/faults, the soak, the tests with bad input, the faults of
+# e2e-cluster, and the faults of the swarm in e2e-docker. This takes about 30 minutes, and needs
+# root, Linux and an otherwise idle machine.
 reliability: tools ## measures calls during faults, and writes docs/reliability.md
 	cd dev/e2e && go test -count=1 -timeout=0 -run='TestScripts/^(grpcurl|ghz|gzip|garbage|halfopen|deaf|flood)$$|TestFaults|TestSoak' -args -required -soak=$(SOAK) -reliability=../../docs/reliability.md
 	cd dev/e2e/cluster && go test -count=1 -timeout=30m -args -cluster -required -reliability=../../../docs/reliability.md
 	$(WITH_IMAGES) 'cd dev/e2e/cluster && go test -count=1 -timeout=20m -run=TestSwarm -args -swarm -required -reliability=../../../docs/reliability.md'
 
-# The bench takes at most 15 minutes; the first run also builds the contenders. It needs Linux, an
-# otherwise idle machine, and the Consul of "make tools". To measure only some contenders, run
-# "go -C dev/bench run . -only='limit|basis|gokit'".
+# The bench takes at most 15 minutes. The first run also builds the contenders. The bench needs
+# Linux, an otherwise idle machine, and the Consul of "make tools". To measure only some contenders,
+# run "go -C dev/bench run . -only='limit|basis|gokit'".
 bench: ## measures the pair and comparable frameworks, and writes docs/benchmarks.md
 	go -C dev/bench run . -o ../../docs/benchmarks.md
 
 bench-quick: ## prints a shorter measurement, in about 3 minutes
 	@go -C dev/bench run . -quick
 
-# This takes a minute after the builds, and needs Chromium (on Debian, the package chromium). Look
+# After the builds, this takes a minute. It needs Chromium (on Debian, the package chromium). Look
 # at the pictures before you commit them, because no test compares them.
 pictures: tools ## takes the pictures in docs/pictures
 	@go -C dev run ./browser/pictures
 
-# The builds take about 20 minutes on two cores, once per machine. To use other binaries, set
-# CONSUL_BIN, JAEGER_BIN, PROMETHEUS_BIN, PROMTOOL_BIN, GRPCURL_BIN, GHZ_BIN or
+# The builds take about 20 minutes on two cores. Each machine needs these builds only once. To use
+# other binaries, set CONSUL_BIN, JAEGER_BIN, PROMETHEUS_BIN, PROMTOOL_BIN, GRPCURL_BIN, GHZ_BIN or
 # GRPC_HEALTH_PROBE_BIN.
 tools: ## builds Consul, Jaeger with its UI, Prometheus and three gRPC clients from source
 	@go -C dev run ./tools
@@ -156,16 +158,18 @@ certs: ## makes a CA and certificates in certs/, only for trying TLS
 	@go -C dev build -o ../bin/certs ./tools/certs
 	@bin/certs
 
-# Go builds buf and its two plugins from the modules in dev/tools. This takes some minutes the first
-# time, and about a second later. The micro plugin is go-micro v2's, because only its module can
-# still be downloaded. Its output differs from v1's only in the import path, which sed rewrites.
+# Go builds buf and its two plugins from the modules in dev/tools. The first time, this takes some
+# minutes. After that, it takes about a second. The plugin protoc-gen-micro is the version for
+# go-micro v2, because the version for go-micro v1 can no longer be downloaded. The two versions
+# generate the same code, except for the import path of go-micro. sed changes this path.
 proto: ## regenerates proto/*.go
 	go -C dev/tools/buf tool buf generate --output $(abspath $(PROTO_OUT))
 	sed 's|github.com/micro/go-micro/v2/|github.com/micro/go-micro/|' \
 		$(PROTO_OUT)/proto/basis.pb.micro.go >$(PROTO_OUT)/proto/basis.micro.go
 	rm $(PROTO_OUT)/proto/basis.pb.micro.go
 
-# dev/architecture checks which packages and modules the pair has, and which packages import which.
+# The tests in dev/architecture check the pair's packages, their imports, the required modules and
+# the generated code.
 lint: ## checks format, modules and spelling, and runs go vet, staticcheck and revive
 	! gofmt -l . | grep .
 	git ls-files -z | xargs -0 go run $(MISSPELL) -locale US -error

@@ -2,17 +2,17 @@ module github.com/gomicroexample/basis
 
 go 1.26.0
 
-// The packages that the pair shows. These versions are pinned.
+// The packages that the pair demonstrates. Their versions are pinned.
 require (
 	// The last commit. There are no releases.
 	github.com/afex/hystrix-go v0.0.0-20180502004556-fa1af6a1f4f5
 	// The last release. It forwards to google.golang.org/protobuf.
 	github.com/golang/protobuf v1.5.4
-	// The last v1 that starts when built with a current Go. v1.8.3 and later import a quic-go whose fork
-	// of crypto/tls panics at init.
+	// The last v1 release that starts if it is built with a current Go. v1.8.3 and later v1
+	// releases import a version of quic-go with a fork of crypto/tls. This fork panics at init.
 	github.com/micro/go-micro v1.8.2
-	// The first version whose opentracing.NewClientWrapper has a tracer as its argument. The article calls
-	// it with a tracer.
+	// The first version whose opentracing.NewClientWrapper has a tracer as its argument. The
+	// article passes a tracer to this function.
 	github.com/micro/go-plugins v1.1.1
 	// The last release.
 	github.com/opentracing/opentracing-go v1.2.0
@@ -32,7 +32,7 @@ require (
 )
 
 require (
-	// Later versions need a later Go than the go line above.
+	// Later versions need a newer Go than the go line above.
 	github.com/hashicorp/consul/api v1.34.4
 	github.com/mattn/go-runewidth v0.0.31 // indirect
 	github.com/vbauerster/mpb/v8 v8.9.3
@@ -102,5 +102,6 @@ require (
 	google.golang.org/grpc/examples v0.0.0-20260825154716-030ee8becb20 // indirect
 )
 
-// go-plugins v1.1.1 requires this version, which no longer exists. No package here imports it.
+// go-plugins v1.1.1 requires this version of go-bson, which no longer exists. No package here
+// imports it.
 exclude github.com/asim/go-bson v0.0.0-20160318195205-84522947cabd

@@ -1,17 +1,17 @@
-// This module has the code that neither program of the pair links. So the go.mod of the pair lists only
-// modules that the pair needs.
+// This module has code that is not part of srv or client. The code has its own module, so that the
+// pair's go.mod lists only modules that the pair and its own tests need.
 module github.com/gomicroexample/basis/dev
 
 go 1.26.0
 
-// The tests test the pair of the same commit.
+// The tests use the pair of the same commit.
 replace github.com/gomicroexample/basis => ../
 
 require (
 	github.com/gomicroexample/basis v0.0.0-00010101000000-000000000000
-	// Later versions need a later Go than the go line above.
+	// Later versions need a newer Go than the go line above.
 	github.com/hashicorp/consul/api v1.34.4
-	// Later versions need a later Go than the go line above.
+	// Later versions need a newer Go than the go line above.
 	github.com/hashicorp/consul/sdk v0.18.1
 	github.com/mattn/go-runewidth v0.0.31
 	github.com/micro/go-micro v1.8.2
@@ -120,6 +120,7 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-// An exclude line is effective only in the go.mod of the main module, so it is repeated here. go-plugins
-// v1.1.1 requires this version, which no longer exists. No package here imports it.
+// An exclude line is effective only in the go.mod of the main module. So this file repeats the
+// exclude line of the pair's go.mod. go-plugins v1.1.1 requires this version of go-bson, which no
+// longer exists. No package here imports it.
 exclude github.com/asim/go-bson v0.0.0-20160318195205-84522947cabd

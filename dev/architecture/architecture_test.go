@@ -1,5 +1,5 @@
-// Package architecture_test checks which packages of the pair may import each other, and which
-// packages and requirements the pair's module may have.
+// Package architecture_test checks the imports and the requirements of the pair's module, and which
+// packages the module may have. It also checks the generated code.
 package architecture_test
 
 import (
@@ -31,7 +31,7 @@ var layers = [][]string{
 	{"proto"},
 }
 
-// goPackage is a package as go list reports it.
+// goPackage has the fields of a package that these tests read from the output of go list.
 type goPackage struct {
 	ImportPath                         string
 	Imports, TestImports, XTestImports []string
@@ -39,7 +39,7 @@ type goPackage struct {
 	Module                             *struct{ Path string }
 }
 
-// list returns the packages that go list reports in the pair's module.
+// list runs go list with args in the pair's module, and returns the packages that go list reports.
 func list(t *testing.T, args ...string) []goPackage {
 	t.Helper()
 	out := command(t, append([]string{"list", "-json=ImportPath,Imports,TestImports,XTestImports,Deps,Module"}, args...)...)
@@ -112,8 +112,8 @@ func TestThePairLinksNothingOfDev(t *testing.T) {
 }
 
 // A package that only one program links must be below that program's directory, not in internal.
-// The test skips packages with helpers for tests: their names end with "test", as the name of
-// net/http/httptest does.
+// The test skips packages with helpers for tests. The names of these packages end with "test", like
+// net/http/httptest.
 func TestBothProgramsLinkWhatIsInternal(t *testing.T) {
 	deps := map[string][]string{}
 	for _, program := range []string{"srv", "client"} {
@@ -146,10 +146,11 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// isOf reports whether the package name belongs to program.
+// isOf reports whether the package with the relative path name belongs to program.
 func isOf(program, name string) bool { return strings.HasPrefix(name+"/", program+"/") }
 
-// layerOf returns the index in layers of the package's layer, or -1 if no layer has the package.
+// layerOf returns the index of the layer that has the package with the relative path name. If no
+// layer has the package, it returns -1.
 func layerOf(name string) int {
 	return slices.IndexFunc(layers, func(patterns []string) bool {
 		return slices.ContainsFunc(patterns, func(pattern string) bool {

@@ -70,5 +70,5 @@ func TestOptionalFieldsCanBeGenerated(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	messages, err := os.ReadFile(filepath.Join(dir, "proto", "basis.pb.go"))
 	require.NoError(t, err)
-	require.Regexp(t, `Salutation +\*string`, string(messages), "an unset field differs from an empty one")
+	require.Regexp(t, `Salutation +\*string`, string(messages), "an unset field must differ from an empty field")
 }

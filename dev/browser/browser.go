@@ -1,6 +1,6 @@
-// Package browser opens the pages of Jaeger and Consul in a headless Chromium, clicks on elements, and
-// reads what the pages show. Its tests test the pages. The command pictures uses the
-// package to take the pictures in docs/pictures.
+// Package browser opens the pages of Jaeger and Consul in a headless Chromium, clicks on elements,
+// and reads what the pages show. The tests of this package check the pages. The command in the
+// folder pictures uses this package to take the pictures in docs/pictures.
 package browser
 
 import (
@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	// limit is the time limit for one action in a page. A busy machine needs a few seconds.
+	// limit is the time limit for one action in a page. On a busy machine, an action takes a few
+	// seconds.
 	limit = time.Minute
 	// pollInterval is the time between two checks of a page for the result of an action.
 	pollInterval = 50 * time.Millisecond
@@ -27,9 +28,10 @@ const (
 // ErrMissing means that no Chromium is installed.
 var ErrMissing = errors.New(`no Chromium on PATH; install Debian's package "chromium", or name one with CHROMIUM_BIN`)
 
-// Find returns the path of Chromium. It takes the binary that CHROMIUM_BIN names, or else chromium,
-// chromium-browser or google-chrome on PATH. If there is none, it returns ErrMissing. If CHROMIUM_BIN
-// does not name an executable, it returns another error.
+// Find returns the path of Chromium. If the variable CHROMIUM_BIN is set, Find returns the
+// executable that the variable names, or an error if there is no such executable. Otherwise, Find
+// looks on PATH for chromium, chromium-browser and google-chrome, in this order. If PATH has none
+// of these, Find returns ErrMissing.
 func Find() (string, error) {
 	if name := os.Getenv("CHROMIUM_BIN"); name != "" {
 		path, err := exec.LookPath(name)
@@ -54,13 +56,13 @@ type Browser struct {
 }
 
 // Start starts Chromium with an empty page of width x height pixels. Each browser has its own
-// profile. Find finds the Chromium. Close stops it.
+// profile. Start uses the Chromium that Find returns. Close stops the browser.
 func Start(width, height int) (*Browser, error) {
 	path, err := Find()
 	if err != nil {
 		return nil, err
 	}
-	// As root, chromedp adds --no-sandbox.
+	// If this process runs as root, chromedp adds the flag --no-sandbox.
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
 		chromedp.Flag("disable-gpu", true),
@@ -76,7 +78,7 @@ func Start(width, height int) (*Browser, error) {
 		closeTab()
 		stop() // waits for the process, and removes its profile
 	}}
-	// The browser stops when the context of its first action ends. So this context cannot have a
+	// The browser stops when the context of its first action ends. So this context must not have a
 	// deadline.
 	late := time.AfterFunc(limit, stop)
 	err = chromedp.Do(tab, chromedp.EmulateViewport(int64(width), int64(height)), onEachPage(wideNames))
@@ -91,7 +93,7 @@ func Start(width, height int) (*Browser, error) {
 }
 
 // wideNames is JavaScript that widens the column of names on Jaeger's page of a trace, so that the
-// names fit. A user would drag the column's edge.
+// names fit. A user can do the same with the mouse.
 const wideNames = `localStorage.setItem("spanNameColumnWidth", "0.4")`
 
 // onEachPage runs script in each page before the page's own JavaScript.
@@ -114,8 +116,9 @@ func (b *Browser) Close() error {
 	return nil
 }
 
-// run runs an action in the page of b. The action stops when ctx is done, or after limit. If the
-// action fails, the error has label, the name of the action, and the text of the page.
+// run runs an action in the page of b. The action stops when ctx is done, or after the time limit.
+// label is the name of the action for errors. If the action fails, the error contains label and the
+// text of the page.
 func run[T any](ctx context.Context, b *Browser, label string, action chromedp.Action[T]) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -132,13 +135,13 @@ func run[T any](ctx context.Context, b *Browser, label string, action chromedp.A
 	return v, fmt.Errorf("%s: %w; %s", label, err, b.shows())
 }
 
-// do runs steps without a result, as run does.
+// do runs steps one after another, in the same way as run. Steps have no results.
 func (b *Browser) do(ctx context.Context, label string, steps ...chromedp.Action[chromedp.Void]) error {
 	_, err := run(ctx, b, label, chromedp.Steps(steps...))
 	return err
 }
 
-// shows returns the text of the page, for an error.
+// shows returns the URL of the page and the beginning of its text, for an error.
 func (b *Browser) shows() string {
 	ctx, cancel := context.WithTimeout(b.tab, 5*time.Second)
 	defer cancel()
@@ -149,12 +152,13 @@ func (b *Browser) shows() string {
 	return strings.Join(strings.Fields(text), " ")
 }
 
-// until waits until a JavaScript expression is truthy in the page, and returns the expression's value.
+// until returns an action that waits until a JavaScript expression is truthy in the page. The
+// result of the action is the expression's value.
 func until[T any](expression string) chromedp.Action[T] {
 	return chromedp.Poll[T](expression, chromedp.WithPollingInterval(pollInterval), chromedp.WithPollingTimeout(0))
 }
 
-// discard drops the result of an action.
+// discard returns an action that runs action and drops the result.
 func discard[T any](action chromedp.Action[T]) chromedp.Action[chromedp.Void] {
 	return func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
 		_, err := action(ctx, t)
@@ -162,20 +166,20 @@ func discard[T any](action chromedp.Action[T]) chromedp.Action[chromedp.Void] {
 	}
 }
 
-// still is a JavaScript expression that is true once ten checks in a row found the same page. Charts
-// and menus are animated.
-const still = `(() => {
+// unchanged is a JavaScript expression that becomes true when ten consecutive checks found the page
+// unchanged. Until then, an animation of a chart or a menu may be running.
+const unchanged = `(() => {
 	const now = document.body.outerHTML;
 	window.basisLooks = now === window.basisLast ? window.basisLooks + 1 : 0;
 	window.basisLast = now;
 	return window.basisLooks >= 10;
 })()`
 
-// Picture waits until all animations in the page have ended. It returns a screenshot of the page's
-// upper part, height pixels high, as a PNG.
+// Picture waits until all animations in the page have ended. It returns a screenshot of the upper
+// part of the page, as a PNG. height is the height of this part in pixels.
 func (b *Browser) Picture(ctx context.Context, height int) ([]byte, error) {
 	return run(ctx, b, "taking a picture", func(ctx context.Context, t *chromedp.Target) ([]byte, error) {
-		if _, err := until[bool](still)(ctx, t); err != nil {
+		if _, err := until[bool](unchanged)(ctx, t); err != nil {
 			return nil, err
 		}
 		shot, err := cdp.Call(ctx, t, page.CaptureScreenshot, page.CaptureScreenshotParams{

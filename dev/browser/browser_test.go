@@ -26,7 +26,7 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// patience is the time limit of a test. The first time, the builds take most of this time.
+// patience is the time limit of a test. In the first run, the builds take most of this time.
 const patience = 10 * time.Minute
 
 const (
@@ -34,7 +34,8 @@ const (
 	srvName    = "go.micro.srv.basis"
 )
 
-// required makes tests fail, instead of being skipped, if Chromium, Consul or Jaeger is missing.
+// required is the flag -required. With this flag, tests fail if Chromium, Consul or Jaeger is
+// missing. Without the flag, these tests are skipped.
 var required = flag.Bool("required", false, "fail where Chromium, Consul or Jaeger is missing, instead of skipping tests")
 
 func TestMain(m *testing.M) {
@@ -43,8 +44,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/consul/sdk/freeport.checkFreedPorts"))
 }
 
-// open starts a browser, and closes it at the end of the test. It skips the test if there is no
-// Chromium.
+// open starts a browser, and closes it at the end of the test. If Chromium is missing, open skips
+// the test, or fails the test if -required is set.
 func open(t *testing.T) (context.Context, *Browser) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -58,8 +59,8 @@ func open(t *testing.T) (context.Context, *Browser) {
 	return ctx, b
 }
 
-// stage starts a Stage, and closes it at the end of the test. It skips the test if Consul or Jaeger is
-// missing.
+// stage starts a Stage, and closes it at the end of the test. If Consul or Jaeger is missing, stage
+// skips the test, or fails the test if -required is set.
 func stage(t *testing.T, ctx context.Context) *Stage {
 	t.Helper()
 	s, err := NewStage(ctx, t.TempDir())
@@ -71,8 +72,8 @@ func stage(t *testing.T, ctx context.Context) *Stage {
 	return s
 }
 
-// requireWait requires a trace of a call that mostly waits for the limiter. The server's spans begin
-// after the wait.
+// requireWait requires that trace is the trace of a call that waited for the limiter for most of
+// its duration. The spans of the server begin after this wait.
 func requireWait(t *testing.T, trace Trace) {
 	t.Helper()
 	requireCall(t, trace)
@@ -88,7 +89,8 @@ func requireWait(t *testing.T, trace Trace) {
 	}
 }
 
-// requireFailure requires the error mark on the root span and on the handler's span, and on no other.
+// requireFailure requires that exactly two spans have the error mark: the root span and the
+// handler's span.
 func requireFailure(t *testing.T, trace Trace) {
 	t.Helper()
 	requireCall(t, trace)
@@ -97,7 +99,8 @@ func requireFailure(t *testing.T, trace Trace) {
 	}
 }
 
-// requireCall requires the four spans of one call through both services.
+// requireCall requires that trace has the four spans of one call: two of the client and two of the
+// server.
 func requireCall(t *testing.T, trace Trace) {
 	t.Helper()
 	require.Equal(t, 2, trace.Services)
@@ -113,7 +116,8 @@ func requireCall(t *testing.T, trace Trace) {
 	}, rows)
 }
 
-// find returns the trace with an ID from a list of traces.
+// find returns the trace with the given ID from the list all. It fails the test if the list lacks
+// this trace.
 func find(t *testing.T, all []Found, id string) Found {
 	t.Helper()
 	for _, f := range all {
@@ -159,13 +163,13 @@ func TestPagesOfJaegerAndConsul(t *testing.T) {
 	var addresses []string
 	for _, i := range instances {
 		require.Equal(t, []string{"All service checks passing", "All node checks passing"}, i.Checks)
-		require.Equal(t, "consul", i.Node, "pictures do not name this machine")
+		require.Equal(t, "consul", i.Node, "the pictures must not show this machine's name")
 		addresses = append(addresses, i.Address)
 	}
 	require.ElementsMatch(t, nodes, addresses)
 }
 
-// If nothing but Go is installed, the demo still serves the pages of Jaeger.
+// If only Go is installed, the demo still serves the pages of Jaeger's UI.
 func TestDemoWithGoAlone(t *testing.T) {
 	ctx, b := open(t)
 	root, err := project.Root()
@@ -176,7 +180,7 @@ func TestDemoWithGoAlone(t *testing.T) {
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 
-	// The demo finds no program of "make tools", and only Go on PATH.
+	// This demo finds no program that "make tools" has built. On PATH, it finds only Go.
 	goCommand := func(args ...string) string {
 		out, err := exec.CommandContext(ctx, "go", args...).Output()
 		require.NoError(t, err)
@@ -203,7 +207,7 @@ func TestDemoWithGoAlone(t *testing.T) {
 	require.NoError(t, err)
 	requireCall(t, trace)
 
-	// The links of earlier steps.
+	// Open the traces that the demo linked to in earlier steps.
 	link := func(label string) string {
 		m := regexp.MustCompile(`Trace of ` + label + `: (\S+)`).FindSubmatch(log)
 		require.NotNil(t, m, "%s", log)
@@ -261,8 +265,8 @@ func children(t *testing.T) []*process.Process {
 	return all
 }
 
-// If the page does not show the expected text before the caller's deadline, the error has the action
-// and the text of the page.
+// If the page does not show the expected text before the caller's deadline, the error contains the
+// name of the action and the text of the page.
 func TestErrorSaysWhatThePageShows(t *testing.T) {
 	_, b := open(t)
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -15,8 +15,9 @@ type Instance struct {
 	Checks  []string // the page's text for the checks, such as "All node checks passing"
 }
 
-// Instances opens the page of a service of the Consul at url. It waits until the page lists n nodes
-// and all their checks pass, and returns the nodes. The page updates itself.
+// Instances opens Consul's page of service. url is the URL of Consul. Instances waits until the
+// page lists n nodes and all checks of these nodes pass. Then it returns the nodes. The page
+// updates itself, so Instances does not load it again.
 func (b *Browser) Instances(ctx context.Context, url, service string, n int) ([]Instance, error) {
 	page := url + "/ui/dc1/services/" + service
 	if err := b.do(ctx, "opening "+page, chromedp.Navigate(page)); err != nil {

@@ -50,7 +50,7 @@ func (b *Browser) Search(ctx context.Context, url, service string) ([]Found, err
 		until[[]Found](`document.querySelector(".ResultItem") && `+readFound))
 }
 
-// Trace is the content of a page of a trace.
+// Trace is the content of the page that Jaeger's UI shows for one trace.
 type Trace struct {
 	Services int // number of services
 	Rows     []Row
@@ -66,8 +66,8 @@ type Row struct {
 	Error     bool    // whether the row has the mark of a failed span
 }
 
-// readTrace is a JavaScript expression. Its value is null until the page has all rows, and then the
-// page's Trace.
+// readTrace is a JavaScript expression. Its value is null until the page has all rows. After that,
+// its value is the page's Trace.
 const readTrace = `(() => {
 	const rows = [...document.querySelectorAll(".span-row")];
 	const header = name => parseInt([...document.querySelectorAll(".TracePageHeader--overviewItems .LabeledList--item")]
@@ -86,8 +86,8 @@ const readTrace = `(() => {
 	};
 })()`
 
-// Open clicks on the trace id in the list of the search page, and returns the content of the trace's
-// page.
+// Open clicks on the trace with this ID in the list of the search page, and returns the content of
+// the trace's page.
 func (b *Browser) Open(ctx context.Context, id string) (Trace, error) {
 	err := b.do(ctx, "opening trace "+id, chromedp.Click(chromedp.CSS(fmt.Sprintf(`a.ResultItemTitle--item[href$="/trace/%s"]`, id))))
 	if err != nil {
@@ -96,8 +96,8 @@ func (b *Browser) Open(ctx context.Context, id string) (Trace, error) {
 	return b.read(ctx, id)
 }
 
-// Lookup opens the search page of the Jaeger at url and types id into Lookup by Trace ID. It returns
-// the content of the trace's page.
+// Lookup opens the search page of the Jaeger at url, and types id into the field "Lookup by Trace
+// ID". It returns the content of the trace's page.
 func (b *Browser) Lookup(ctx context.Context, url, id string) (Trace, error) {
 	const input = `input[placeholder^="Lookup by Trace ID"]`
 	err := b.do(ctx, "looking up trace "+id,
@@ -118,20 +118,20 @@ func (b *Browser) Visit(ctx context.Context, link string) (Trace, error) {
 	return b.read(ctx, path.Base(link))
 }
 
-// read waits for the page of the trace id, and returns the page's content.
+// read waits for the page of the trace with this ID, and returns the page's content.
 func (b *Browser) read(ctx context.Context, id string) (Trace, error) {
 	return run(ctx, b, "reading trace "+id, until[Trace](fmt.Sprintf(`location.pathname.endsWith("/trace/%s") && %s`, id, readTrace)))
 }
 
-// readTags is a JavaScript expression. Its value is the tags of the unfolded span, or not truthy if
-// no span is unfolded.
+// readTags is a JavaScript expression. Its value is the tags of the unfolded span. If no span is
+// unfolded, its value is undefined.
 const readTags = `(() => {
 	const tags = [...document.querySelectorAll(".detail-row .AccordianKeyValues--header")].find(part => part.textContent.startsWith("Tags:"));
 	return tags && Object.fromEntries([...tags.querySelectorAll("li")].map(tag => tag.textContent.split(/=(.*)/s)));
 })()`
 
-// Unfold clicks on the first row of a trace's page, and returns the tags that the page then shows below
-// the row.
+// Unfold clicks on the first row of a trace's page, and returns the tags that the page then shows
+// below the row.
 func (b *Browser) Unfold(ctx context.Context) (map[string]string, error) {
 	if err := b.do(ctx, "unfolding the first span", chromedp.Click(chromedp.CSS(".span-row .span-name"))); err != nil {
 		return nil, err
@@ -142,7 +142,8 @@ func (b *Browser) Unfold(ctx context.Context) (map[string]string, error) {
 // String returns a row's depth, service and operation.
 func (r Row) String() string { return fmt.Sprint(r.Depth, " ", r.Service, " ", r.Operation) }
 
-// HideProcess hides the line "Process" of the unfolded span, which has the machine's name and address.
+// HideProcess hides the line "Process" of the unfolded span. This line has the machine's name and
+// address.
 func (b *Browser) HideProcess(ctx context.Context) error {
 	return b.do(ctx, "hiding the process of the unfolded span", discard(until[bool](`(() => {
 	const process = [...document.querySelectorAll(".detail-row .AccordianKeyValues--header")].find(part => part.textContent.startsWith("Process:"));

@@ -35,7 +35,8 @@ type Story struct {
 	Open   string // the trace of a call that the open circuit rejects
 }
 
-// Flags of the programs. The server's delay is between the two timeouts of the breaker.
+// Flags of the programs. A server's delay is shorter than the breaker's timeout with the flag
+// patient, and longer than the timeout with the flag hasty.
 const (
 	delay   = "--delay=500ms"
 	patient = "--hystrix_timeout=5s"
@@ -45,8 +46,8 @@ const (
 // registered matches the line that a server logs when it registers.
 var registered = regexp.MustCompile("Advertising")
 
-// NewStage builds the pair into dir, and starts Consul, Jaeger and two servers with their logs in dir.
-// If Consul or Jaeger is not installed, the error wraps binaries.ErrMissing. Close stops all
+// NewStage builds the pair into dir, and starts Consul, Jaeger and two servers with their logs in
+// dir. If Consul or Jaeger is not installed, the error wraps binaries.ErrMissing. Close stops all
 // processes.
 func NewStage(ctx context.Context, dir string) (*Stage, error) {
 	consul, jaeger, err := binaries.FindAll()
@@ -100,9 +101,9 @@ func (s *Stage) env() []string {
 	return backend.Environ("CONSUL_HTTP_ADDR="+s.Consul.Addr, "JAEGER_ADDRESS="+s.Jaeger.Addr)
 }
 
-// Tell makes five calls, and returns once Jaeger has the traces of all five. It makes three concurrent
-// calls with a limit of one call per second. Then it makes a call that the breaker cancels, and a call
-// that the open circuit rejects.
+// Tell makes five calls, and returns when Jaeger has the traces of all five calls. It makes three
+// concurrent calls with a limit of one call per second. Then it makes a call that the breaker
+// cancels, and a call that the open circuit rejects.
 func (s *Stage) Tell(ctx context.Context) (Story, error) {
 	calls, err := s.call(ctx, "--requests=3", "--concurrency=3", patient)
 	if err != nil {
@@ -112,8 +113,8 @@ func (s *Stage) Tell(ctx context.Context) (Story, error) {
 	if err != nil {
 		return Story{}, err
 	}
-	// The client reports the first three calls in the order of their responses, so the last of them
-	// waited longest.
+	// The client prints the lines about the first three calls in the order of the responses. So the
+	// last of these lines is about the call that waited longest.
 	story := Story{}
 	for _, c := range append(calls, failed...) {
 		spans := 4
@@ -136,8 +137,8 @@ func (s *Stage) Tell(ctx context.Context) (Story, error) {
 	return story, nil
 }
 
-// call runs the client, and returns the client's line about each call. It ignores the client's exit
-// status.
+// call runs the client, and returns the lines that the client prints, one for each call. It ignores
+// the client's exit status.
 func (s *Stage) call(ctx context.Context, args ...string) ([]load.Line, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.dir, "client"), append(args, "--verbose", "--wait=30s")...)
 	cmd.Env = s.env()
@@ -151,7 +152,7 @@ func (s *Stage) call(ctx context.Context, args ...string) ([]load.Line, error) {
 	return load.ParseLines(notes.String())
 }
 
-// Close stops all processes of the stage. It begins with the last started process.
+// Close stops all processes of the stage. It stops them in the reverse order of their starts.
 func (s *Stage) Close() {
 	for _, p := range slices.Backward(s.running) {
 		_ = p.Stop(syscall.SIGTERM)

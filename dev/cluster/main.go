@@ -1,6 +1,6 @@
-// Command cluster starts the pair on a cluster of network namespaces, and keeps the cluster running.
-// "make cluster" runs the command. The command needs root, Linux, and the Consul and Jaeger that "make
-// tools" builds.
+// Command cluster starts the pair on a cluster of network namespaces, and keeps the cluster
+// running. "make cluster" runs the command. The command needs root, Linux, and the Consul and
+// Jaeger that "make tools" builds.
 //
 // The command prints the hosts' addresses, the URLs of the UIs, and commands that break something.
 // It runs until it is interrupted. It then stops all processes and deletes the cluster.

@@ -17,8 +17,8 @@ var (
 	currentState = regexp.MustCompile(`(?m)^basis_circuit_state\{.*state="(\w+)"\} 1$`)
 )
 
-// lookInterval is the pause between two requests for the metrics. It is much shorter than the
-// 300 ms for which a trial call to a slow server is in flight.
+// lookInterval is the pause between two requests for the metrics. It is much shorter than a trial
+// call to a slow server, which is in flight for 300 ms.
 const lookInterval = 20 * time.Millisecond
 
 // circuit records the states of a client's circuit over time, as the client's metrics report
@@ -30,13 +30,15 @@ type circuit struct {
 	stopped  chan struct{} // closed when follow has returned
 }
 
-// change is a change of the circuit's state. after is the time since the first state was seen.
+// change is one change of the circuit's state. The field after is the time from the first observed
+// state to this change.
 type change struct {
 	state string
 	after time.Duration
 }
 
-// watchCircuit starts to poll a client's metrics. It polls until end is called or ctx is done.
+// watchCircuit starts to poll a client's metrics. The polling stops when the method end is called,
+// or when ctx is done.
 func watchCircuit(ctx context.Context, client *backend.Process) (*circuit, error) {
 	if err := client.WaitLog(ctx, metricsURL, 1); err != nil {
 		return nil, err
@@ -61,7 +63,7 @@ func (c *circuit) follow(ctx context.Context, url string) {
 	var first time.Time
 	var seen sync.Once
 	for {
-		// Before the client's first call the metrics have no circuit.
+		// Before the client's first call, the metrics do not contain a circuit.
 		metrics, err := backend.Get(ctx, url)
 		if m := currentState.FindSubmatch(metrics); err == nil && m != nil {
 			if first.IsZero() {
@@ -92,8 +94,8 @@ func (c *circuit) waitHalfOpen(ctx context.Context) error {
 	}
 }
 
-// end stops the polling and prints the states of the circuit. It returns an error unless the
-// circuit opened, was half open, and closed.
+// end stops the polling and prints the states of the circuit. It returns an error if the circuit
+// did not open, become half open and then close.
 func (c *circuit) end() error {
 	c.stop()
 	<-c.stopped

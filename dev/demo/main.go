@@ -90,8 +90,8 @@ type demo struct {
 	env     []string           // environment variables of srv and client, as name=value
 	jaeger  string             // URL of Jaeger's API and UI
 	memory  *spanstore.Server  // replaces Jaeger; nil if the demo uses Jaeger
-	running []*backend.Process // in the order of their starts
-	servers []*backend.Process // the servers among running
+	running []*backend.Process // all started processes, in the order of their starts
+	servers []*backend.Process // the processes of the field running that are servers
 	started int                // number of srv and client processes so far; used in their names
 }
 
@@ -140,7 +140,8 @@ For the real ones, "make tools" builds both once, in about 20 minutes. Or name
 binaries that you have with CONSUL_BIN and JAEGER_BIN.
 `, err)
 	d.env = []string{"MICRO_REGISTRY=mdns"}
-	// The client would find other servers on this network over mDNS, and call them too.
+	// If other servers ran on this network, the client would find them over mDNS, and call them
+	// too.
 	if out, err := d.probe(ctx).CombinedOutput(); err == nil {
 		return fmt.Errorf("go.micro.srv.basis answers on this network already, over mDNS: %s; stop it first", out)
 	}
@@ -153,12 +154,13 @@ binaries that you have with CONSUL_BIN and JAEGER_BIN.
 	return jaegerui.Check(ctx, d.jaeger)
 }
 
-// orTaken returns url. If url's port is not port, orTaken adds a note that port is taken.
-func orTaken(url string, port int) string {
-	if strings.HasSuffix(url, fmt.Sprintf(":%d", port)) {
+// orTaken returns url. If the port in url is not the usual port, orTaken appends a note that the
+// usual port is taken.
+func orTaken(url string, usual int) string {
+	if strings.HasSuffix(url, fmt.Sprintf(":%d", usual)) {
 		return url
 	}
-	return fmt.Sprintf("%s (the usual port %d is taken)", url, port)
+	return fmt.Sprintf("%s (the usual port %d is taken)", url, usual)
 }
 
 func (d *demo) startReal(ctx context.Context, consulPath, jaegerPath string) error {
@@ -190,7 +192,7 @@ func (d *demo) printEnv() {
 	}
 }
 
-// start starts srv or client in the background. Its output goes to a log file in d.dir.
+// start starts srv or client in the background. The program's output goes to a log file in d.dir.
 func (d *demo) start(binary string, args ...string) (*backend.Process, error) {
 	d.started++
 	name := fmt.Sprintf("%s-%d", binary, d.started)
@@ -218,7 +220,8 @@ func (d *demo) probe(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// serve stops the servers, starts two new ones, and waits until the client finds both.
+// serve stops the running servers, starts two new servers, and waits until the client finds both
+// new servers.
 func (d *demo) serve(ctx context.Context, args ...string) error {
 	for _, p := range d.servers {
 		if err := p.Stop(syscall.SIGTERM); err != nil {

@@ -94,8 +94,8 @@ func hello(ctx context.Context, d *demo) error {
 // client and two of the server.
 const wholeTrace = 4
 
-// link waits until Jaeger has n spans of call's trace. Then it prints the trace's URL in Jaeger's
-// UI. label names the call.
+// link waits until Jaeger has n spans of the trace of call. Then it prints label, which names the
+// call, and the URL of the trace in Jaeger's UI.
 func (d *demo) link(ctx context.Context, label string, call load.Line, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -141,7 +141,7 @@ func roundRobin(ctx context.Context, d *demo) error {
 	return nil
 }
 
-// received returns the number of received calls in the log of each server.
+// received returns, for each server, the number of received calls in the log of the server.
 func (d *demo) received() ([]int, error) {
 	var counts []int
 	for _, p := range d.servers {
@@ -179,7 +179,8 @@ func limiter(ctx context.Context, d *demo) error {
 	return d.link(ctx, "the call that waited longest", calls[2], wholeTrace)
 }
 
-// breaker begins with the slow servers that the step before it has started.
+// breaker begins with slow servers: the step limiter, which runs before this step, has started
+// them.
 func breaker(ctx context.Context, d *demo) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -194,8 +195,9 @@ func breaker(ctx context.Context, d *demo) error {
 	if err := client.WaitLog(ctx, regexp.MustCompile(`outcome="hystrix: circuit open"`), 3); err != nil {
 		return err
 	}
-	// Start faster servers only now. Their trial call may end between two requests for the
-	// metrics, and then nobody would see the half-open circuit.
+	// Start faster servers only after the metrics have reported a half-open circuit. A trial call
+	// to a fast server can begin and end between two requests for the metrics. Then the metrics
+	// would never report a half-open circuit.
 	if err := circuit.waitHalfOpen(ctx); err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func TestEachCommandIsTriedOrSaidNotToBe(t *testing.T) {
 			where := fmt.Sprintf("%s:%d", path, b.Line)
 			if b.Language() != "console" {
 				for line := range strings.Lines(b.Text) {
-					require.NotRegexp(t, command, line, "%s: a command outside of a console block, which no test runs", where)
+					require.NotRegexp(t, command, line, "%s: no test runs this command, because it is not in a console block", where)
 				}
 				continue
 			}
@@ -78,8 +78,8 @@ func TestEachCommandIsTriedOrSaidNotToBe(t *testing.T) {
 	}
 }
 
-// hasCommand reports whether a line of script has all words of command, in the same order.
-// Options do not matter.
+// hasCommand reports whether a line of script has all words of the parameter command, in the same
+// order. It ignores options.
 func hasCommand(script, command string) bool {
 	command, _, _ = strings.Cut(command, " #")
 	for line := range strings.Lines(script) {
@@ -127,7 +127,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// This test does not check that the linked pictures exist: TestLinks does.
+// TestLinks checks that the linked pictures exist.
 func TestEachPictureIsShownAndDescribed(t *testing.T) {
 	shown := map[string]bool{}
 	for path, d := range documents(t) {
@@ -168,8 +168,8 @@ var option = regexp.MustCompile(`(?m)^   --(\w+)( value)?  .*?(?: \(default: "?(
 // client, and one for the flags of both programs.
 func TestFlags(t *testing.T) {
 	document := documents(t)["docs/flags.md"]
-	// Read the programs' source files: go test caches this test's result until one of the files
-	// that the test has read changes.
+	// go test reuses the cached result of a test if no file that the test has read has changed. So
+	// this test reads the programs' source files.
 	for _, dir := range []string{"srv", "client", "tracer", "internal"} {
 		require.NoError(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			if err == nil && !e.IsDir() {
@@ -206,7 +206,7 @@ func TestFlags(t *testing.T) {
 		if !strings.HasPrefix(table[0][0], "--") {
 			continue
 		}
-		require.NotEmpty(t, programs, "another table of flags")
+		require.NotEmpty(t, programs, "docs/flags.md has more than three tables of flags")
 		for _, row := range table {
 			for _, program := range programs[0] {
 				told[program][row[0]] = row[1:3]

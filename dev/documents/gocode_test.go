@@ -15,12 +15,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// checkGo returns an error unless the Go file at path contains each text in code. code has the
-// texts in backticks of a link to this file. If a text is a name, the file must declare this name.
-// A text such as Basis.Hello, with a type and its method, is such a name too. Any other text must be
-// in the file's code, not in a comment. The file's own name is always valid. An anchor is an error,
-// because line numbers change.
-func checkGo(path, anchor string, code []string) error {
+// checkGo returns an error unless the Go file at path contains all texts. texts are the texts in
+// backticks of a link to this file. If a text is an identifier, the file must declare the
+// identifier. Any other text must be a type and its method, such as Basis.Hello, that the file
+// declares, or it must occur in the file's code, outside of comments. The file's own name is always
+// valid. A link with an anchor is an error, because line numbers change.
+func checkGo(path, anchor string, texts []string) error {
 	if anchor != "" {
 		return fmt.Errorf("give the symbol in backticks, without #%s", anchor)
 	}
@@ -34,7 +34,7 @@ func checkGo(path, anchor string, code []string) error {
 	}
 	tokens := tokensOf(source)
 	var missing []error
-	for _, text := range code {
+	for _, text := range texts {
 		switch {
 		case text == path || strings.HasSuffix(path, string(filepath.Separator)+text):
 		case declared[text]:

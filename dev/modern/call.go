@@ -12,7 +12,7 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// Hello calls the service's Hello with name, and starts a new trace for the call. It returns the
+// Hello starts a new trace, and calls the service's method Hello with name. It returns the
 // response's message and the ID of the trace.
 func Hello(ctx context.Context, t trace.Tracer, conn grpc.ClientConnInterface, name string, opts ...grpc.CallOption) (answer, id string, err error) {
 	ctx, span := t.Start(ctx, "call")

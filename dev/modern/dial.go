@@ -26,8 +26,8 @@ type Settings struct {
 	MaxConcurrent int64         // the limit of calls in flight; further calls are rejected (2)
 }
 
-// serviceConfig makes grpc-go call the nodes in turn, and make up to three attempts of a call if the
-// node is unavailable.
+// serviceConfig configures grpc-go. The client calls the nodes in turn. If an attempt fails with
+// UNAVAILABLE, the client retries the call, with up to three attempts in total.
 const serviceConfig = `{
 	"loadBalancingConfig": [{"round_robin": {}}],
 	"methodConfig": [{"name": [{}], "retryPolicy": {
@@ -36,8 +36,8 @@ const serviceConfig = `{
 }`
 
 // Dial returns a connection to the nodes of service. A call passes the limiter, the breaker, the
-// round robin and the tracer. The limiter is outside the breaker, so that the breaker's timeout does
-// not include the wait for the limiter.
+// round robin and the tracer. The limiter comes before the breaker, so that the breaker's timeout
+// does not include the wait for the limiter.
 func Dial(discovery Discovery, service string, s Settings, t trace.TracerProvider, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	return grpc.NewClient(discovery.Scheme()+":///"+service, append([]grpc.DialOption{
 		grpc.WithResolvers(discovery),
@@ -63,8 +63,8 @@ func limit(s Settings) grpc.UnaryClientInterceptor {
 	}
 }
 
-// breaker returns an interceptor that rejects calls while the circuit is open, and calls beyond
-// s.MaxConcurrent in flight. It cancels a call after s.Timeout.
+// breaker returns an interceptor that rejects a call if the circuit is open, or if s.MaxConcurrent
+// calls are already in flight. It cancels a call after s.Timeout.
 func breaker(s Settings) grpc.UnaryClientInterceptor {
 	inFlight := semaphore.NewWeighted(s.MaxConcurrent)
 	circuit := gobreaker.NewCircuitBreaker[any](gobreaker.Settings{
@@ -88,7 +88,8 @@ func breaker(s Settings) grpc.UnaryClientInterceptor {
 	}
 }
 
-// serviceFailed reports whether err is a failure of the service. A client error is not.
+// serviceFailed reports whether err is a failure of the service. A client error is not a failure of
+// the service.
 func serviceFailed(err error) bool {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Internal, codes.Unknown, codes.DataLoss:

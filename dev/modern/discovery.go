@@ -1,5 +1,5 @@
-// Package modern has the Basis service and its client on maintained libraries: grpc-go with a
-// resolver for Consul and grpc-go's round robin, golang.org/x/time/rate, gobreaker and
+// Package modern implements the Basis service and its client with maintained libraries: grpc-go
+// with a resolver for Consul and grpc-go's round robin, golang.org/x/time/rate, gobreaker and
 // OpenTelemetry. The programs are in the folders client and server. This client can call srv, and
 // the pair's client can call this server.
 package modern
@@ -18,9 +18,9 @@ import (
 // retryInterval is the time between two queries while Consul fails.
 const retryInterval = time.Second
 
-// Discovery is a resolver.Builder for targets like "consul:///service". It resolves a service to the
-// nodes in Consul whose checks pass, and updates them after each change. If Consul is unavailable,
-// the last known nodes stay in use.
+// Discovery is a resolver.Builder for targets like "consul:///service". It resolves a service to
+// the nodes in Consul whose checks pass, and updates the list of nodes after each change. If Consul
+// is unavailable, the last known nodes stay in use.
 type Discovery struct{ Consul *api.Client }
 
 // Scheme returns the scheme of the targets.
@@ -33,8 +33,9 @@ func (d Discovery) Build(target resolver.Target, cc resolver.ClientConn, _ resol
 	return watcher(cancel), nil
 }
 
-// watch passes the nodes of service to cc, until ctx is done. Each query blocks in Consul until the
-// nodes change, or for about 5 minutes.
+// watch passes the nodes of service to cc, until ctx is done. The first query, and the first query
+// after an error, returns at once. Every other query blocks in Consul until the nodes change, for
+// at most about 5 minutes.
 func (d Discovery) watch(ctx context.Context, service string, cc resolver.ClientConn) {
 	query := new(api.QueryOptions).WithContext(ctx)
 	for ctx.Err() == nil {
@@ -67,9 +68,9 @@ func (watcher) ResolveNow(resolver.ResolveNowOptions) {}
 // Close ends the watch.
 func (w watcher) Close() { w() }
 
-// Register registers a node of service in Consul. The address is the node's host:port. Consul checks
-// the node every 10 s with gRPC's health service, and removes a node whose check has failed for a
-// minute. Register returns a function that deregisters the node.
+// Register registers a node of service in Consul. The address is the node's host:port. Consul
+// checks the node every 10 s with gRPC's health service, and removes a node whose check has failed
+// for a minute. Register returns a function that deregisters the node.
 func Register(consul *api.Client, service, address string) (deregister func() error, err error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {

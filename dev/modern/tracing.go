@@ -13,15 +13,16 @@ import (
 )
 
 // Propagator writes and reads W3C's trace header. The pair's programs read this header too. They
-// write it with JAEGER_PROPAGATION=jaeger,w3c.
+// also write it if JAEGER_PROPAGATION is jaeger,w3c.
 var Propagator propagation.TextMapPropagator = propagation.TraceContext{}
 
-// flushTimeout limits how long sending the last spans may take.
+// flushTimeout is the time limit for sending the last spans.
 const flushTimeout = time.Second
 
 // NewTracing returns a provider that sends all spans of service to an OTLP receiver over gRPC. The
-// address is the receiver's host:port. The returned function sends the last spans, and takes at most
-// a second. An unreachable receiver is not an error of NewTracing: the spans are lost.
+// address is the receiver's host:port. The returned function sends the last spans, and takes at
+// most a second. If the receiver is unreachable, NewTracing returns no error, and the spans are
+// lost.
 func NewTracing(service, address string) (*sdktrace.TracerProvider, func() error, error) {
 	exporter, err := otlptracegrpc.New(context.Background(), otlptracegrpc.WithInsecure(), otlptracegrpc.WithEndpoint(address))
 	if err != nil {

@@ -1,6 +1,6 @@
 // Command tools builds the programs that the demo and the end-to-end tests need: Consul, Jaeger,
-// three gRPC clients, Prometheus and promtool. Their modules are in this directory. "make tools"
-// runs the command.
+// three gRPC clients, Prometheus and promtool. The modules of these programs are below this
+// directory. "make tools" runs the command.
 //
 // With -path, the command builds nothing, and prints the directory of the built programs. With -ui,
 // it only unpacks the pages of Jaeger's UI, and prints their directory.

@@ -1,6 +1,7 @@
 // Command pictures takes the pictures in docs/pictures. "make pictures" runs it. The command takes
-// screenshots of Consul and Jaeger while the pair uses them, and draws the terminal of the demo. The
-// command needs Chromium, and the Consul and Jaeger of "make tools".
+// screenshots of the pages of Consul and Jaeger while the pair uses both. It also draws a terminal
+// with the output of the demo. The command needs Chromium, and the Consul and Jaeger of "make
+// tools".
 //
 // With -o, the command writes the pictures to another directory.
 package main
@@ -24,7 +25,7 @@ import (
 
 const (
 	// maxSize is the size limit of a picture, in bytes. A browser loads all pictures of a document
-	// at once, so each must be small.
+	// at once, so each picture must be small.
 	maxSize = 150_000
 	// patience is the time limit for all pictures together.
 	patience = 5 * time.Minute
@@ -62,8 +63,8 @@ func fail(err error) int {
 	return 1
 }
 
-// take writes all pictures into the directory to. The project's top directory is root.
-func take(ctx context.Context, root, to string) error {
+// take writes all pictures into the directory target. root is the project's top directory.
+func take(ctx context.Context, root, target string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "basis-pictures-")
@@ -71,15 +72,15 @@ func take(ctx context.Context, root, to string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := takePages(ctx, dir, to); err != nil {
+	if err := takePages(ctx, dir, target); err != nil {
 		return err
 	}
-	return takeDemo(ctx, root, dir, to)
+	return takeDemo(ctx, root, dir, target)
 }
 
-// takePages takes the pictures of the pages of Jaeger and Consul, and writes them into to. The
-// programs and the logs are in dir.
-func takePages(ctx context.Context, dir, to string) error {
+// takePages takes the pictures of the pages of Jaeger and Consul, and writes them into the
+// directory target. dir is the directory of the programs and the logs.
+func takePages(ctx context.Context, dir, target string) error {
 	b, err := browser.Start(width, height)
 	if err != nil {
 		return err
@@ -110,7 +111,7 @@ func takePages(ctx context.Context, dir, to string) error {
 	}
 	for _, p := range []struct {
 		name   string
-		height int // of the part of the page that is not blank
+		height int // height of the part of the page that is not blank, in pixels
 		show   []func() error
 	}{
 		{"jaeger-search.png", 1180, []func() error{search}},
@@ -136,16 +137,17 @@ func takePages(ctx context.Context, dir, to string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		if err := write(filepath.Join(to, p.name), picture); err != nil {
+		if err := write(filepath.Join(target, p.name), picture); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// takeDemo runs the demo, draws the last steps of its output, and writes the picture into to. The
-// project's top directory is root, and the program is in dir.
-func takeDemo(ctx context.Context, root, dir, to string) error {
+// takeDemo runs the demo, draws the last steps of its output, and writes the picture into the
+// directory target. root is the project's top directory, and dir is the directory of the demo's
+// program.
+func takeDemo(ctx context.Context, root, dir, target string) error {
 	build := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "./demo")
 	build.Dir = filepath.Join(root, "dev")
 	build.Stderr = os.Stderr
@@ -162,18 +164,19 @@ func takeDemo(ctx context.Context, root, dir, to string) error {
 	if err != nil {
 		return err
 	}
-	return write(filepath.Join(to, "demo.svg"), draw(text))
+	return write(filepath.Join(target, "demo.svg"), draw(text))
 }
 
-// firstShown is the beginning of the first step in the picture. It is the step of the limiter.
+// firstShown is the beginning of the title of the first step in the picture: the step of the
+// limiter.
 const firstShown = "== 3. "
 
 // address matches an IPv4 address.
 var address = regexp.MustCompile(`\b\d{1,3}(\.\d{1,3}){3}\b`)
 
 // excerpt returns the demo's command, and below it the demo's output from firstShown on. It
-// replaces the addresses of this machine's network by 192.0.2.2, as in the examples of the
-// documents.
+// replaces each IPv4 address outside of 127.0.0.0/8 by 192.0.2.2, because the examples of the
+// documents have this address too.
 func excerpt(out string) (string, error) {
 	i := strings.Index(out, firstShown)
 	if i < 0 {
@@ -188,7 +191,7 @@ func excerpt(out string) (string, error) {
 	return "$ make demo\n...\n\n" + out, nil
 }
 
-// write writes a picture to path. A picture larger than maxSize is an error.
+// write writes a picture to path. It returns an error if the picture is larger than maxSize.
 func write(path string, picture []byte) error {
 	if len(picture) > maxSize {
 		return fmt.Errorf("%s would have %d bytes, more than %d; let it show less", path, len(picture), maxSize)

@@ -20,7 +20,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// required makes the test fail, instead of being skipped, if Chromium, Consul or Jaeger is missing.
+// required is the flag -required. With this flag, the test fails if Chromium, Consul or Jaeger is
+// missing. Without the flag, the test is skipped.
 var required = flag.Bool("required", false, "fail where Chromium, Consul or Jaeger is missing, instead of skipping tests")
 
 // docs/pictures has the pictures that the command takes, and no other pictures.

@@ -25,7 +25,7 @@ const style = `text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, 
 .command { fill: #8fce7a }
 .note { fill: #9aa4ae }`
 
-// kinds has the CSS class of a line for each kind of beginning.
+// kinds maps the beginning of a line to the CSS class of the line.
 var kinds = []struct {
 	begin *regexp.Regexp
 	class string

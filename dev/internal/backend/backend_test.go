@@ -25,7 +25,7 @@ func TestProcess(t *testing.T) {
 	require.False(t, p.Ended())
 	require.EqualError(t, p.Stop(syscall.SIGTERM), "exit status 3")
 	require.True(t, p.Ended())
-	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("bye"), 1), "its last output is found after its end")
+	require.NoError(t, p.WaitLog(ctx, regexp.MustCompile("bye"), 1), "WaitLog must find the last output after the process has exited")
 
 	err = p.WaitLog(ctx, regexp.MustCompile("more"), 1)
 	require.ErrorContains(t, err, "sh ended (exit status 3) before there was 1 matches of more in its log")

@@ -41,18 +41,18 @@ type ConsulPorts struct {
 // DefaultConsulPorts are Consul's default ports.
 var DefaultConsulPorts = ConsulPorts{HTTP: 8500, Server: 8300, SerfLAN: 8301, SerfWAN: 8302}
 
-// gossip sets how soon Consul marks an agent that does not respond as failed. StartConsul uses
-// Consul's development mode, in which Consul marks such an agent as failed at once. With gossip,
-// Consul marks the agent as failed after some seconds, as in normal mode.
+// gossip sets the time after which Consul marks an unresponsive agent as failed. StartConsul uses
+// Consul's development mode. By default, this mode marks an unresponsive agent as failed at once.
+// With gossip, it waits some seconds, as the normal mode does.
 const gossip = "gossip_lan { suspicion_mult = 30 }"
 
-// StartConsul runs the Consul at path with its log in dir, and waits until services can register. The
-// agent listens on host, an IP address of this machine, for HTTP. If secured is not nil, it listens
-// for HTTPS instead.
+// StartConsul runs the Consul at path with its log in dir, and waits until services can register.
+// The agent listens for HTTP on host, which is an IP address of this machine. If secured is not
+// nil, the agent listens for HTTPS instead.
 //
-// TestServer in github.com/hashicorp/consul/sdk/testutil cannot replace StartConsul. TestServer needs
-// a testing.TB, runs the consul on PATH, and does not return the process ID. Scripts need the ID to
-// freeze and kill the process.
+// TestServer in github.com/hashicorp/consul/sdk/testutil cannot replace StartConsul. TestServer
+// needs a testing.TB, runs the consul on PATH, and does not return the process ID. Scripts need the
+// ID to freeze and kill the process.
 func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts, secured *Security) (*Consul, error) {
 	if err := orFree(&ports.HTTP, &ports.Server, &ports.SerfLAN, &ports.SerfWAN); err != nil {
 		return nil, fmt.Errorf("ports for Consul: %w", err)
@@ -84,8 +84,8 @@ func StartConsul(ctx context.Context, path, dir, host string, ports ConsulPorts,
 
 // Join runs the Consul at path as an agent that is not a server. Most hosts of a cluster have such
 // an agent. The agent joins c. Join waits until services can register in the agent. The agent uses
-// the ports HTTP and SerfLAN, and has its log and its state in dir. A later agent with the same dir
-// counts as the same agent after a restart.
+// the ports HTTP and SerfLAN, and has its log and its state in dir. If Join is called again with
+// the same dir, Consul treats the new process as the same agent after a restart.
 func (c *Consul) Join(ctx context.Context, path, dir string, ports ConsulPorts) (*Consul, error) {
 	if err := orFree(&ports.HTTP, &ports.SerfLAN); err != nil {
 		return nil, fmt.Errorf("ports for Consul: %w", err)
@@ -108,8 +108,9 @@ func (c *Consul) Join(ctx context.Context, path, dir string, ports ConsulPorts) 
 // Ports returns the ports that the agent listens on.
 func (c *Consul) Ports() ConsulPorts { return c.ports }
 
-// await waits until services can register in c. If ctx ends first, await kills c. Consul lists itself
-// as a service once it has elected a leader and synced its catalog.
+// await waits until services can register in c. If ctx ends first, await kills c. Services can
+// register when Consul lists itself as a service: it does so after it has elected a leader and
+// synced its catalog.
 func (c *Consul) await(ctx context.Context) error {
 	err := c.until(ctx, "catalog", func() bool {
 		body, err := c.get(ctx, "/v1/catalog/service/consul")

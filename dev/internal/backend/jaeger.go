@@ -36,8 +36,8 @@ type JaegerPorts struct {
 var DefaultJaegerPorts = JaegerPorts{UI: 16686, Spans: 6831, GRPC: 16685, OTLP: 4317}
 
 // StartJaeger runs the Jaeger at path with its log in dir, and waits until its API and its UI
-// respond. The UI consists of the pages of binaries.UI, even if the Jaeger has its own pages. A
-// page that would be blank in a browser is an error.
+// respond. The UI consists of the pages of binaries.UI, even if the Jaeger has its own pages. If
+// the UI would be a blank page in a browser, StartJaeger returns an error.
 func StartJaeger(ctx context.Context, path, dir string, ports JaegerPorts) (*Jaeger, error) {
 	if err := orFree(&ports.UI, &ports.Spans, &ports.GRPC, &ports.OTLP); err != nil {
 		return nil, fmt.Errorf("ports for Jaeger: %w", err)

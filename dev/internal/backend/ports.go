@@ -12,8 +12,8 @@ import (
 //
 // FreePorts takes the ports from Consul's package freeport. freeport reserves a block of ports for
 // each process. If freeport can read the range of the ports for outgoing connections, the blocks
-// are below this range. FreePorts never returns a port to freeport: a script can restart Consul on
-// its former port, and until then no other program must get this port.
+// are below this range. FreePorts never gives a port back to freeport. A script can stop Consul and
+// start it again on the same port, and meanwhile no other program must get this port.
 func FreePorts(n int) ([]int, error) {
 	var free []int
 	for len(free) < n {
@@ -26,8 +26,8 @@ func FreePorts(n int) ([]int, error) {
 	return free, nil
 }
 
-// orFree replaces each port that is 0, or that something listens on, by a free port. It uses freeport
-// only if it needs a port, because freeport logs to stderr, and the demo shows stderr.
+// orFree replaces each port that is 0, or that something listens on, by a free port. It uses
+// freeport only if it needs a port, because freeport logs to stderr, and the demo shows stderr.
 func orFree(ports ...*int) error {
 	wanting := slices.DeleteFunc(ports, func(port *int) bool { return *port != 0 && isFree(*port) })
 	free, err := FreePorts(len(wanting))

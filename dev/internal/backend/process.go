@@ -1,6 +1,6 @@
-// Package backend runs processes for the demo and the end-to-end tests: Consul, Jaeger, and the pair.
-// Each process writes to a log file. StartConsul and StartJaeger wait until the process is ready, and
-// Stop waits until the process has exited.
+// Package backend runs processes for the demo and the end-to-end tests: Consul, Jaeger, and the
+// pair. Each process writes to a log file. StartConsul and StartJaeger wait until the process is
+// ready, and Stop waits until the process has exited.
 package backend
 
 import (
@@ -37,9 +37,9 @@ type Process struct {
 	err    error                 // from exec.Cmd.Wait; valid once done is closed
 }
 
-// Start starts the program at path with args, in the environment env. The process appends its output
-// to the file log, and its current directory is the directory of log. Start does not wait until the
-// process is ready.
+// Start starts the program at path with args, in the environment env. The process appends its
+// output to the file log, and its current directory is the directory of log. Start does not wait
+// until the process is ready.
 func Start(name, log string, env []string, path string, args ...string) (*Process, error) {
 	cmd := exec.Command(path, args...)
 	cmd.Env = env
@@ -78,8 +78,8 @@ func Environ(env ...string) []string {
 }
 
 // Stop sends the signal sig and waits until the process has exited. It returns the error of the
-// process, as exec.Cmd.Wait does. If the process does not exit within 20 s, Stop kills it and returns
-// an error.
+// process, as exec.Cmd.Wait does. If the process does not exit within 20 s, Stop kills it and
+// returns an error.
 func (p *Process) Stop(sig syscall.Signal) error {
 	if err := p.signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stopping %s: %w", p.Name, err)
@@ -133,7 +133,7 @@ func (p *Process) waitHTTP(ctx context.Context, url string) error {
 }
 
 // until waits until condition returns true. It returns an error if the process exits or ctx ends
-// first. The error has label, the name of the condition.
+// first. label is the name of the condition for this error.
 func (p *Process) until(ctx context.Context, label string, condition func() bool) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
@@ -144,7 +144,7 @@ func (p *Process) until(ctx context.Context, label string, condition func() bool
 		select {
 		case <-tick.C:
 		case <-p.done:
-			if condition() { // the last output of the process may have made it true
+			if condition() { // the last output of the process may have made the condition true
 				return nil
 			}
 			return fmt.Errorf("%s ended (%v) before there was %s; its log ends:\n%s", p.Name, p.err, label, p.Tail())

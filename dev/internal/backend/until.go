@@ -16,8 +16,8 @@ func Until(ctx context.Context, interval time.Duration, condition func() error) 
 		if err == nil {
 			return nil
 		}
-		// If ctx has ended, err may say only that ctx has ended. Keep the error of the earlier call
-		// of condition.
+		// If ctx has ended, err may say only that ctx has ended. Then keep the error of the
+		// previous call of condition.
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}

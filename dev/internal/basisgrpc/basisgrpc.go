@@ -1,5 +1,5 @@
-// Package basisgrpc has the gRPC service and client of proto/basis.proto, for programs that use gRPC
-// without go-micro. It replaces code that protoc-gen-go-grpc would generate.
+// Package basisgrpc has the gRPC service and client of proto/basis.proto, for programs that use
+// gRPC without go-micro. It replaces code that protoc-gen-go-grpc would generate.
 package basisgrpc
 
 import (
@@ -22,8 +22,8 @@ type Server func(ctx context.Context, req *proto.Request) (*proto.Response, erro
 // Register registers hello as the method Hello of Service.
 func Register(s grpc.ServiceRegistrar, hello Server) { RegisterAs(s, Service, hello) }
 
-// RegisterAs registers hello as the method Hello of the named service. go-micro's clients use another
-// name than Service: the server's name in the registry, followed by ".Basis".
+// RegisterAs registers hello as the method Hello of the service with this name. go-micro's clients
+// do not use the name Service. They use the server's name in the registry, followed by ".Basis".
 func RegisterAs(s grpc.ServiceRegistrar, service string, hello Server) {
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: service,

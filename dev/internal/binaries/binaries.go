@@ -1,5 +1,6 @@
-// Package binaries finds the third-party programs that the demo and the tests run, and builds missing
-// programs from source. The programs are Consul, Jaeger, three gRPC clients, Prometheus and promtool.
+// Package binaries finds the third-party programs that the demo and the tests run, and builds
+// missing programs from source. The programs are Consul, Jaeger, three gRPC clients, Prometheus and
+// promtool.
 package binaries
 
 import (
@@ -21,7 +22,7 @@ import (
 // Binary is a program that has its own module below dev/tools.
 type Binary struct {
 	Name     string   // of the program
-	Version  string   // of the module that it is built from
+	Version  string   // version of the module that has the program
 	Variable string   // environment variable that names a binary to use instead
 	folder   string   // folder of its module, below dev/tools; empty: Name
 	pkg      string   // package to build
@@ -83,9 +84,9 @@ var (
 )
 
 // Prometheus and promtool 3.13.5 are two programs in version v0.313.5 of Prometheus's module. The
-// binaries can discover targets by files, HTTP and DNS. All other ways need libraries of cloud
-// providers, so the build tags leave these ways out. This Prometheus has the API, but not the pages
-// of the UI.
+// binaries can discover targets by files, HTTP and DNS. The build tags leave out all other ways,
+// because many of these need large libraries of cloud providers. This Prometheus has the API, but
+// not the pages of the UI.
 var (
 	Prometheus = prometheusBinary("prometheus", "PROMETHEUS_BIN", 4)
 	Promtool   = prometheusBinary("promtool", "PROMTOOL_BIN", 1)
@@ -108,8 +109,9 @@ func prometheusBinary(name, variable string, minutes int) Binary {
 // is not set.
 var ErrMissing = errors.New("not found")
 
-// Dir returns the directory in which Build keeps binaries. It is basis/bin in XDG_CACHE_HOME, or in
-// .cache in the home directory if XDG_CACHE_HOME is not set.
+// Dir returns the directory in which Build keeps binaries. It is the directory basis/bin in the
+// directory that XDG_CACHE_HOME names. If XDG_CACHE_HOME is not set, it is .cache/basis/bin in the
+// home directory.
 func Dir() (string, error) {
 	cache := os.Getenv("XDG_CACHE_HOME")
 	if cache == "" {
@@ -192,8 +194,8 @@ func (b Binary) isVersion(path string) bool {
 // Folder returns the name of a folder below dev/tools. b is built from the module in this folder.
 func (b Binary) Folder() string { return cmp.Or(b.folder, b.Name) }
 
-// Build returns the path of b, and builds b from source into Dir if Find does not find it. Build
-// writes its progress and the duration to log.
+// Build returns the path of b. If Find does not find b, Build first builds b from source, into the
+// directory that Dir returns. Build writes its progress and the duration to log.
 func (b Binary) Build(ctx context.Context, log io.Writer) (string, error) {
 	path, err := b.Find()
 	if err == nil {

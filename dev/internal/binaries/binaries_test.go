@@ -11,11 +11,11 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/binaries"
 )
 
-// script writes an executable that prints out.
-func script(t *testing.T, path, out string) string {
+// script writes an executable to path, and returns path. The executable prints text.
+func script(t *testing.T, path, text string) string {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, "#!/bin/sh\ncat <<'E'\n%s\nE\n", out), 0o755))
+	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, "#!/bin/sh\ncat <<'E'\n%s\nE\n", text), 0o755))
 	return path
 }
 

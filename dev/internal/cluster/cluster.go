@@ -24,9 +24,9 @@ const consulServers = 3
 // pollInterval is the pause between two checks of a condition.
 const pollInterval = 50 * time.Millisecond
 
-// Cluster is a Network with Consul and Jaeger in the layout of docs/production.md. The hosts consul-1
-// to consul-3 run a Consul server each. The hosts srv-N and client-N run a Consul agent each. The
-// host jaeger runs Jaeger.
+// Cluster is a Network with Consul and Jaeger in the layout of docs/production.md. Each of the
+// hosts consul-1 to consul-3 runs a Consul server. Each host srv-N and each host client-N runs a
+// Consul agent. The host jaeger runs Jaeger.
 type Cluster struct {
 	*Network
 
@@ -36,7 +36,7 @@ type Cluster struct {
 
 // New creates the network of a cluster. consul and jaeger are the paths of the two programs.
 // servers is the number of hosts srv-N, and clients is the number of hosts client-N. Data and logs
-// are in dir. Close ends the cluster.
+// are in dir. Close stops all processes and deletes the network.
 func New(dir, consul, jaeger string, servers, clients int) (*Cluster, error) {
 	var names []string
 	for _, kind := range []struct {
@@ -100,8 +100,9 @@ func (c *Cluster) Start(ctx context.Context) error {
 	})
 }
 
-// StartConsul starts a Consul server on a host consul-N, and a Consul agent on any other host. Consul
-// keeps the data of an earlier process on the host. StartConsul does not wait until Consul is ready.
+// StartConsul starts a Consul server on a host consul-N, and a Consul agent on any other host. If
+// Consul has already run on the host, the new process uses the data of the old process. StartConsul
+// does not wait until Consul is ready.
 func (c *Cluster) StartConsul(h *Host) error {
 	args := []string{"agent", "-node=" + h.Name, "-bind=" + h.Addr, "-data-dir=" + filepath.Join(h.Dir, "consul"),
 		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-hcl=disable_update_check = true"}
@@ -123,7 +124,7 @@ func (c *Cluster) StartConsul(h *Host) error {
 	return nil
 }
 
-// Consul returns the newest Consul process of a host, or nil.
+// Consul returns the Consul process that was started last on a host, or nil if there is none.
 func (c *Cluster) Consul(h *Host) *backend.Process { return c.agents[h] }
 
 // ConsulUI returns the URL of a Consul server's API and UI. The URL works on this machine.
@@ -136,7 +137,8 @@ func (c *Cluster) JaegerUI() string {
 
 // Environ returns the environment of the pair's programs on a host, with the additional variables
 // env. The programs use the agent of their own host as registry. While the agent is down, they use
-// one of the Consul servers. Different hosts use different Consul servers.
+// one of the Consul servers. The hosts use the three servers in turn: two neighbors in the list of
+// hosts use different servers.
 func (c *Cluster) Environ(h *Host, env ...string) []string {
 	servers := c.Hosts("consul-")
 	second := servers[slices.Index(c.hosts, h)%len(servers)]
@@ -193,8 +195,8 @@ func (c *Cluster) Nodes(ctx context.Context, service string, n int) ([]string, e
 }
 
 // query requests path from one Consul server after another, until a response has the status 200. It
-// decodes the JSON of this response into the value that into points to.
-func (c *Cluster) query(ctx context.Context, path string, into any) error {
+// decodes the JSON of this response into the value that result points to.
+func (c *Cluster) query(ctx context.Context, path string, result any) error {
 	var err error
 	for _, h := range c.Hosts("consul-") {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -202,14 +204,14 @@ func (c *Cluster) query(ctx context.Context, path string, into any) error {
 		body, err = backend.Get(ctx, c.ConsulUI(h)+path)
 		cancel()
 		if err == nil {
-			return json.NewDecoder(bytes.NewReader(body)).Decode(into)
+			return json.NewDecoder(bytes.NewReader(body)).Decode(result)
 		}
 	}
 	return err
 }
 
-// until calls condition until it returns nil or ctx ends. The error has label, the name of the
-// condition.
+// until calls condition repeatedly, until condition returns nil or ctx ends. If ctx ends, until
+// returns an error with label, which is the name of the condition.
 func until(ctx context.Context, label string, condition func() error) error {
 	if err := backend.Until(ctx, pollInterval, condition); err != nil {
 		return fmt.Errorf("waiting for %s: %w; last: %w", label, ctx.Err(), err)

@@ -11,10 +11,10 @@ import (
 	"strings"
 )
 
-// startEngine is a shell script that starts a Docker engine. $0 is the host's name, and the arguments
-// are those of dockerd. The script hides the name servers, so that the engine does not wait for a
-// name server when it tries to pull an image. The script gives the engine its own /run, so that the
-// sockets of the containers do not appear in this machine's /run.
+// startEngine is a shell script that starts a Docker engine. $0 is the host's name, and the script
+// passes its arguments to dockerd. The script hides the name servers. Otherwise, an engine that
+// tries to pull an image would wait for a name server. The script gives the engine its own /run, so
+// that the sockets of the containers do not appear in this machine's /run.
 const startEngine = `hostname "$0" && mount --bind /dev/null /etc/resolv.conf && mount -t tmpfs tmpfs /run && exec dockerd "$@"`
 
 // EngineUsable returns nil if StartEngine can start an engine. Otherwise, it returns an error that
@@ -26,13 +26,13 @@ func EngineUsable() error {
 	return find("docker.io", "dockerd", "docker")
 }
 
-// StartEngine starts a Docker engine on the host, and waits until the engine responds. It returns the
-// engine's URL for DOCKER_HOST. The engine's data are in h.Dir. If the engine ends, the kernel kills
-// the containers.
+// StartEngine starts a Docker engine on the host, and waits until the engine responds. It returns
+// the engine's URL for DOCKER_HOST. The engine's data are in h.Dir. If the engine ends, the kernel
+// kills the containers.
 func (h *Host) StartEngine(ctx context.Context) (url string, err error) {
 	url = "unix://" + filepath.Join(h.Dir, "docker.sock")
-	// The engine is the first process of a PID namespace. If this process ends, the kernel kills all
-	// other processes of the namespace.
+	// The engine is the first process of a PID namespace. If this process ends, the kernel kills
+	// all other processes of the namespace.
 	p, err := h.Start("dockerd", os.Environ(), "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc",
 		"sh", "-c", startEngine, h.Name,
 		"--host="+url,
@@ -52,8 +52,8 @@ func (h *Host) StartEngine(ctx context.Context) (url string, err error) {
 	})
 }
 
-// removeCgroups removes the control groups of a network's engines. Killed engines leave empty groups
-// behind. A group with a process stays.
+// removeCgroups removes the control groups of a network's engines. Killed engines leave empty
+// groups behind. removeCgroups does not remove a group that still has a process.
 func removeCgroups(network string) {
 	var found []string
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
@@ -67,8 +67,8 @@ func removeCgroups(network string) {
 	}
 }
 
-// child returns the only child of a process, or the process itself if it has none. The child of
-// unshare is the first process of a PID namespace.
+// child returns the ID of the only child of the process pid. If the process does not have exactly
+// one child, it returns pid. The child of unshare is the first process of a PID namespace.
 func child(pid int) int {
 	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
 	if c, err := strconv.Atoi(strings.TrimSpace(string(children))); err == nil {

@@ -3,7 +3,7 @@
 //
 // A host is a Linux network namespace with its own address. A switch connects all hosts and this
 // machine. The switch is a bridge in another namespace. The hosts reach one another and this
-// machine, and no other network. The package needs root and the commands in Commands.
+// machine, but no other network. The package needs root and the commands in Commands.
 package cluster
 
 import (
@@ -49,7 +49,7 @@ var errClosed = errors.New("the network is closed")
 
 // Network is a set of hosts and the switch that connects the hosts.
 type Network struct {
-	name  string       // the prefix of all namespaces, and the name of this machine's link
+	name  string       // the prefix of the names of all namespaces, and the name of this machine's link
 	dir   string       // the directory of the hosts' files
 	lease net.Listener // listens while the network exists, so that the name has one owner
 	hosts []*Host
@@ -77,7 +77,8 @@ func Usable() error {
 	return find("iproute2, iptables and util-linux", Commands...)
 }
 
-// find returns an error that names packages to install if a command is not on PATH.
+// find returns an error if one of the commands is not on PATH. The error names the packages to
+// install.
 func find(packages string, commands ...string) error {
 	for _, command := range commands {
 		if _, err := exec.LookPath(command); err != nil {
@@ -89,7 +90,8 @@ func find(packages string, commands ...string) error {
 
 // NewNetwork creates a network with a host for each name, and a directory for each host in dir. A
 // name may have at most 15 bytes, because it is also the name of a network interface. Close deletes
-// the network. If a process ends without Close, a later NewNetwork deletes the process's network.
+// the network. If a process ends without Close, its network stays, until a later call of NewNetwork
+// deletes this network.
 //
 // Each network has a /24 in 10.213.0.0/16. NewNetwork skips a /24 to which this machine already has
 // a route.
@@ -209,15 +211,16 @@ func (n *Network) clear() {
 		_ = run([]string{"ip", "link", "del", n.name})
 	}
 	removeCgroups(n.name)
-	// ip mounts /run/netns when it creates the first namespace. Unmount /run/netns after the last
-	// namespace.
+	// ip mounts /run/netns when it creates the first namespace. If no namespace is left, unmount
+	// /run/netns.
 	if names, err := os.ReadDir("/run/netns"); err == nil && len(names) == 0 {
 		_ = syscall.Unmount("/run/netns", 0)
 	}
 }
 
-// Split moves hosts to another switch. These hosts still reach one another, but neither the other
-// hosts nor this machine. Packets to the other side are lost without an error.
+// Split moves hosts to the second switch. These hosts still reach one another. They no longer reach
+// this machine and the hosts on the main switch: packets between the two switches are lost without
+// an error.
 func (n *Network) Split(hosts ...*Host) error {
 	// One command moves all hosts: on a busy machine, a command for each host takes too long.
 	var batch strings.Builder
@@ -232,7 +235,7 @@ func (n *Network) Split(hosts ...*Host) error {
 	return nil
 }
 
-// Heal undoes Split, Cut and Lose. It does not power a host on.
+// Heal undoes Split, Cut and Lose. It does not undo PowerOff.
 func (n *Network) Heal() error {
 	for _, h := range n.hosts {
 		err := errors.Join(h.plug("master", mainSwitch), run(
@@ -247,8 +250,8 @@ func (n *Network) Heal() error {
 // Namespace returns the name of the host's network namespace, for "ip netns exec".
 func (h *Host) Namespace() string { return h.network.namespace(h.Name) }
 
-// Switch returns the name of the namespace of the switches. The namespace has the bridges "main" and
-// "other", and a link for each host. The name of the link is the host's name.
+// Switch returns the name of the namespace of the switches. The namespace has the bridges "main"
+// and "other", and a link for each host. The name of the link is the host's name.
 func (n *Network) Switch() string { return n.namespace("switch") }
 
 // Start starts a program on the host; see backend.Start. The program's log is NAME.log in h.Dir. If
@@ -259,8 +262,8 @@ func (h *Host) Start(name string, env []string, path string, args ...string) (*b
 	if h.network.closed {
 		return nil, fmt.Errorf("starting %s on %s: %w", name, h.Name, errClosed)
 	}
-	// nsenter and setpriv replace themselves with the program, so that its process ID is known. "ip
-	// netns exec" would hide the control groups, which a Docker engine needs.
+	// nsenter and setpriv replace themselves with the program, so the process ID of p is the ID of
+	// the program. "ip netns exec" would hide the control groups, which a Docker engine needs.
 	args = append([]string{"--net=/run/netns/" + h.Namespace(), "setpriv", "--pdeathsig=KILL", path}, args...)
 	p, err := backend.Start(name, filepath.Join(h.Dir, name+".log"), env, "nsenter", args...)
 	if err != nil {
@@ -272,7 +275,7 @@ func (h *Host) Start(name string, env []string, path string, args ...string) (*b
 
 // kill kills all processes on the host. Network.mu must be held.
 func (h *Host) kill() {
-	for _, p := range h.processes { // all at once, before the wait
+	for _, p := range h.processes { // kill all processes before waiting for the first
 		if !p.Ended() {
 			_ = syscall.Kill(child(p.Pid()), syscall.SIGKILL)
 		}
@@ -306,7 +309,7 @@ func (h *Host) plug(where ...string) error {
 }
 
 // Lose drops a share of the packets to the host, and of the packets from the host to other hosts.
-// percent is the share. The packets are chosen at random.
+// percent is this share, from 0 to 100. The packets are chosen at random.
 func (h *Host) Lose(percent int) error {
 	for _, other := range h.network.hosts {
 		match := []string{"-s", h.Addr}
@@ -320,8 +323,8 @@ func (h *Host) Lose(percent int) error {
 	return nil
 }
 
-// Lose drops a share of the packets to all hosts. percent is the share. The packets are chosen at
-// random.
+// Lose drops a share of the packets to all hosts. percent is this share, from 0 to 100. The packets
+// are chosen at random.
 func (n *Network) Lose(percent int) error {
 	for _, h := range n.hosts {
 		if err := h.lose(percent, "-i", "eth0"); err != nil {
@@ -331,8 +334,9 @@ func (n *Network) Lose(percent int) error {
 	return nil
 }
 
-// lose drops a share of the packets that the host receives and that match selects. percent is the
-// share. match consists of arguments of iptables. The packets are chosen at random.
+// lose drops a share of the packets that the host receives. It drops only packets that the iptables
+// arguments in match select. percent is the share of these packets, from 0 to 100. The packets are
+// chosen at random.
 func (h *Host) lose(percent int, match ...string) error {
 	args := append([]string{"ip", "netns", "exec", h.Namespace(), "iptables", "-w", "-A", "INPUT"}, match...)
 	return run(append(args, "-m", "statistic", "--mode", "random", "--probability", fmt.Sprintf("%.2f", float64(percent)/100), "-j", "DROP"))

@@ -76,7 +76,7 @@ func TestNetwork(t *testing.T) {
 
 	require.NoError(t, a.PowerOff())
 	requireLost(t, a)
-	require.Error(t, syscall.Kill(listening[0].Pid(), 0), "still runs")
+	require.Error(t, syscall.Kill(listening[0].Pid(), 0), "the listener still runs")
 
 	n.Close()
 	require.ErrorIs(t, syscall.Kill(listening[1].Pid(), 0), syscall.ESRCH)
@@ -98,7 +98,7 @@ func TestNewNetworkDeletesALeftNetwork(t *testing.T) {
 	p, err := left.Host("a").Start("listener", backend.Environ(listenEnv+"="+left.Host("a").Addr+":4000"), os.Args[0])
 	require.NoError(t, err)
 	requireReached(t, left.Host("a"))
-	left.lease.Close() // as the kernel does
+	left.lease.Close() // as the kernel does when a process exits
 
 	next, err := NewNetwork(t.TempDir(), "b")
 	require.NoError(t, err)

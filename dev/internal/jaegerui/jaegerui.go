@@ -25,15 +25,16 @@ import (
 // has this version.
 const Version = "1.68.0"
 
-// configLine is the line of index.html that Jaeger replaces by its settings. The module replaces this
-// line too, so the function all restores the line.
+// configLine is the line of index.html that Jaeger replaces by its settings. The module replaces
+// this line too, so the function all restores the line.
 const configLine = "const JAEGER_CONFIG = DEFAULT_CONFIG;"
 
 const index = "index.html"
 
 // Unpack writes the pages into the folder jaeger-ui-VERSION in dir, for Jaeger's setting
-// assets_path, and returns the folder's path. It writes only files that are missing or differ. It
-// renames a new file into place, so a running Jaeger serves either the old file or the new file.
+// assets_path, and returns the folder's path. It writes only files that are missing in the folder,
+// or that have other content there. It writes each file under a temporary name and then renames it,
+// so a running Jaeger never serves an incomplete file.
 func Unpack(dir string) (string, error) {
 	dir = filepath.Join(dir, "jaeger-ui-"+Version)
 	if err := unpack(dir); err != nil {
@@ -59,8 +60,8 @@ func unpack(dir string) error {
 	return nil
 }
 
-// write replaces the file at path. All users may read the new file, because Jaeger may run as another
-// user.
+// write replaces the file at path. All users can read the new file, because Jaeger can run as
+// another user.
 func write(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -136,7 +137,7 @@ func walk(from http.FileSystem, dir string, files map[string][]byte) error {
 }
 
 // asset matches the files that a current browser loads for a page: scripts of type module, style
-// sheets and icons. The module lacks the scripts for older browsers.
+// sheets and icons. jaeger-ui-rest does not contain the scripts for older browsers.
 var asset = regexp.MustCompile(`<(?:script type="module"|link) [^>]*(?:src|href)="\./([^"]+)"`)
 
 // named returns the paths of the files that a page loads.

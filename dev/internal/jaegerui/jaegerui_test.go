@@ -86,10 +86,10 @@ func TestFilesThatAreMissingOrBrokenAreUnpackedAgain(t *testing.T) {
 			got, err := os.ReadFile(path)
 			require.NoError(t, err)
 			require.True(t, string(got) == content, "%s was %s", path, what)
-			require.Len(t, files(t, dir), len(want), "nothing unfinished stays")
+			require.Len(t, files(t, dir), len(want), "the folder must have no unfinished files")
 			after, err := os.Stat(filepath.Join(dir, "static"))
 			require.NoError(t, err)
-			require.True(t, os.SameFile(before, after), "a Jaeger that runs goes on serving the folder")
+			require.True(t, os.SameFile(before, after), "a running Jaeger must still serve this folder")
 		}
 	}
 }

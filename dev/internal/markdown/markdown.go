@@ -1,4 +1,4 @@
-// Package markdown parses the project's documents, for the tests that check them.
+// Package markdown parses the project's documents, for the tests that check the documents.
 package markdown
 
 import (

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Columns is the end of the head of a table. It names all columns except the first column. A caller
-// writes the name of the first column before Columns, for example "| fault".
+// Columns is the second part of the header of a table. It names all columns except the first
+// column. A caller writes the name of the first column before Columns, for example "| fault".
 const Columns = ` | allowed | calls | failed | also measured |
 |---|---|---|---|---|
 `
@@ -19,7 +19,7 @@ type Row struct {
 	Notes          []string
 }
 
-// Note adds another measurement, as text in the format of fmt.Sprintf.
+// Note adds the text of another measurement to the row. It formats the text as fmt.Sprintf does.
 func (r *Row) Note(format string, args ...any) {
 	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
 }

@@ -12,7 +12,8 @@ import (
 const Pair = "github.com/gomicroexample/basis"
 
 // Root returns the project's top directory, which has the go.mod of the pair. The current directory
-// must be in that module, in dev or in dev/bench, so that Go finds the module.
+// must be in the pair's module, or in the module of dev or dev/bench. Otherwise, Go does not find
+// the pair's module.
 func Root() (string, error) {
 	list := exec.Command("go", "list", "-m", "-f={{.Dir}}", Pair)
 	list.Stderr = os.Stderr

@@ -26,7 +26,7 @@ func newHandler(st *store, ui http.Handler) http.Handler {
 		respond(w, r, http.StatusNotFound, nil, fmt.Errorf("the demo's memory does not implement %s %s; Jaeger may", r.Method, r.URL.Path))
 	}
 	mux.HandleFunc("/api/", unknown)
-	mux.HandleFunc("/analytics/", unknown) // the UI's page /deep-dependencies calls it
+	mux.HandleFunc("/analytics/", unknown) // the UI's page /deep-dependencies requests a path below /analytics/
 	mux.HandleFunc("GET /api/services", func(w http.ResponseWriter, r *http.Request) { ok(w, r, st.services()) })
 	mux.HandleFunc("GET /api/services/{service}/operations", func(w http.ResponseWriter, r *http.Request) {
 		ok(w, r, st.operations(r.PathValue("service")))
@@ -71,8 +71,8 @@ func newHandler(st *store, ui http.Handler) http.Handler {
 	return mux
 }
 
-// search returns the spans of each trace that the request names by its ID. If the request has no IDs,
-// search returns the spans of each trace that the request's query matches.
+// search returns the spans of each trace whose ID is in the request. If the request has no IDs,
+// search returns the spans of each trace that matches the query in the request.
 func search(st *store, r *http.Request) ([][]*span, error) {
 	var found [][]*span
 	ids := r.URL.Query()["traceID"]
@@ -95,9 +95,9 @@ func search(st *store, r *http.Request) ([][]*span, error) {
 	return st.find(q), nil
 }
 
-// parseQuery parses the parameters of a search, in the syntax of Jaeger's API. The start and the end
-// are in microseconds since 1970. A duration looks like "1.5ms". A tag is key:value, and tags is a
-// JSON object of strings.
+// parseQuery parses the parameters of a search, in the syntax of Jaeger's API. The start and the
+// end are in microseconds since 1970. A duration looks like "1.5ms". A tag is key:value, and tags
+// is a JSON object of strings.
 func parseQuery(params url.Values) (query, error) {
 	q := query{service: params.Get("service"), operation: params.Get("operation"), tags: map[string]string{}, limit: defaultLimit}
 	if q.service == "" {

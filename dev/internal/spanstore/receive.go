@@ -44,8 +44,8 @@ func receive(conn *net.UDPConn, st *store) {
 	}
 }
 
-// process decodes a datagram, which is a call of the agent's emitBatch, and adds its spans to st.
-// It discards the response: the call is one-way.
+// process decodes a datagram, and adds the spans in the datagram to st. A datagram is a Thrift call
+// of the agent's method emitBatch. The call is one-way, so process discards the response.
 func process(st *store, datagram []byte) error {
 	in, out := thrift.NewTMemoryBuffer(), thrift.NewTMemoryBuffer()
 	in.Write(datagram)
@@ -55,15 +55,16 @@ func process(st *store, datagram []byte) error {
 }
 
 // protocol is compact Thrift with a limit for the length of lists. The generated code allocates a
-// list before it reads the elements, and a datagram of a few bytes can announce two billion elements.
+// list before it reads the elements, and a datagram of a few bytes can announce two billion
+// elements.
 type protocol struct{ *thrift.TCompactProtocol }
 
 func newProtocol(buffer *thrift.TMemoryBuffer) protocol {
 	return protocol{thrift.NewTCompactProtocolConf(buffer, &thrift.TConfiguration{MaxMessageSize: maxDatagram})}
 }
 
-// ReadListBegin returns the type and the number of a list's elements. It returns an error if the list
-// does not fit into a datagram: each element takes at least a byte.
+// ReadListBegin returns the type and the number of a list's elements. It returns an error if the
+// list does not fit into a datagram: each element takes at least a byte.
 func (p protocol) ReadListBegin(ctx context.Context) (thrift.TType, int, error) {
 	elements, n, err := p.TCompactProtocol.ReadListBegin(ctx)
 	if err == nil && n > maxDatagram {
@@ -73,8 +74,8 @@ func (p protocol) ReadListBegin(ctx context.Context) (thrift.TType, int, error) 
 }
 
 // Skip returns an error. The generated code calls Skip for an unknown field, and jaeger-client-go
-// sends no unknown field. The embedded Skip would take minutes for a list that announces two billion
-// empty structs, which need no bytes.
+// sends no unknown field. The embedded Skip would take minutes for a list that announces two
+// billion empty structs, which need no bytes.
 func (p protocol) Skip(context.Context, thrift.TType) error { return errors.New("an unknown field") }
 
 // batches implements the Agent of jaeger-client-go's Thrift code for one datagram.

@@ -21,8 +21,8 @@ import (
 )
 
 // maxSize is the maximum total size of the datagrams of all stored spans, in bytes. In memory, the
-// pair's spans take eight times as many bytes as in their datagrams. Newer spans evict the oldest
-// traces.
+// pair's spans take eight times as many bytes as in their datagrams. If new spans exceed this
+// limit, the oldest traces are evicted.
 const maxSize = 10 << 20
 
 // menu is an entry in the UI's menu that says where the traces come from.
@@ -44,9 +44,10 @@ type Server struct {
 	done  sync.WaitGroup
 }
 
-// Start starts a server on 127.0.0.1. ui is the TCP port for Jaeger's UI and API. spans is the UDP port
-// for spans in compact Thrift. If a port is 0, or another program uses it, the server listens on a
-// free port instead. The fields URL and Addr of the server contain the ports that it listens on.
+// Start starts a server on 127.0.0.1. ui is the TCP port for Jaeger's UI and API. spans is the UDP
+// port for spans in compact Thrift. If a port is 0, or another program uses it, the server listens
+// on a free port instead. The fields URL and Addr of the server contain the ports that it listens
+// on.
 func Start(ui, spans int) (*Server, error) {
 	conn, err := portOr(spans, func(addr string) (net.PacketConn, error) { return net.ListenPacket("udp4", addr) })
 	if err != nil {
@@ -73,7 +74,8 @@ func Start(ui, spans int) (*Server, error) {
 	return s, nil
 }
 
-// portOr calls listen with a port of 127.0.0.1 and, if listen fails, with a free port.
+// portOr calls listen with the given port of 127.0.0.1. If listen fails, portOr calls listen again,
+// with a free port.
 func portOr[T any](port int, listen func(addr string) (T, error)) (T, error) {
 	l, err := listen(net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {

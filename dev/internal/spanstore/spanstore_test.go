@@ -64,8 +64,8 @@ func newTracer(t *testing.T, s *Server, service string) (opentracing.Tracer, fun
 	return tr, func() { require.NoError(t, closer.Close()) }
 }
 
-// call creates a trace with two spans, of the services "client" and "server". It returns the trace's
-// ID once s has both spans.
+// call creates a trace with two spans, of the services "client" and "server". It returns the
+// trace's ID once s has both spans.
 func call(t *testing.T, s *Server, began time.Time, took time.Duration) string {
 	t.Helper()
 	client, closeClient := newTracer(t, s, "client")
@@ -170,8 +170,8 @@ func TestATraceIsShownAsJaegerShowsIt(t *testing.T) {
 		if span["operationName"] == "call" {
 			require.Equal(t, "client", process["serviceName"])
 			require.Empty(t, span["references"])
-			require.IsType(t, []any{}, span["references"], "the UI goes over it")
-			require.IsType(t, []any{}, span["logs"], "the UI goes over it")
+			require.IsType(t, []any{}, span["references"], "the UI iterates over it")
+			require.IsType(t, []any{}, span["logs"], "the UI iterates over it")
 			continue
 		}
 		require.Equal(t, "server", process["serviceName"])
@@ -371,7 +371,7 @@ func TestAFreePortTakesThePlaceOfOneInUse(t *testing.T) {
 
 	again, err := Start(port(strings.TrimPrefix(second.URL, "http://")), port(second.Addr))
 	require.NoError(t, err)
-	require.Equal(t, second.URL, again.URL, "which is free now")
+	require.Equal(t, second.URL, again.URL, "the port is free again")
 	require.Equal(t, second.Addr, again.Addr)
 	require.NoError(t, again.Close())
 }

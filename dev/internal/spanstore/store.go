@@ -42,7 +42,8 @@ type (
 		TraceID string `json:"traceID"`
 		SpanID  string `json:"spanID"`
 	}
-	// sender is what Jaeger calls a process: a service, and tags that say where it runs.
+	// sender is a service, with tags that say where the service runs. Jaeger calls a sender a
+	// process.
 	sender struct {
 		ServiceName string     `json:"serviceName"`
 		Tags        []keyValue `json:"tags"`
@@ -96,7 +97,7 @@ type store struct {
 
 	mu     sync.RWMutex
 	traces map[traceID][]*span
-	oldest []traceID // keys of traces, in the order in which their first spans arrived
+	oldest []traceID // the keys of the map traces, in the order in which the first spans of the traces arrived
 	size   int       // sum of the spans' sizes, in bytes
 }
 
@@ -138,7 +139,7 @@ func (st *store) get(id traceID) []*span {
 	return st.traces[id]
 }
 
-// services returns the names of services, sorted.
+// services returns the names of all services, sorted.
 func (st *store) services() []string {
 	return st.names(func(s *span) (string, bool) { return s.process.ServiceName, true })
 }
@@ -148,13 +149,13 @@ func (st *store) operations(service string) []string {
 	return st.names(func(s *span) (string, bool) { return s.OperationName, s.process.ServiceName == service })
 }
 
-// names calls the function of for each span. It returns the names for which the function returns
-// true, sorted and without duplicates.
-func (st *store) names(of func(*span) (string, bool)) []string {
+// names calls nameOf for each span. It returns the names for which nameOf returns true, sorted and
+// without duplicates.
+func (st *store) names(nameOf func(*span) (string, bool)) []string {
 	seen := map[string]bool{}
 	for _, spans := range st.all() {
 		for _, s := range spans {
-			if name, ok := of(s); ok {
+			if name, ok := nameOf(s); ok {
 				seen[name] = true
 			}
 		}
@@ -171,7 +172,7 @@ func (st *store) names(of func(*span) (string, bool)) []string {
 func (st *store) dependencies() []link {
 	counts := map[link]int{}
 	for _, spans := range st.all() {
-		services := map[string]string{} // by span
+		services := map[string]string{} // by span ID
 		for _, s := range spans {
 			services[s.SpanID] = s.process.ServiceName
 		}
@@ -251,7 +252,7 @@ func (s *span) has(key, value string) bool {
 // newTrace returns the trace that consists of spans.
 func newTrace(spans []*span) trace {
 	t := trace{TraceID: spans[0].TraceID, Processes: map[string]*sender{}}
-	ids := map[string]string{} // of processes, by key
+	ids := map[string]string{} // IDs of processes, by processKey
 	for _, s := range spans {
 		id, ok := ids[s.processKey]
 		if !ok {

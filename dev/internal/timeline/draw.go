@@ -10,23 +10,24 @@ import (
 	"github.com/gomicroexample/basis/internal/oneline"
 )
 
-// DefaultWidth is a width, in columns, that fits most terminals and pages.
+// DefaultWidth is a width, in characters, that fits most terminals and pages.
 const DefaultWidth = 100
 
 const (
 	minBar     = 10 // minimum width of the column of bars
-	minName    = 10 // minimum width of the column of operations, if it is cut
+	minName    = 10 // minimum width of the column of operations, if operations are cut off
 	maxService = 24 // maximum width of a service's name
 )
 
-// Draw returns a picture of spans, which must be in the order of Parse. The picture is at most
-// width columns wide, unless its columns need more room at their minimum widths.
+// Draw returns a picture of spans. The spans must be in the order in which Parse returns them. The
+// picture is at most width characters wide. If the minimum widths of its columns together exceed
+// width, the picture is wider.
 //
 // Each span has a line with its service, its operation, its start and its duration. The start is
-// relative to the start of the first span. An operation is indented below its parent. A bar shows the
-// start and the duration too. A failed span has the mark "error". If there is not enough room for the
-// bars, Draw cuts off the beginnings of operations. Lines below the picture say what is wrong with
-// the trace, for example a missing parent.
+// relative to the start of the first span. An operation is indented below its parent. A bar shows
+// the start and the duration too. A failed span has the mark "error". If there is not enough room
+// for the bars, Draw cuts off the beginnings of operations. Lines below the picture say what is
+// wrong with the trace, for example a missing parent.
 func Draw(spans []Span, width int) string {
 	if len(spans) == 0 {
 		return ""
@@ -83,8 +84,8 @@ func Draw(spans []Span, width int) string {
 	return b.String()
 }
 
-// fit returns an indented name in at most width columns. It keeps the indentation and the end of the
-// name.
+// fit shortens an indented name to at most width characters. It keeps the indentation and the end
+// of the name.
 func fit(name string, width int) string {
 	if runewidth.StringWidth(name) <= width {
 		return name

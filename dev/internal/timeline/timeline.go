@@ -25,12 +25,12 @@ type Span struct {
 	Depth     int    // number of ancestors; 0 for a root
 	Start     time.Time
 	Duration  time.Duration
-	Tags      map[string]string // with values as text
+	Tags      map[string]string // the values are converted to text
 }
 
-// Await waits until Jaeger has at least n spans of the trace id, and returns the spans as Parse
-// does. api is Jaeger's URL, for example http://127.0.0.1:16686. If ctx ends first, Await returns
-// an error that has the result of the last request.
+// Await waits until Jaeger has at least n spans of the trace with this ID. It returns the spans in
+// the order of Parse. api is Jaeger's URL, for example http://127.0.0.1:16686. If ctx ends first,
+// Await returns an error that contains the result of the last request.
 func Await(ctx context.Context, api, id string, n int) ([]Span, error) {
 	var spans []Span
 	err := backend.Until(ctx, pollInterval, func() error {
@@ -101,9 +101,9 @@ func decode(body []byte) ([]jaegerTrace, error) {
 	return answer.Data, nil
 }
 
-// Parse returns the spans in a response of Jaeger's /api/traces/ID. The children of a span follow it,
-// in the order of their start. Spans whose parent is not in the trace come last. A response without
-// exactly one trace is an error.
+// Parse returns the spans in a response of Jaeger's /api/traces/ID. The children of a span follow
+// the span, in the order of their starts. Spans whose parent is not in the trace come last. Parse
+// returns an error if the response does not have exactly one trace.
 func Parse(body []byte) ([]Span, error) {
 	traces, err := decode(body)
 	if err != nil {
@@ -114,8 +114,8 @@ func Parse(body []byte) ([]Span, error) {
 	}
 	all := traces[0].Spans
 	slices.SortStableFunc(all, func(a, b jaegerSpan) int { return cmp.Compare(a.StartTime, b.StartTime) })
-	operations := map[string]string{}     // by ID
-	children := map[string][]jaegerSpan{} // by parent
+	operations := map[string]string{}     // by span ID
+	children := map[string][]jaegerSpan{} // by the ID of the parent span
 	for _, s := range all {
 		operations[s.SpanID] = s.OperationName
 		children[s.parent()] = append(children[s.parent()], s)

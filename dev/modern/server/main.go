@@ -1,5 +1,5 @@
-// Command server is the Basis service on grpc-go and OpenTelemetry. It registers in Consul under the
-// name of srv, and serves Hello until it is interrupted.
+// Command server is the Basis service on grpc-go and OpenTelemetry. It registers in Consul under
+// the name of srv, and serves Hello until it is interrupted.
 package main
 
 import (

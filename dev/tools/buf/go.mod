@@ -1,5 +1,5 @@
-// buf, which compiles the proto file without protoc: "make proto" in the project's top
-// directory.
+// This module is for buf, which compiles the proto file without protoc. "make proto" in the
+// project's top directory runs buf.
 module github.com/gomicroexample/basis/dev/tools/buf
 
 go 1.26.7

@@ -1,5 +1,5 @@
-// Command certs creates a temporary CA and certificates, to try TLS. "make certs" runs the command in
-// the project's top directory.
+// Command certs creates a temporary CA and certificates, to try TLS. "make certs" runs the command
+// in the project's top directory.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/gomicroexample/basis/internal/mtls/mtlstest"
 )
 
-// skew is how much another machine's clock may be behind.
+// skew is the time by which the clock of another machine may be behind the clock of this machine.
 const skew = time.Minute
 
 func main() {

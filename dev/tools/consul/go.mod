@@ -1,4 +1,5 @@
-// Consul, built from source: "make tools" in the project's top directory.
+// This module is for building Consul from source. "make tools" in the project's top directory
+// builds it.
 module github.com/gomicroexample/basis/dev/tools/consul
 
 go 1.25.8
@@ -277,7 +278,8 @@ require (
 	sigs.k8s.io/yaml v1.3.0 // indirect
 )
 
-// Consul's own excludes, which do not carry over to a module that requires it.
+// These exclude lines are copied from Consul's go.mod, because Go ignores the exclude lines of a
+// required module.
 exclude (
 	github.com/hashicorp/go-msgpack v1.1.5 // has breaking changes and must be avoided
 	github.com/hashicorp/go-msgpack v1.1.6 // contains retractions but same as v1.1.5

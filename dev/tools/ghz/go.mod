@@ -1,4 +1,5 @@
-// ghz, built from source: "make tools" in the project's top directory.
+// This module is for building ghz from source. "make tools" in the project's top directory builds
+// it.
 module github.com/gomicroexample/basis/dev/tools/ghz
 
 go 1.25.8

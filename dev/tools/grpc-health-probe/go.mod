@@ -1,4 +1,5 @@
-// grpc-health-probe, built from source: "make tools" in the project's top directory.
+// This module is for building grpc-health-probe from source. "make tools" in the project's top
+// directory builds it.
 module github.com/gomicroexample/basis/dev/tools/grpc-health-probe
 
 go 1.26.0

@@ -1,4 +1,5 @@
-// grpcurl, built from source: "make tools" in the project's top directory.
+// This module is for building grpcurl from source. "make tools" in the project's top directory
+// builds it.
 module github.com/gomicroexample/basis/dev/tools/grpcurl
 
 go 1.25.8

@@ -1,4 +1,5 @@
-// Jaeger, built from source: "make tools" in the project's top directory.
+// This module is for building Jaeger from source. "make tools" in the project's top directory
+// builds it.
 module github.com/gomicroexample/basis/dev/tools/jaeger
 
 go 1.25.8

@@ -1,4 +1,5 @@
-// Prometheus, built from source: "make tools" in the project's top directory.
+// This module is for building Prometheus and promtool from source. "make tools" in the project's
+// top directory builds both.
 module github.com/gomicroexample/basis/dev/tools/prometheus
 
 go 1.26.0

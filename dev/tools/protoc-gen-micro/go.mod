@@ -1,5 +1,5 @@
-// The plugin that writes the service's code: "make proto" in the project's top
-// directory.
+// This module is for protoc-gen-micro, the plugin that generates the code of the service. "make
+// proto" in the project's top directory runs the plugin.
 module github.com/gomicroexample/basis/dev/tools/protoc-gen-micro
 
 go 1.25.8

@@ -23,8 +23,8 @@ const clientName = "go.micro.client.basis"
 // patience is how long the command waits for a trace that Jaeger does not have yet.
 const patience = 5 * time.Second
 
-// settleTime is how long a trace must stay unchanged to count as complete. Both programs send their
-// spans at least once a second.
+// settleTime is how long a trace must stay unchanged to count as complete. This time is enough,
+// because both programs send their spans at least once a second.
 const settleTime = 1500 * time.Millisecond
 
 func main() {
@@ -69,7 +69,7 @@ func run() int {
 	return 0
 }
 
-// settled waits until the trace is complete, and returns all its spans.
+// settled waits until the trace has not changed for settleTime, and returns all spans of the trace.
 func settled(api, id string, spans []timeline.Span) []timeline.Span {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), settleTime)
