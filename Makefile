@@ -75,12 +75,13 @@ images: tools ## makes the images of Go, Consul, Jaeger and Prometheus on this m
 # Runs unit tests, in-process tests, and the tour over mDNS. If the tools that "make tools" builds
 # are installed, the target also runs the end-to-end scripts and the commands of the other
 # documents. If Chromium is installed too, the target tests the pages of Consul and Jaeger. If
-# Consul is installed, the target runs a short bench. The race detector needs a C compiler.
+# Consul is installed, the target runs a short bench. The race detector needs a C compiler. In dev,
+# -count=1 prevents cached results: go test does not notice changes of files outside of the module.
 test: ## runs all tests, under the race detector
 	go vet ./...
 	go test -race ./...
 	cd dev && go vet ./...
-	cd dev && go test -race $$(go list ./... | grep -Ev '/(e2e|browser|browser/pictures)$$')
+	cd dev && go test -race -count=1 $$(go list ./... | grep -Ev '/(e2e|browser|browser/pictures)$$')
 	cd dev && go test -race -count=1 -p=1 -timeout=20m ./browser/... $(if $(REQUIRED),-args -required)
 	cd dev/e2e && go test -race -count=1 -timeout=30m $(if $(REQUIRED),-args -required)
 	cd dev/bench && go test -race ./contender

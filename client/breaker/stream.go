@@ -16,8 +16,9 @@ var dashboards struct {
 	handler *hystrix.StreamHandler // nil if there are no readers
 }
 
-// Stream serves hystrix's event stream, for dashboards. Once per second, it sends the events of
-// each circuit of the process. Events are collected only while the stream has readers.
+// Stream serves hystrix's event stream, for dashboards. Once per second, it sends the counts and
+// the state of each circuit of the process. The counts are collected only while the stream has
+// readers.
 func Stream(w http.ResponseWriter, r *http.Request) {
 	h := join()
 	defer leave()

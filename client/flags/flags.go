@@ -74,8 +74,8 @@ func duration(name string, to *time.Duration, value time.Duration, usage string)
 func variable(flag string) string { return "BASIS_" + strings.ToUpper(flag) }
 
 // maxDuration is longer than any process runs. Hystrix adds the sleep window to the current time in
-// nanoseconds. With a sleep window of about 230 years, the sum would overflow, and an open circuit
-// would let every call through.
+// nanoseconds. With a sleep window of more than about 235 years, the sum would overflow, and an
+// open circuit would let every call through.
 const maxDuration = 365 * 24 * time.Hour
 
 // maxCallers is more callers than one process needs.

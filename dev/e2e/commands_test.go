@@ -201,8 +201,9 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // The command "down [-INT|-KILL|-ABRT] name [status]" sends a process a signal, by default
-// SIGTERM, and waits for its exit. The exit status must be status, by default 0. If a signal ended
-// the process, the exit status is -1. With -KILL, down does not check the exit status.
+// SIGTERM, and waits for its exit. The process must exit with the given status, or with 0 if no
+// status is given. If a signal ended the process, the exit status is -1. With -KILL, down does not
+// check the exit status.
 func down(ts *testscript.TestScript, neg bool, args []string) {
 	sig := term
 	if len(args) > 0 {
@@ -225,8 +226,8 @@ func down(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// The command "ended name [status]" waits until a process exits by itself. The exit status must be
-// status, by default 0.
+// The command "ended name [status]" waits until a process exits by itself. The process must exit
+// with the given status, or with 0 if no status is given.
 func ended(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && (len(args) == 1 || len(args) == 2), "ended name [status]")
 	s := of(ts)

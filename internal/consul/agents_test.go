@@ -406,8 +406,9 @@ func TestALookupIsRepeatedWithTheNewToken(t *testing.T) {
 	require.Equal(t, []string{"a"}, ids(services))
 }
 
-// A few seconds after an agent has died, Consul lists the agent's nodes as critical. The next renewal
-// of a registration may be later.
+// A few seconds after an agent has died, Consul lists the agent's nodes as critical. The next
+// renewal of a node's registration may come after this. So a node must move to another agent
+// without waiting for the next renewal.
 func TestANodeMovesAsSoonAsItsAgentIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster()

@@ -68,8 +68,8 @@ type Host struct {
 	processes []*backend.Process // all started processes; Network.mu guards the slice
 }
 
-// Usable returns nil if this process can create a Network. Otherwise, it returns an error that says
-// what is missing.
+// Usable returns nil if this process is root and has the commands in Commands. Otherwise, it
+// returns an error that says what is missing.
 func Usable() error {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces take root")
