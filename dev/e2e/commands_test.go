@@ -80,9 +80,9 @@ type session struct {
 	row measured.Row // the script's measurements
 
 	// Only scripts in testdata/faults use these fields.
-	mark   time.Time // when the last "mark" ran: the script broke or repaired something
+	mark   time.Time // when the script last ran "mark", because it broke or repaired something
 	load   output    // the client's output
-	before []call    // the calls that ended before the mark of the first "slowdown"
+	before []call    // the calls that ended before the mark when "slowdown" first ran
 }
 
 func newSession(env *testscript.Env, bin string) *session {
@@ -116,10 +116,10 @@ func patient() (context.Context, context.CancelFunc) {
 }
 
 // The command "agent [-config=file] [host]" starts a Consul agent on host, by default on
-// 127.0.0.1. It sets $CONSUL, and $CONSUL_HTTP_ADDR as the default of all programs, to the agent's
-// address. If a script starts an agent again, the new agent has the same address and an empty
-// catalog. The agent of a -config file has TLS and ACLs. A script must set the variables with
-// Consul's token and certificates before it calls agent with -config.
+// 127.0.0.1. It sets $CONSUL and $CONSUL_HTTP_ADDR to the agent's address. By default, all programs
+// use the agent in $CONSUL_HTTP_ADDR. If a script starts an agent again, the new agent has the same
+// address and an empty catalog. -config names a configuration file with TLS and ACLs. Before a
+// script runs agent with -config, it must set the variables of Consul's token and certificates.
 func agent(ts *testscript.TestScript, neg bool, args []string) {
 	var secured *backend.Security
 	if len(args) > 0 && strings.HasPrefix(args[0], "-config=") {
@@ -162,7 +162,7 @@ func agent(ts *testscript.TestScript, neg bool, args []string) {
 
 // The command "join" starts a client agent on 127.0.0.1, which joins the Consul of the command
 // "agent". It sets $AGENT to the new agent's address. The process has the name "agent". If a script
-// calls join again, the same agent restarts.
+// runs join again, the same agent restarts.
 func join(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	want(ts, !neg && len(args) == 0 && s.consul != nil, "join, after agent")
@@ -187,8 +187,9 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	name := args[0]
 	path, err := exec.LookPath(filepath.Join(s.bin, args[1]))
 	ts.Check(err)
-	env := slices.Clone(s.env.Vars) // the script's variables at its start, and none of the test's own
-	for _, key := range []string{   // the variables that scripts change
+	// The script's variables when the script started, without the variables of the test process.
+	env := slices.Clone(s.env.Vars)
+	for _, key := range []string{ // the variables that scripts change
 		"CONSUL_HTTP_ADDR", "CONSUL_HTTP_SSL", "CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY",
 		"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "GORACE", "JAEGER_ADDRESS", "JAEGER_REPORTER_LOG_SPANS",
 		"BASIS_REFLECTION", "JAEGER_PROPAGATION", "HTTP_PROXY", "HTTPS_PROXY", "JAEGER_PORT", "JAEGER_AGENT_PORT", "CONSUL_PORT", "BASIS_PORT",
@@ -274,8 +275,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // The command "signal -INT|-QUIT|-STOP|-TERM name" sends a signal to a process and does not wait.
-// After -STOP, the process neither responds to requests nor rejects them, and only "down -KILL"
-// ends it.
+// After -STOP, the process does not react to requests at all, and only "down -KILL" ends it.
 func signal(ts *testscript.TestScript, neg bool, args []string) {
 	signals := map[string]syscall.Signal{"-INT": syscall.SIGINT, "-QUIT": syscall.SIGQUIT, "-STOP": syscall.SIGSTOP, "-TERM": term}
 	want(ts, !neg && len(args) == 2 && signals[args[0]] != 0, "signal -INT|-QUIT|-STOP|-TERM name")
@@ -310,10 +310,10 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// The command "latencies duration..." compares the latencies of the last client's calls with the
-// given durations. The client must run with --verbose. latencies sorts the calls by latency. Each
-// call may take up to 0.9 s more than its duration, or up to 0.2 s less: a caller that starts late
-// waits less for the limiter.
+// The command "latencies duration..." compares the latencies of a client's calls with the given
+// durations. The last command must have been a client with --verbose. latencies sorts the calls by
+// latency. Each call may take up to 0.9 s more than the given duration. A call may also take up to
+// 0.2 s less, because a caller that starts late waits less for the limiter.
 func latencies(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "latencies duration...")
 	calls, err := load.ParseLines(ts.ReadFile("stderr"))

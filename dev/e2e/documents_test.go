@@ -28,7 +28,7 @@ import (
 //
 //	terminal=NAME   Run the block in the terminal NAME instead of the first terminal. The block's
 //	                last command keeps running. A later block for NAME that begins without a
-//	                command shows the command's further output, and ^C stops the command.
+//	                command shows more output of this command. The line ^C stops the command.
 //	terminal=every  Run the block's exports in every terminal.
 //	on=REGISTRY     Run the block only with the registry consul or mdns.
 //
@@ -37,8 +37,8 @@ import (
 // before the block. The comment says why the block is skipped, or what runs it instead.
 //
 // Values that differ from run to run are allowed to differ; see varying. If a later command
-// contains such a value of the document, TestDocuments puts the actual value in its place. The
-// ports in the documents are replaced by free ports.
+// contains such a value of the document, TestDocuments replaces it with the actual value.
+// TestDocuments also replaces the ports in the documents with free ports.
 //
 // TestDocuments runs a document with on=mdns blocks twice: once with Consul and Jaeger, and once
 // with the mDNS registry.
@@ -110,8 +110,9 @@ func needMulticast(t *testing.T) {
 	}
 }
 
-// copyProject copies the project at root to dir. It leaves out hidden files, and the directories
-// bin and certs, which a clone of the project does not have.
+// copyProject copies the project at root to dir. It leaves out the hidden files and directories at
+// root. It also leaves out the directories bin and certs, because a clone of the project does not
+// have them.
 func copyProject(root, dir string) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -144,7 +145,7 @@ type reader struct {
 	env       []string
 	exports   string // the exports for every terminal
 	terminals map[string]*terminal
-	started   int      // number of commands so far; used in the names of their logs
+	started   int      // number of commands started so far; the names of the logs contain it
 	replaced  []string // pairs for strings.NewReplacer: the document's value, and the actual value
 }
 
@@ -152,7 +153,7 @@ type reader struct {
 type terminal struct {
 	exports string
 	process *backend.Process // the last command
-	shown   expectation      // the output of the last command
+	shown   expectation      // the document's output of the last command
 	stays   bool             // whether the last command keeps running
 }
 
@@ -193,7 +194,7 @@ func follow(t *testing.T, document *markdown.Document, dir, registry string) {
 			}
 		}
 		if on := b.Value("on"); b.Runs() && (on == "" || on == registry) {
-			r.read(b)
+			r.runBlock(b)
 		}
 	}
 }
@@ -202,13 +203,13 @@ func follow(t *testing.T, document *markdown.Document, dir, registry string) {
 // TLS, a server, the metrics of both programs, and Prometheus.
 var documentPorts = []string{"8500", "16686", "6831", "8501", "8443", "9464", "9465", "9090"}
 
-// consulPorts are Consul's flags for the ports that no document has.
+// consulPorts are Consul's flags for the ports that no document mentions.
 var consulPorts = []string{"server-port", "serf-lan-port", "serf-wan-port"}
 
 func (r *reader) replace(text string) string { return strings.NewReplacer(r.replaced...).Replace(text) }
 
-// read runs the commands of a block.
-func (r *reader) read(b markdown.Block) {
+// runBlock runs the commands of a block.
+func (r *reader) runBlock(b markdown.Block) {
 	r.t.Helper()
 	name := b.Value("terminal")
 	if name == "every" {
@@ -222,21 +223,22 @@ func (r *reader) read(b markdown.Block) {
 	}
 	steps := split(b.Text)
 	for i, s := range steps {
-		err := r.do(term, s, name != "" && i == len(steps)-1)
+		err := r.runStep(term, s, name != "" && i == len(steps)-1)
 		if err != nil {
 			r.t.Fatalf("line %d: %s\n%v", b.Line+s.line, s.command, err)
 		}
 	}
 }
 
-// prompt is the text before a command in a terminal. interrupt is the line that Ctrl-C shows.
+// prompt is the text before a command in a terminal. interrupt is the line that a terminal shows
+// for Ctrl-C.
 const (
 	prompt    = "$ "
 	interrupt = "^C\n"
 )
 
 // step is a command and the output that the document shows after it. If a step has no command, its
-// output is more output of the previous command.
+// output continues the output of the terminal's last command.
 type step struct {
 	command, output string
 	line            int // line number in the block, from 1
@@ -264,9 +266,9 @@ func split(text string) []step {
 	return steps
 }
 
-// do runs a step in term. If stays is true, the command keeps running, and the document may show
-// only the beginning of its output.
-func (r *reader) do(term *terminal, s step, stays bool) error {
+// runStep runs a step in term. If stays is true, the command keeps running, and the document may
+// show only the beginning of the command's output.
+func (r *reader) runStep(term *terminal, s step, stays bool) error {
 	switch {
 	case s.command == "":
 		return r.awaitOutput(term, anything+s.output)
@@ -286,7 +288,7 @@ func (r *reader) do(term *terminal, s step, stays bool) error {
 		term.stays = true
 		return r.awaitOutput(term, s.output)
 	}
-	return r.finishes(term, s)
+	return r.runToEnd(term, s)
 }
 
 // start starts a command in the background.
@@ -319,10 +321,11 @@ func (r *reader) awaitOutput(term *terminal, output string) error {
 	return nil
 }
 
-// finishes runs a command until it exits, and compares its output with the shown output. On a
-// difference it runs the command again, every second for up to half of patience: the effect of an
-// earlier command may take a moment, for example a registration.
-func (r *reader) finishes(term *terminal, s step) error {
+// runToEnd runs a command until the command exits, and compares its output with the document's
+// output. If the document shows no output, the command must also exit with status 0. On a failure,
+// runToEnd runs the command again every second, for up to half of patience. The reason is that the
+// effect of an earlier command may take a moment, for example a registration.
+func (r *reader) runToEnd(term *terminal, s step) error {
 	for deadline := time.Now().Add(patience / 2); ; {
 		if err := r.start(term, s.command); err != nil {
 			return err
@@ -350,8 +353,8 @@ func (r *reader) finishes(term *terminal, s step) error {
 	}
 }
 
-// learn makes later commands use the actual values instead of the document's values. match is a match
-// of the expectation's pattern; its groups have the actual values.
+// learn makes later commands use the actual values instead of the document's values. match is the
+// match of an expectation's pattern. The groups of the match have the actual values.
 func (r *reader) learn(values []string, match [][]byte) {
 	for i, shown := range values {
 		actual := string(match[i+1])
@@ -399,7 +402,7 @@ var patterns = map[string]string{
 // spaces matches the spaces between columns. Their number depends on the width of the values.
 var spaces = regexp.MustCompile(`  +`)
 
-// add adds lines of shown output to the expectation.
+// add appends lines of output, as the document shows them, to the expectation.
 func (s *expectation) add(output string) {
 	s.text += output
 	for line := range strings.Lines(output) {
@@ -428,12 +431,12 @@ func (s *expectation) literal(text string) {
 	s.pattern += spaces.ReplaceAllString(regexp.QuoteMeta(text), " +")
 }
 
-// differ returns an error with the differences between the shown output and output.
+// differ returns an error with the differences between the document's output and the actual output.
 func (s *expectation) differ(output []byte) error {
 	return fmt.Errorf("%s", diff.Diff("shown", []byte(s.text), "actual", output))
 }
 
-// An expectation matches outputs that differ only in values that vary.
+// An expectation matches an output that differs from the document only in varying values.
 func TestShown(t *testing.T) {
 	for _, test := range []struct {
 		shown, actual string

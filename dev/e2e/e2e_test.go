@@ -3,8 +3,8 @@
 // checks their results. The scripts in testdata/faults break something under load, and measure
 // how many calls fail. TestDocuments runs the commands in the documents.
 //
-// The tests build srv and client with the race detector, and a data race makes a program exit. Tests
-// that measure use programs without the race detector.
+// The tests build srv and client with the race detector, and a data race makes a program exit.
+// Tests that measure something use programs without the race detector.
 package e2e
 
 import (
@@ -30,10 +30,12 @@ import (
 // a busy machine may take longer.
 const patience = 60 * time.Second
 
-// required makes a missing tool an error. Without -required, a missing tool skips the scripts.
+// required makes a missing tool an error. Without -required, the scripts are skipped if a tool is
+// missing.
 var required = flag.Bool("required", false, "fail where Consul, Jaeger, Prometheus or a gRPC client is missing, instead of skipping the scripts")
 
-// The programs and the Jaeger that all scripts share. setUp sets these variables.
+// The programs and the Jaeger that all scripts share. The functions run and setUp set these
+// variables.
 var (
 	race       string // directory of srv, client, certs and timeline, with the race detector, and of the tools
 	plain      string // directory of srv, client and faulty, without the race detector, and of the tools
@@ -81,11 +83,11 @@ func run(m *testing.M) int {
 }
 
 // setUp builds the programs that the scripts run, and links the tools into the same directories.
-// paths has the tools' paths by name. Then setUp starts the Jaeger. The function stop stops the
+// paths has the tools' paths by name. Then setUp starts the Jaeger. The returned function stops the
 // Jaeger and removes all files of setUp.
 //
-// All scripts share one Jaeger, because IDs distinguish the traces of different scripts. Each
-// script starts its own Consul, because nothing distinguishes the registrations of different
+// All scripts can share one Jaeger, because IDs distinguish the traces of different scripts. Each
+// script needs its own Consul, because nothing distinguishes the registrations of different
 // scripts.
 func setUp(paths map[string]string) (stop func(), err error) {
 	root, err := project.Root()
@@ -125,7 +127,8 @@ func setUp(paths map[string]string) (stop func(), err error) {
 		}
 	}
 	for name, path := range map[string]string{
-		// For scripts that measure memory: the race detector multiplies the use of memory.
+		// Scripts that measure memory run plainsrv, because a program with the race detector uses
+		// several times as much memory.
 		"plainsrv": filepath.Join(plain, "srv"),
 		// The binaries' own names are client and server, so give them distinct names.
 		"modernclient": filepath.Join(race, "modern", "client"),

@@ -52,8 +52,8 @@ var faultCommands = map[string]func(ts *testscript.TestScript, neg bool, args []
 	"recovers": recovers,
 }
 
-// TestFaults runs the scripts in testdata/faults, and prints the measurements of each. It runs
-// one script at a time: in parallel, the scripts would disturb each other's measurements.
+// TestFaults runs the scripts in testdata/faults, and prints the measurements of each script. It
+// runs one script at a time, because parallel scripts would disturb each other's measurements.
 func TestFaults(t *testing.T) {
 	needTools(t)
 	files, err := filepath.Glob("testdata/faults/*.txtar")
@@ -83,10 +83,10 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// call is a call that the client has reported with --verbose.
+// call is the client's report of one call, as --verbose prints it.
 type call struct{ load.Line }
 
-// parseCalls returns the calls in a client's output, in the order of their ends.
+// parseCalls returns the calls in a client's output, in the order in which they ended.
 func parseCalls(output string) ([]call, error) {
 	lines, err := load.ParseLines(output)
 	var all []call
@@ -156,15 +156,15 @@ func ownJaeger(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("JAEGER_ADDRESS", j.Addr)
 }
 
-// The command "mark" stores the current time. Scripts call it when they break something or repair
-// it.
+// The command "mark" stores the current time. A script runs it when the script breaks or repairs
+// something.
 func mark(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "mark")
 	of(ts).mark = time.Now()
 }
 
-// The command "hold duration" waits until duration has passed since the mark. Until then the fault
-// lasts.
+// The command "hold duration" waits until duration has passed since the mark. With it, a script
+// lets a fault last for this time.
 func hold(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "hold duration")
 	d, err := time.ParseDuration(args[0])
@@ -179,7 +179,7 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	s := of(ts)
 	n += len(s.logged(ts))
-	until(ts, func() error {
+	eventually(ts, func() error {
 		if made := len(s.logged(ts)); made < n {
 			return fmt.Errorf("%d calls, not %d", made, n)
 		}
@@ -187,10 +187,10 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// The command "failed [-after=duration] max" stops the client, and fails the script if more than
-// max of its calls failed. max is a number or, with %, a percentage. With -after, failed considers
-// only calls that ended at least duration after the mark. failed also compares the client's
-// metrics with the calls in its log.
+// The command "failed [-after=duration] max" stops the client. If more than max of the client's
+// calls failed, the command fails the script. max is a number or, with %, a percentage. With
+// -after, max applies only to the calls that ended at least duration after the mark. The command
+// also compares the client's metrics with the calls in the client's log.
 func failed(ts *testscript.TestScript, neg bool, args []string) {
 	var after time.Duration
 	if len(args) == 2 {
@@ -231,9 +231,10 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// endMetered stops the client. It fails the script unless the client's metrics agree with the calls
-// in the client's log. The metrics must count at least the calls that the log has before endMetered
-// reads the metrics, and at most all calls in the log.
+// endMetered stops the client, and compares the client's metrics with the calls in the client's
+// log. It reads the log, then the metrics, and after the client's end the log again. The metrics
+// must count at least the calls in the log at the first reading, and at most the calls at the
+// second reading. Otherwise, endMetered fails the script.
 func endMetered(ts *testscript.TestScript) {
 	s := of(ts)
 	before := slices.Clone(s.logged(ts))
@@ -267,8 +268,9 @@ func metered(ts *testscript.TestScript) (calls, failed int) {
 // callsTotal matches the samples of basis_calls_total.
 var callsTotal = regexp.MustCompile(`(?m)^basis_calls_total\{.*outcome="(\w+)".*\} (\S+)$`)
 
-// The command "rate min" fails the script unless at least min calls ended within some period of
-// one second that began at most a second after the mark.
+// The command "rate min" looks for a period of one second in which at least min calls ended. The
+// period must begin at most one second after the mark. If there is no such period, the command
+// fails the script.
 func rate(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "rate min")
 	least, err := strconv.Atoi(args[0])
@@ -288,10 +290,11 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%d calls in the second that began %v after the fault", best, at)
 }
 
-// The command "slowdown percent" compares the median latency of the nodes since the mark with the
-// median before the mark of the script's first slowdown. It fails the script if the median has
-// grown by more than percent and by more than a millisecond. It uses the median of the second with
-// the lowest median, because in other seconds the machine may have been busy with other work.
+// The command "slowdown percent" compares the nodes' median latency before the first fault with
+// their median latency since the mark. The first fault is at the mark when the script runs slowdown
+// for the first time. The command fails the script if the median has grown by more than percent and
+// by more than a millisecond. For this comparison, it computes the median of each second, and uses
+// the lowest. In the other seconds, the machine may have been busy with other work.
 func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowdown percent")
 	percent, err := strconv.Atoi(args[0])
@@ -309,8 +312,8 @@ func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("p50 %v, before %v", median(since), median(s.before))
 }
 
-// lowestMedian returns the lowest of the median latencies of the nodes in each second. It ignores
-// seconds with fewer than 100 calls.
+// lowestMedian computes the nodes' median latency for each second, and returns the lowest of these
+// medians. It ignores seconds with fewer than 100 calls.
 func lowestMedian(all []call) time.Duration {
 	seconds := map[int64][]call{}
 	for _, c := range all {
@@ -325,7 +328,7 @@ func lowestMedian(all []call) time.Duration {
 	return lowest
 }
 
-// median returns the median latency of the nodes.
+// median returns the nodes' median latency: the median duration of the calls' last attempts.
 func median(all []call) time.Duration {
 	var took []time.Duration
 	for _, c := range all {
@@ -340,8 +343,8 @@ func quantile(d []time.Duration, q float64) time.Duration {
 }
 
 // The command "within duration event" fails the script if more than duration has passed since the
-// mark. It adds the passed time to the script's row. event is the text for the event that the
-// script has just waited for.
+// mark. It adds event and the passed time to the script's row. event is a text for the event that
+// the script has just waited for.
 func within(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "within duration event")
 	limit, err := time.ParseDuration(args[0])
@@ -383,8 +386,8 @@ func underway(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("%d in flight at SIGTERM", n)
 }
 
-// The command "slowest duration" fails the script if a call took longer than duration to fail, or
-// if calls to more than one node failed.
+// The command "slowest duration" fails the script if the last attempt of a failed call took longer
+// than duration. It also fails the script if calls to more than one node failed.
 func slowest(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowest duration")
 	limit, err := time.ParseDuration(args[0])
@@ -404,9 +407,10 @@ func slowest(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("each failed call took at most %v", longest.Round(time.Millisecond))
 }
 
-// The command "refused duration" considers the last client's calls that the open circuit rejected.
-// It fails the script if the 99th percentile of their latency is longer than duration, or if there
-// are fewer than minCalls such calls.
+// The command "refused duration" checks the calls that the open circuit rejected. It reads these
+// calls from the stderr of the last command, a client with --verbose. It fails the script if the
+// 99th percentile of their latency is longer than duration. It also fails the script if there are
+// fewer than minCalls such calls.
 func refused(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "refused duration")
 	limit, err := time.ParseDuration(args[0])
@@ -431,8 +435,8 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 
 const circuitOpen = "hystrix: circuit open"
 
-// The command "recovers" fails the script unless the first call since the mark that the circuit
-// allowed succeeded.
+// The command "recovers" finds the first call since the mark that the circuit let through. If this
+// call failed, the command fails the script.
 func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "recovers")
 	s := of(ts)

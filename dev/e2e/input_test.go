@@ -54,7 +54,7 @@ func listening(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // The command "peak name MB" fails the script if the resident memory of a process has ever been
-// larger than MB megabytes. It also completes the script's row and records it.
+// larger than MB megabytes. It also adds the maximum to the script's row, and records the row.
 func peak(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "peak name MB")
 	limit, err := strconv.Atoi(args[1])
@@ -83,10 +83,11 @@ func longname(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), fmt.Appendf(nil, `{"name":%q}`, strings.Repeat("x", n)), 0o644))
 }
 
-// The command "post [-encoding=e] name content-type hex" sends a request with the given body to
-// Hello of a server. It uses a plain HTTP/2 client, because gRPC's client cannot send malformed
-// requests. post prints HTTP's status, gRPC's status and message, and the response's body. It
-// sends no empty content-type.
+// The command "post [-encoding=e] name content-type hex" sends a request to the method Hello of a
+// server. hex is the request's body. -encoding sets the header grpc-encoding. If content-type is
+// empty, the request does not have this header. The command uses a plain HTTP/2 client, because
+// gRPC's client cannot send malformed requests. It prints HTTP's status, gRPC's status and message,
+// and the response's body.
 func post(ts *testscript.TestScript, neg bool, args []string) {
 	encoding := ""
 	if len(args) == 4 {
@@ -139,8 +140,9 @@ func postHello(transport *http.Transport, addr string, header http.Header, body 
 	return fmt.Sprintf("http=%d grpc=%s %s%s", rsp.StatusCode, grpcStatus("Grpc-Status"), grpcStatus("Grpc-Message"), answer), nil
 }
 
-// The command "bombs name n" sends n requests at once on one connection. Each has a compressed
-// message of 60 KB, which decompresses to 60 MB. The server must reject each as too large.
+// The command "bombs name n" sends n requests at once on one connection. Each request has a
+// compressed message of 60 KB, which decompresses to 60 MB. The server must reject each message as
+// too large.
 func bombs(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "bombs name n")
 	n, err := strconv.Atoi(args[1])
@@ -226,15 +228,15 @@ func garbage(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).row.Note("seed %d; all connections closed, %d of them after a response", seed, answered.Load())
 }
 
-// randomBytes returns fewer than 1,000 random bytes. With depth 1, HTTP/2's preface comes before
-// the random bytes; with depth 2, the preface and the header of a frame.
+// randomBytes returns fewer than 1,000 random bytes. With depth 1, it puts HTTP/2's preface before
+// the random bytes. With depth 2, it puts the preface and the header of a frame before them.
 func randomBytes(random *rand.Rand, depth int) []byte {
 	var b []byte
 	if depth > 0 {
 		b = append(b, preface...)
 	}
 	n := random.IntN(1000)
-	if depth > 1 { // length, type, flags and a small stream
+	if depth > 1 { // length, type, flags and a small stream ID
 		b = append(b, 0, byte(n>>8), byte(n), byte(random.IntN(10)), byte(random.IntN(256)), 0, 0, 0, byte(random.IntN(4)))
 	}
 	for range n {
@@ -272,10 +274,10 @@ func isClosed(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN)
 }
 
-// The command "halfopen name n duration" opens n connections to a server, and begins HTTP/2 on
-// each without completing a request. It stops before the first byte, within the preface, after the
-// preface, or within a request's headers. Then it makes normal calls for the
-// duration, and no call may fail. In the end, the server must have closed all n connections.
+// The command "halfopen name n duration" opens n connections to a server. On each connection, it
+// sends only a part of a request: nothing, a part of HTTP/2's preface, the preface, or the preface
+// and a part of the headers. Then it makes normal calls for duration, and no call may fail. In the
+// end, the server must have closed all n connections.
 func halfopen(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 3, "halfopen name n duration")
 	addr := address(ts, args[0])
@@ -370,8 +372,8 @@ func deaf(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // The command "flood name n" makes n calls at once on one connection. On each call, after the
-// first message, it keeps sending messages of 60 KB until the server or a deadline of 12 s ends
-// the call.
+// first message, it keeps sending messages of 60 KB, until the server ends the call or 12 s have
+// passed.
 func flood(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "flood name n")
 	n, err := strconv.Atoi(args[1])
@@ -398,8 +400,9 @@ func flood(ts *testscript.TestScript, neg bool, args []string) {
 	of(ts).row.Note("%d messages accepted", sent.Load())
 }
 
-// The command "impostor" registers a hostile server of the same service in the script's Consul. Its
-// responses have several lines, or are larger than a greeting may be.
+// The command "impostor" starts a hostile server, which registers in the script's Consul as a node
+// of go.micro.srv.basis. The server's responses have several lines, or are larger than the client
+// accepts.
 func impostor(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "impostor")
 	r, err := consulregistry.NewRegistry()
@@ -445,7 +448,8 @@ func liar(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // The command "balance" starts a load balancer in front of the script's two agents, and sets
-// $BALANCED to its address. It sends requests to the two agents in turn.
+// $BALANCED to the load balancer's address. The load balancer sends requests to the two agents in
+// turn.
 func balance(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "balance, after agent and join")
 	agents := []string{ts.Getenv("CONSUL"), ts.Getenv("AGENT")}

@@ -26,7 +26,7 @@ func shows(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, len(args) == 2, "[!] shows url regexp")
 	re, err := regexp.Compile("(?m)" + args[1])
 	ts.Check(err)
-	until(ts, func() error {
+	eventually(ts, func() error {
 		ctx, cancel := patient()
 		defer cancel()
 		body, err := backend.Get(ctx, args[0])
@@ -43,8 +43,8 @@ func shows(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // The command "documented address program" compares the metrics at address with the tables for
-// program in docs/operations.md: names, types and labels. It ignores the metrics of Go, of the
-// process and of the scrape.
+// program in docs/operations.md: names, types and labels. It ignores the metrics of the Go runtime,
+// of the process, and of the HTTP handler promhttp.
 func documented(ts *testscript.TestScript, neg bool, args []string) {
 	programs := []string{"client", "srv"} // in the order of the tables; a third table is for both programs
 	want(ts, !neg && len(args) == 2 && slices.Contains(programs, args[1]), "documented address srv|client")
@@ -58,7 +58,7 @@ func documented(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	documented := map[string]bool{}
 	for _, row := range slices.Concat(tables[slices.Index(programs, args[1])], tables[len(programs)]) {
-		documented[described(row[0], row[1], strings.Split(row[2], ", "))] = true
+		documented[describe(row[0], row[1], strings.Split(row[2], ", "))] = true
 	}
 
 	ctx, cancel := patient()
@@ -71,7 +71,7 @@ func documented(ts *testscript.TestScript, neg bool, args []string) {
 	served := map[string]bool{}
 	for name, family := range families {
 		if prefix, _, _ := strings.Cut(name, "_"); !slices.Contains([]string{"go", "process", "promhttp"}, prefix) {
-			served[described(name, strings.ToLower(family.GetType().String()), labels(family))] = true
+			served[describe(name, strings.ToLower(family.GetType().String()), labels(family))] = true
 		}
 	}
 	var problems []error
@@ -88,14 +88,15 @@ func documented(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(problems...))
 }
 
-// described returns a text with the name, type and labels of a metric, to compare metrics.
-func described(name, kind string, labels []string) string {
+// describe returns a text with the name, type and labels of a metric. The command "documented"
+// compares these texts.
+func describe(name, kind string, labels []string) string {
 	slices.Sort(labels)
 	return fmt.Sprintf("%s, a %s by %s", name, kind, strings.Join(labels, ", "))
 }
 
-// labels returns the names of a family's labels. If there are no labels, it returns "none", like
-// the tables.
+// labels returns the names of a family's labels. If there are no labels, it returns "none", the
+// word in the tables.
 func labels(family *dto.MetricFamily) []string {
 	var names []string
 	for _, l := range family.GetMetric()[0].GetLabel() {

@@ -24,8 +24,8 @@ import (
 
 // faster is the factor by which quicken shortens the durations for the scripts' Prometheus. The
 // scripts use the shipped configuration and rules with a tenth of each duration. So Prometheus
-// scrapes and evaluates every half second, and computes rates over 6 s. An alert that waits for a
-// minute in the shipped rules waits for 6 s.
+// scrapes targets and evaluates rules every half second, and computes rates over 6 s. If an alert
+// has "for: 1m" in the shipped rules, it has 6 s in the scripts.
 const faster = 10
 
 // durations matches the durations in a configuration and in rules: intervals, ranges, and the
@@ -46,10 +46,10 @@ func quicken(text string) (string, error) {
 	return text, err
 }
 
-// The command "prometheus job=address..." starts a Prometheus that scrapes the given addresses,
-// and waits until it has scraped each of them. The Prometheus has the shipped configuration and
-// rules with shorter durations; see faster. It starts with an empty database. The process has the
-// name "prometheus".
+// The command "prometheus job=address..." starts a Prometheus that scrapes the given addresses. The
+// command waits until Prometheus has scraped each address. Prometheus has the shipped configuration
+// and rules with shorter durations; see faster. It starts with an empty database. The process has
+// the name "prometheus".
 func prometheus(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "prometheus job=address...")
 	root, err := project.Root()
@@ -60,7 +60,7 @@ func prometheus(ts *testscript.TestScript, neg bool, args []string) {
 		want(ts, ok, "prometheus job=address...")
 		fmt.Fprintf(&jobs, "  - job_name: %s\n    static_configs: [{targets: [%q]}]\n", job, address)
 	}
-	// Replace the shipped targets: they discover containers.
+	// Replace the shipped targets, because they discover containers.
 	const targets = "scrape_configs:\n"
 	for _, name := range []string{"prometheus.yml", "rules.yml"} {
 		shipped, err := os.ReadFile(filepath.Join(root, "dev", "prometheus", name))
@@ -103,7 +103,7 @@ func query(ts *testscript.TestScript, neg bool, args []string) {
 	var answer struct {
 		Result []struct{ Value [2]any }
 	}
-	until(ts, func() error {
+	eventually(ts, func() error {
 		answer.Result = nil
 		if err := ask(ts, "query?query="+url.QueryEscape(args[0]), &answer); err != nil {
 			return err
@@ -115,8 +115,8 @@ func query(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// The command "firing [alert...]" waits until exactly the given alerts fire. Without alerts, it
-// waits until none fires.
+// The command "firing [alert...]" waits until exactly the given alerts fire. Without arguments, it
+// waits until no alert fires.
 func firing(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg, "firing [alert...]")
 	slices.Sort(args)
@@ -128,7 +128,7 @@ func firing(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	start := time.Now()
-	until(ts, func() error {
+	eventually(ts, func() error {
 		answer.Alerts = nil
 		if err := ask(ts, "alerts", &answer); err != nil {
 			return err
@@ -151,8 +151,9 @@ func firing(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("after %v", time.Since(start).Round(time.Millisecond))
 }
 
-// until calls condition repeatedly until it returns nil. After patience, until fails the script.
-func until(ts *testscript.TestScript, condition func() error) {
+// eventually calls condition repeatedly until condition returns nil. If this takes longer than
+// patience, eventually fails the script.
+func eventually(ts *testscript.TestScript, condition func() error) {
 	ctx, cancel := patient()
 	defer cancel()
 	if err := backend.Until(ctx, 50*time.Millisecond, condition); err != nil {
@@ -174,9 +175,9 @@ func serves(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("METRICS", string(all[len(all)-1][1]))
 }
 
-// The command "free variable..." sets each variable to a free address of this host. The kernel
-// gives the ports of these addresses to no connection, so an address stays free until a program
-// listens on it.
+// The command "free variable..." sets each variable to a free address of this host. Usually, the
+// kernel does not use the ports of these addresses for outgoing connections; see backend.FreePorts.
+// So an address stays free until a program listens on it.
 func free(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) > 0, "free variable...")
 	ports, err := backend.FreePorts(len(args))
@@ -186,7 +187,7 @@ func free(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// The command "sink address" listens for spans on a UDP address, and drops them.
+// The command "sink address" listens for spans on a UDP address, and drops the spans.
 func sink(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "sink address")
 	c, err := net.ListenPacket("udp", args[0])
@@ -202,9 +203,9 @@ func sink(ts *testscript.TestScript, neg bool, args []string) {
 	}()
 }
 
-// TestRules runs promtool on the files that docker-compose.metrics.yml mounts: it checks the files,
-// and runs the tests of the rules. Then it renames each rule in turn: without the rule's own name,
-// the tests must fail.
+// TestRules runs promtool on the files that docker-compose.metrics.yml mounts. promtool checks the
+// configuration and the rules, and runs the tests of the rules. Then TestRules renames one rule at
+// a time. The tests of the rules must then fail; otherwise, they do not cover this rule.
 func TestRules(t *testing.T) {
 	needTools(t)
 	t.Parallel()

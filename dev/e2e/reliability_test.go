@@ -38,9 +38,9 @@ func recordTo(table *[]measured.Row, r measured.Row) {
 
 const reliabilityHead = `# Reliability
 
-` + "`make reliability`" + ` measures how many calls fail when something breaks, and writes this file. The scripts in [` + "`dev/e2e/testdata/faults`" + `](../dev/e2e/testdata/faults) break servers, Consul or Jaeger. Meanwhile, a client makes 250 calls per second from eight callers. The client has high breaker limits, so that the breaker hides no failures. All programs serve [metrics](operations.md#metrics). A script fails if the client's metrics and the client's log count different numbers of calls.
+` + "`make reliability`" + ` measures how many calls fail when something breaks, and writes this file. The scripts in [` + "`dev/e2e/testdata/faults`" + `](../dev/e2e/testdata/faults) break servers, Consul or Jaeger. Meanwhile, a client makes 250 calls per second from eight callers. The breaker's limits are so high that the circuit stays closed. So the breaker hides no failures. Some scripts change these settings. The programs of the pair serve [metrics](operations.md#metrics). When a script checks the number of failed calls, it also compares the client's metrics with the client's log.
 
-The soak makes 500 calls per second from fifty callers. *First* is the second tenth of its time, and *last* is the last tenth. In the column *allowed*, a number at the start is the largest number of failed calls.
+The soak makes 500 calls per second from fifty callers. In its row, *first* means the second tenth of the soak's time, and *last* means the last tenth. In the column *allowed*, a number at the start of a cell is the maximum number of failed calls.
 
 | | |
 |---|---|
@@ -55,7 +55,7 @@ The soak makes 500 calls per second from fifty callers. *First* is the second te
 const inputsHead = `
 ## Bad input
 
-Scripts send wrong or hostile input to a server. After each input, a normal call succeeds. The server may have at most 100 MB of resident memory; the last number of each row is its maximum. The columns *calls* and *failed* count normal calls that were made meanwhile.
+Each script sends wrong or hostile input to a server. After the input, a normal call must succeed. A script fails if the server's resident memory has ever been larger than 100 MB. The last number of each row is the maximum of this memory. The columns *calls* and *failed* count the normal calls during the input.
 
 | what was sent` + measured.Columns
 

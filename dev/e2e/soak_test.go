@@ -29,12 +29,12 @@ const (
 	soakCallers  = 50               // enough callers for soakRate even on a busy machine
 	replaceEvery = 20 * time.Second // interval at which the test replaces a server
 	sampleEvery  = time.Second
-	maxGrowth    = 1.1 // maximum factor for memory and goroutines, from the second tenth of the time to the last
+	maxGrowth    = 1.1 // maximum growth of memory and goroutines, from the second tenth of the soak to the last tenth
 )
 
 // TestSoak makes calls for a long time, while it replaces servers. It fails if the memory or the
 // goroutines of the client, or of a server that is not replaced, grow by more than maxGrowth. It
-// also fails if a call fails, or if the client has more connections than there are nodes.
+// also fails if a call fails, or if the client has more connections to nodes than there are nodes.
 func TestSoak(t *testing.T) {
 	needTools(t)
 	if *soak == 0 {
@@ -139,7 +139,7 @@ func TestSoak(t *testing.T) {
 
 // sample has the measurements of one moment.
 type sample struct {
-	at                time.Duration // time since the start
+	at                time.Duration // time since takeSamples began
 	clientRSS, srvRSS float64       // resident memory in bytes
 	connections       int           // number of the client's established connections to nodes
 	nodes             int           // number of running nodes
@@ -222,8 +222,8 @@ const (
 )
 
 // goroutines returns the minimum number of goroutines of a process between the times from and to.
-// It reads the process's log, with the lines of GODEBUG=schedtrace,scheddetail. It returns the
-// minimum, because each call adds goroutines for a moment, but leaked goroutines stay.
+// log is the process's log, with the lines of GODEBUG=schedtrace,scheddetail. A call adds
+// goroutines only for a moment, but leaked goroutines stay. So only leaks increase the minimum.
 func goroutines(t *testing.T, log []byte, from, to time.Duration) int {
 	t.Helper()
 	var counts []int

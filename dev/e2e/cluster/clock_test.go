@@ -81,8 +81,9 @@ func buildStepping(root string) (string, error) {
 	return path, nil
 }
 
-// The command "clock duration" affects clients that start later. When duration has passed, their
-// wall clocks step back by an hour. Without an argument, the command waits until this step.
+// The command "clock duration" affects the clients that the script starts after this command. When
+// duration has passed, the wall clocks of these clients step back by an hour. The command "clock",
+// without an argument, waits until the clocks have stepped back.
 func clock(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) <= 1, "clock [duration]")
 	s := of(ts)
@@ -102,7 +103,7 @@ func clock(ts *testscript.TestScript, neg bool, args []string) {
 func opened(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "opened")
 	for _, c := range of(ts).clients {
-		until(ts, patience, func() error {
+		eventually(ts, patience, func() error {
 			all := c.logged(ts)
 			if len(all) == 0 || all[len(all)-1].Outcome != "hystrix: circuit open" {
 				return errors.New("the circuit is not open")
@@ -112,8 +113,8 @@ func opened(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// The command "recovers duration" fails unless each client gets a response within duration. It
-// notes the time.
+// The command "recovers duration" fails unless a call of each client succeeds within duration. It
+// adds the passed time to the script's row.
 func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "recovers duration")
 	s := of(ts)
@@ -123,7 +124,7 @@ func recovers(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	began := time.Now()
 	for _, c := range s.clients {
-		until(ts, duration(ts, args[0]), func() error {
+		eventually(ts, duration(ts, args[0]), func() error {
 			for _, k := range c.logged(ts)[before[c]:] {
 				if !k.failed() {
 					return nil

@@ -29,7 +29,7 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/project"
 )
 
-// patience is the maximum wait for a condition. Most conditions become true within seconds.
+// patience is the maximum time to wait for a condition. Most conditions become true within seconds.
 const patience = 90 * time.Second
 
 var (
@@ -62,7 +62,8 @@ func run(m *testing.M) int {
 	if !*onCluster && !*onSwarm {
 		return m.Run()
 	}
-	// Unlike /tmp, /var/tmp is on a disk, where a Docker engine's file systems work.
+	// /tmp may be in memory, where a Docker engine's file systems do not work. But /var/tmp is on a
+	// disk.
 	made, err := os.MkdirTemp("/var/tmp", "basis-cluster-")
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
@@ -154,8 +155,8 @@ func start(ctx context.Context, dir string, servers, clients int) (*cluster.Clus
 	return c, c.Start(ctx)
 }
 
-// register creates a network or a cluster. If the tests are interrupted, they close the network or
-// cluster.
+// register calls create, which returns a network or a cluster. If the tests are interrupted later,
+// the interruption closes this network or cluster.
 func register[T interface{ Close() }](create func() (T, error)) (T, error) {
 	networks.Lock() // so that an interruption waits until the network can be closed
 	defer networks.Unlock()

@@ -32,15 +32,15 @@ import (
 
 const service = "go.micro.srv.basis"
 
-// traffic has the settings of each client except for its rate: four callers, the deadline of
-// docs/production.md, and a breaker that never opens.
+// traffic has the settings of each client, without the rate: four callers, the deadline in
+// docs/production.md, and breaker limits so high that the circuit stays closed.
 var traffic = []string{
 	"BASIS_CONCURRENCY=4", "BASIS_REQUESTS=0", "BASIS_VERBOSE=true", "BASIS_WAIT=1m",
 	"MICRO_CLIENT_REQUEST_TIMEOUT=1s", "BASIS_HYSTRIX_TIMEOUT=10s",
 	"BASIS_HYSTRIX_MAX_CONCURRENT=1000", "BASIS_HYSTRIX_ERROR_PERCENT=100", "BASIS_HYSTRIX_VOLUME=1000000",
 }
 
-// totalRate is the number of calls per second of all clients together.
+// totalRate is the default number of calls per second of all clients together.
 const totalRate = 250
 
 // commands are the scripts' commands in addition to testscript's own.
@@ -91,7 +91,7 @@ type session struct {
 	before  time.Duration
 	row     measured.Row
 
-	program string    // the path of a client other than the pair's; may be empty
+	program string    // the path of another client than the pair's; may be empty
 	stepsAt time.Time // when the clients' clock steps back
 }
 
@@ -115,7 +115,8 @@ func (c call) failed() bool        { return c.Outcome != "ok" }
 func (c call) end() time.Time      { return c.Start.Add(c.Latency) }
 func (c call) took() time.Duration { return c.Latency - c.Waited }
 
-// sent returns the time when the limiter let the call through.
+// sent returns the time when the call's last attempt began, or when the call began if it had no
+// attempt.
 func (c call) sent() time.Time { return c.Start.Add(c.Waited) }
 
 func of(ts *testscript.TestScript) *session { return ts.Value(sessionKey{}).(*session) }
@@ -142,8 +143,9 @@ func number(ts *testscript.TestScript, arg string) int {
 	return n
 }
 
-// until calls condition until it returns nil. It fails the script if limit passes before.
-func until(ts *testscript.TestScript, limit time.Duration, condition func() error) {
+// eventually calls condition repeatedly until condition returns nil. If this takes longer than
+// limit, eventually fails the script.
+func eventually(ts *testscript.TestScript, limit time.Duration, condition func() error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if err := backend.Until(ctx, 50*time.Millisecond, condition); err != nil {
@@ -151,7 +153,7 @@ func until(ts *testscript.TestScript, limit time.Duration, condition func() erro
 	}
 }
 
-// host returns the host with that name.
+// host returns the host with the given name.
 func (s *session) host(ts *testscript.TestScript, name string) *cluster.Host {
 	h := s.Host(name)
 	if h == nil {
@@ -209,8 +211,8 @@ func hosts(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // The command "serve [-nowait] host [n]" starts n more servers on a host, one by default. The
-// servers on srv-1 are srv-1/1, srv-1/2 and so on. serve waits until all have registered. With
-// -nowait, it waits only until all listen.
+// servers on srv-1 are srv-1/1, srv-1/2 and so on. serve waits until the n servers have registered.
+// With -nowait, it waits only until they listen.
 func serve(ts *testscript.TestScript, neg bool, args []string) {
 	wait := true
 	if len(args) > 0 && args[0] == "-nowait" {
@@ -269,8 +271,8 @@ func (s *session) server(ts *testscript.TestScript, name string) *server {
 	return srv
 }
 
-// The command "call [variable=value...]" starts a client on each host for clients. All clients
-// together make 250 calls per second.
+// The command "call [variable=value...]" starts a client on each host for clients, with the given
+// variables. By default, all clients together make 250 calls per second.
 func callers(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg, "call [variable=value...]")
 	s := of(ts)
@@ -296,21 +298,21 @@ func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// The command "mark" stores the current time. Scripts call it when a fault begins or ends.
+// The command "mark" stores the current time. A script runs it when a fault begins or ends.
 func mark(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "mark")
 	of(ts).mark = time.Now()
 }
 
-// The command "hold duration" waits until duration has passed since the mark. Until then the fault
-// lasts.
+// The command "hold duration" waits until duration has passed since the mark. With it, a script
+// lets a fault last for this time.
 func hold(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "hold duration")
 	time.Sleep(time.Until(of(ts).mark.Add(duration(ts, args[0]))))
 }
 
 // The command "within duration event" fails if more than duration has passed since the mark. It
-// notes the passed time for event.
+// adds event and the passed time to the script's row.
 func within(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "within duration event")
 	s := of(ts)
@@ -398,8 +400,8 @@ func heal(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(of(ts).Heal())
 }
 
-// The command "lose percent [host]" drops percent of the packets of a host, or of all hosts. The
-// packets are chosen at random.
+// The command "lose percent [host]" drops this percentage of the packets of a host, or of all
+// hosts. The packets are chosen at random.
 func lose(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && (len(args) == 1 || len(args) == 2), "lose percent [host]")
 	s := of(ts)
@@ -419,8 +421,8 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	for _, c := range s.clients {
 		before[c] = len(c.logged(ts))
 	}
-	// The limit includes twice the time that the calls take.
-	until(ts, patience+2*time.Duration(n*len(s.clients)/totalRate)*time.Second, func() error {
+	// The limit is patience, plus twice the time that the calls take.
+	eventually(ts, patience+2*time.Duration(n*len(s.clients)/totalRate)*time.Second, func() error {
 		for _, c := range s.clients {
 			if made := len(c.logged(ts)) - before[c]; made < n {
 				return fmt.Errorf("%d calls of the client on %s, not %d; its log ends:\n%s", made, c.host.Name, n, c.Tail())
@@ -432,8 +434,9 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 
 // The command "called [-by=client] [-within=duration] server|host..." waits until each client has
 // got a response since the mark from each of these servers. A host stands for all servers on the
-// host. -by selects the client on one host. "! called" fails if any client has called any of these
-// servers since the mark.
+// host. -by selects the client on one host. With -within, the command fails if this takes longer
+// than duration after the mark. "! called" fails if a client has called one of these servers since
+// the mark.
 func called(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	clients := s.clients
@@ -477,7 +480,7 @@ func called(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Check(missing())
 			continue
 		}
-		until(ts, time.Until(s.mark.Add(limit)), missing)
+		eventually(ts, time.Until(s.mark.Add(limit)), missing)
 	}
 	if limit < patience && !neg {
 		s.row.Note("called after %v", time.Since(s.mark).Round(100*time.Millisecond))
@@ -485,8 +488,8 @@ func called(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // The command "failed [-yet] [-after=duration] max" fails if more than max calls failed. With
-// -after, it counts only the calls that ended this long after the mark. Without -yet, it stops the
-// clients first.
+// -after, it counts only the calls that ended at least duration after the mark. Without -yet, it
+// stops the clients first.
 func failed(ts *testscript.TestScript, neg bool, args []string) {
 	var after time.Duration
 	yet := false
@@ -530,8 +533,9 @@ func failed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// The command "rate min duration" fails unless the clients got at least min responses in some
-// second that began within duration after the mark.
+// The command "rate min duration" looks for a period of one second in which the clients got at
+// least min responses. The period must begin within duration after the mark. If there is no such
+// period, the command fails.
 func rate(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "rate min duration")
 	least, limit := number(ts, args[0]), duration(ts, args[1])
@@ -553,7 +557,8 @@ func rate(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("at most %d answers in a second that began within %v of the mark, not %d", best, limit, least)
 }
 
-// quantile returns a quantile of the latencies of the calls that were sent since the mark.
+// quantile returns the quantile q of the durations of the calls' last attempts. It considers only
+// last attempts that began after the mark.
 func (s *session) quantile(ts *testscript.TestScript, q float64) time.Duration {
 	var took []time.Duration
 	for _, c := range s.logged(ts) {
@@ -568,17 +573,19 @@ func (s *session) quantile(ts *testscript.TestScript, q float64) time.Duration {
 	return took[int(q*float64(len(took)-1))]
 }
 
-// The command "latency" notes the latencies of the calls since the mark: p50, p99 and the maximum.
+// The command "latency" adds the latencies of the calls since the mark to the script's row: p50,
+// p99 and the maximum.
 func latency(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "latency")
 	s := of(ts)
 	s.row.Note("p50 %v, p99 %v, max %v", s.quantile(ts, 0.5), s.quantile(ts, 0.99), s.quantile(ts, 1))
 }
 
-// A script calls the command "slowdown percent" twice. The first call, before the fault, records
-// the median latency since the mark. The second call fails if the median has grown by more than
-// percent and by more than a millisecond. Both calls use the median of the second with the lowest
-// median, because in other seconds the machine may have been busy with other work.
+// A script runs the command "slowdown percent" twice. Each time, the command finds the median
+// latency since the mark: it computes the median of each second, and uses the lowest. In the other
+// seconds, the machine may have been busy with other work. The first time, before the fault, the
+// command stores this median. The second time, it fails if the median has grown by more than
+// percent and by more than a millisecond.
 func slowdown(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "slowdown percent")
 	s := of(ts)
@@ -610,7 +617,7 @@ func connections(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	for _, c := range s.clients {
 		n := 0
-		until(ts, 20*time.Second, func() (err error) {
+		eventually(ts, 20*time.Second, func() (err error) {
 			if n, err = toServers(c.Pid()); err == nil && n > number(ts, args[0]) {
 				err = fmt.Errorf("%d connections of the client on %s, not %s", n, c.host.Name, args[0])
 			}
@@ -622,8 +629,8 @@ func connections(ts *testscript.TestScript, neg bool, args []string) {
 
 // The command "even" fails unless each server answered its share of each client's calls since the
 // mark, plus or minus two calls. The tolerance has two reasons. At the mark and at the end, the
-// round robin may be anywhere in its list. And the four callers of a client may send their calls in
-// another order than they chose the nodes.
+// round robin may be anywhere in its list. And a client has four callers: the order in which they
+// send calls may differ from the order in which they chose the nodes.
 func even(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 0, "even")
 	s := of(ts)
@@ -648,8 +655,8 @@ func even(ts *testscript.TestScript, neg bool, args []string) {
 	s.row.Note("each server answered %d to %d calls of each client", least, most)
 }
 
-// The command "memory server" notes the memory and the connections of the first client and of a
-// server.
+// The command "memory server" adds the memory and the connections of the first client and of a
+// server to the script's row.
 func memory(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 1, "memory server")
 	s := of(ts)

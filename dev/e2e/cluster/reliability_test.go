@@ -26,10 +26,10 @@ type section struct {
 
 var (
 	hostsSection = &section{title: "## On several hosts", text: `
-The scripts in [` + "`dev/e2e/cluster/testdata/faults`" + `](../dev/e2e/cluster/testdata/faults) break clusters of network namespaces. Each cluster has three Consul servers with their data on disk, a Consul agent on each host that runs the pair, Jaeger on its own host, and a switch between the hosts. Clients on two hosts make 250 calls a second together. Each client has four callers, and each call has a deadline of 1 s. Up to three clusters run at a time.
+The scripts in [` + "`dev/e2e/cluster/testdata/faults`" + `](../dev/e2e/cluster/testdata/faults) break clusters. The hosts of a cluster are network namespaces. Each cluster has three Consul servers with their data on disk, a Consul agent on each host that runs the pair, Jaeger on its own host, and a switch between the hosts. In most scripts, clients on two hosts together make 250 calls per second. Each client has four callers, and each call has a deadline of 1 s. Up to three clusters run at a time.
 `}
 	swarmSection = &section{title: "## On a swarm of three machines", text: `
-Each of three hosts runs a Docker engine, and the engines form a swarm. The stack is [` + "`docker-compose.yml`" + `](../docker-compose.yml) with [` + "`docker-compose.cluster.yml`" + `](../docker-compose.cluster.yml): a Consul server and a Consul agent on each host, six servers and three clients. All clients make 250 calls a second together. Each client has four callers, and each call has a deadline of 1 s.
+Each of three hosts runs a Docker engine, and the engines form a swarm. The stack is [` + "`docker-compose.yml`" + `](../docker-compose.yml) with [` + "`docker-compose.cluster.yml`" + `](../docker-compose.cluster.yml): a Consul server and a Consul agent on each host, six servers and three clients. All clients together make 250 calls per second. Each client has four callers, and each call has a deadline of 1 s.
 `}
 )
 

@@ -51,7 +51,7 @@ services:
 // swarm is a stack on a swarm, one engine on each host.
 type swarm struct {
 	*cluster.Network
-	engines map[*cluster.Host]string // URLs, of the running machines
+	engines map[*cluster.Host]string // URLs of the engines, by running machine
 }
 
 func TestSwarm(t *testing.T) {
@@ -80,7 +80,7 @@ func TestSwarm(t *testing.T) {
 	require.NoError(t, lost.PowerOff())
 	delete(s.engines, lost)
 	row = measured.Row{
-		Fault:   "the swarm's leader powered off, with a third of the servers; the swarm starts as many on the other machines",
+		Fault:   "the swarm's leader powered off, with a third of the servers; the swarm replaces these servers on the other machines",
 		Allowed: "16: one in-flight call per caller to each of the two servers; after 3 s, 0",
 	}
 	s.awaitNodes(t, ctx)
@@ -109,11 +109,11 @@ func newSwarm(t *testing.T, ctx context.Context) *swarm {
 		s.engines[h] = url
 	}
 	archive := filepath.Join(dir, "images.tar")
-	command(t, ctx, "docker", append([]string{"save", "--output", archive}, images...)...)
+	mustOutput(t, ctx, "docker", append([]string{"save", "--output", archive}, images...)...)
 	var loading errgroup.Group
 	for _, url := range s.engines {
 		loading.Go(func() error {
-			_, err := try(ctx, "docker", "--host", url, "load", "--input", archive)
+			_, err := output(ctx, "docker", "--host", url, "load", "--input", archive)
 			return err
 		})
 	}
@@ -121,13 +121,13 @@ func newSwarm(t *testing.T, ctx context.Context) *swarm {
 	// Power off the leader, so that the other machines also have to elect a new leader.
 	leader := s.Host(lostMachine)
 	onLeader := func(args ...string) string {
-		return command(t, ctx, "docker", append([]string{"--host", s.engines[leader]}, args...)...)
+		return mustOutput(t, ctx, "docker", append([]string{"--host", s.engines[leader]}, args...)...)
 	}
 	onLeader("swarm", "init", "--advertise-addr="+leader.Addr)
 	token := strings.TrimSpace(onLeader("swarm", "join-token", "--quiet", "manager"))
 	for h, url := range s.engines {
 		if h != leader {
-			command(t, ctx, "docker", "--host", url, "swarm", "join", "--token="+token, "--advertise-addr="+h.Addr, net.JoinHostPort(leader.Addr, "2377"))
+			mustOutput(t, ctx, "docker", "--host", url, "swarm", "join", "--token="+token, "--advertise-addr="+h.Addr, net.JoinHostPort(leader.Addr, "2377"))
 		}
 	}
 	return s
@@ -150,8 +150,8 @@ func imagesOf(t *testing.T) []string {
 	return images
 }
 
-// try runs a command in the root directory, and returns the output of the command.
-func try(ctx context.Context, name string, args ...string) (string, error) {
+// output runs a command in the root directory, and returns the command's stdout.
+func output(ctx context.Context, name string, args ...string) (string, error) {
 	root, err := rootDir()
 	if err != nil {
 		return "", err
@@ -166,10 +166,10 @@ func try(ctx context.Context, name string, args ...string) (string, error) {
 	return out.String(), nil
 }
 
-// command does the same as try, but fails the test if the command fails.
-func command(t *testing.T, ctx context.Context, name string, args ...string) string {
+// mustOutput runs a command as output does. If the command fails, mustOutput fails the test.
+func mustOutput(t *testing.T, ctx context.Context, name string, args ...string) string {
 	t.Helper()
-	out, err := try(ctx, name, args...)
+	out, err := output(ctx, name, args...)
 	require.NoError(t, err)
 	return out
 }
@@ -177,7 +177,7 @@ func command(t *testing.T, ctx context.Context, name string, args ...string) str
 // docker runs a docker command on the first machine.
 func (s *swarm) docker(t *testing.T, ctx context.Context, args ...string) string {
 	t.Helper()
-	return command(t, ctx, "docker", append([]string{"--host", s.engines[s.Host("node-1")]}, args...)...)
+	return mustOutput(t, ctx, "docker", append([]string{"--host", s.engines[s.Host("node-1")]}, args...)...)
 }
 
 // deploy deploys the stack.
@@ -194,11 +194,11 @@ func (s *swarm) deploy(t *testing.T, ctx context.Context) {
 	s.docker(t, ctx, slices.Insert(args, stack, "-c", file)...)
 }
 
-// phaseTimeout is how long the swarm may take to reach a state. An idle machine of two cores takes at
-// most a minute.
+// phaseTimeout is how long the swarm may take to reach a state. On an idle machine of two cores,
+// the swarm takes at most a minute.
 const phaseTimeout = 4 * time.Minute
 
-// await waits until condition returns nil.
+// await waits until condition returns nil. It fails the test after phaseTimeout.
 func await(t *testing.T, ctx context.Context, condition func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, phaseTimeout)
@@ -206,8 +206,8 @@ func await(t *testing.T, ctx context.Context, condition func(context.Context) er
 	require.NoError(t, backend.Until(ctx, 500*time.Millisecond, func() error { return condition(ctx) }))
 }
 
-// awaitNodes waits until Consul lists as many healthy nodes as the stack has servers, and only nodes on
-// running machines.
+// awaitNodes waits until Consul lists as many healthy nodes as the stack has servers, and all these
+// nodes are on running machines.
 func (s *swarm) awaitNodes(t *testing.T, ctx context.Context) {
 	t.Helper()
 	consul, err := api.NewClient(&api.Config{Address: net.JoinHostPort(s.Host("node-1").Addr, "8500")})
@@ -229,13 +229,13 @@ func (s *swarm) awaitNodes(t *testing.T, ctx context.Context) {
 	})
 }
 
-// clients returns the IDs of the clients' containers on each running machine. Swarm replaces a client
-// that ends, so the containers change. If all is true, the result also lists clients that have
-// ended.
+// clients returns the IDs of the clients' containers on each running machine. When a client exits,
+// the swarm starts another container, so the IDs change. If all is true, the result also has the
+// containers of clients that have exited.
 func (s *swarm) clients(ctx context.Context, all bool) (map[*cluster.Host][]string, error) {
 	containers := map[*cluster.Host][]string{}
 	for h, url := range s.engines {
-		out, err := try(ctx, "docker", "--host", url, "ps", "--quiet", "--filter=label=com.docker.swarm.service.name=basis_client", fmt.Sprintf("--all=%v", all))
+		out, err := output(ctx, "docker", "--host", url, "ps", "--quiet", "--filter=label=com.docker.swarm.service.name=basis_client", fmt.Sprintf("--all=%v", all))
 		if err != nil {
 			return nil, err
 		}
@@ -244,7 +244,7 @@ func (s *swarm) clients(ctx context.Context, all bool) (map[*cluster.Host][]stri
 	return containers, nil
 }
 
-// callsOf returns the calls of a client that ended since a time.
+// callsOf returns the calls that a client has logged since a time.
 func (s *swarm) callsOf(ctx context.Context, h *cluster.Host, container string, since time.Time) ([]call, error) {
 	log, err := exec.CommandContext(ctx, "docker", "--host", s.engines[h], "logs", "--since="+since.Format(time.RFC3339Nano), container).CombinedOutput()
 	if err != nil {
@@ -261,8 +261,8 @@ func (s *swarm) callsOf(ctx context.Context, h *cluster.Host, container string, 
 	return calls, nil
 }
 
-// awaitCalls waits until each client has got responses from all servers to calls that the client sent
-// after awaitCalls began.
+// awaitCalls waits until each client has got a response from each server. It considers only the
+// calls that were sent after awaitCalls began.
 func (s *swarm) awaitCalls(t *testing.T, ctx context.Context) {
 	t.Helper()
 	since := time.Now()
@@ -297,8 +297,8 @@ func (s *swarm) awaitCalls(t *testing.T, ctx context.Context) {
 	})
 }
 
-// count adds the calls that ended since mark, and the failed calls, to row. It returns the time of
-// the last failure, or mark if no call failed.
+// count adds the calls that the clients have logged since mark, and the failed calls, to row. It
+// returns the time of the last failure, or mark if no call failed.
 func (s *swarm) count(t *testing.T, ctx context.Context, row *measured.Row, mark time.Time) time.Time {
 	t.Helper()
 	clients, err := s.clients(ctx, true)

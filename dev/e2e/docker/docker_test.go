@@ -136,7 +136,7 @@ func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	consul, err := api.NewClient(&api.Config{Address: ts.Getenv("CONSUL")})
 	ts.Check(err)
 	var addresses []string
-	until(ts, patience, func() error {
+	eventually(ts, patience, func() error {
 		entries, _, err := consul.Health().Service("go.micro.srv.basis", "", true, nil)
 		if err != nil {
 			return err
@@ -156,9 +156,9 @@ func nodes(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// made returns the client's calls so far. It reads them from the output of the shell command in
-// $LOG. If a call has failed, made fails the script.
-func made(ts *testscript.TestScript) []load.Line {
+// loggedCalls returns all calls that the client has logged so far. The shell command in $LOG prints
+// the client's log. If a call has failed, loggedCalls fails the script.
+func loggedCalls(ts *testscript.TestScript) []load.Line {
 	log, err := exec.Command("sh", "-c", ts.Getenv("LOG")).CombinedOutput()
 	if err != nil {
 		ts.Fatalf("%s: %v\n%s", ts.Getenv("LOG"), err, log)
@@ -175,7 +175,7 @@ func made(ts *testscript.TestScript) []load.Line {
 
 // The command "calls [-alternating] n" waits until the client has made n more calls. It fails the
 // script if one of the client's calls so far has failed. With -alternating, it also fails the
-// script if two consecutive calls went to the same node.
+// script if two consecutive new calls went to the same node.
 func calls(ts *testscript.TestScript, neg bool, args []string) {
 	alternating := args[0] == "-alternating"
 	if alternating {
@@ -183,10 +183,10 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	before := len(made(ts))
+	before := len(loggedCalls(ts))
 	var after []load.Line
-	until(ts, patience, func() error {
-		if after = made(ts); len(after) < before+n {
+	eventually(ts, patience, func() error {
+		if after = loggedCalls(ts); len(after) < before+n {
 			return fmt.Errorf("%d calls, not %d", len(after)-before, n)
 		}
 		return nil
@@ -199,17 +199,17 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("%d calls, 0 failed", len(after)-before)
 }
 
-// The command "reaches n duration" waits up to duration until the client's calls so far have gone
-// to n different nodes.
+// The command "reaches n duration" waits until the client's calls so far have gone to at least n
+// different nodes. If this takes longer than duration, it fails the script.
 func reaches(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	within, err := time.ParseDuration(args[1])
 	ts.Check(err)
 	start := time.Now()
-	until(ts, within, func() error {
+	eventually(ts, within, func() error {
 		called := map[string]bool{}
-		for _, c := range made(ts) {
+		for _, c := range loggedCalls(ts) {
 			called[c.Node] = true
 		}
 		if len(called) < n {
@@ -226,7 +226,7 @@ func traced(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	calls(ts, false, []string{"1"})
-	all := made(ts)
+	all := loggedCalls(ts)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	spans, err := timeline.Await(ctx, ts.Getenv("JAEGER"), all[len(all)-1].Trace, n)
@@ -238,7 +238,7 @@ func traced(ts *testscript.TestScript, neg bool, args []string) {
 
 // The command "stopped" waits until no container of composeProject is running.
 func stopped(ts *testscript.TestScript, neg bool, args []string) {
-	until(ts, patience, func() error {
+	eventually(ts, patience, func() error {
 		running, err := exec.Command("docker", "ps", "--filter", "label=com.docker.compose.project="+composeProject, "--format", "{{.Names}}").Output()
 		if err == nil && len(running) > 0 {
 			err = fmt.Errorf("still running:\n%s", running)
@@ -250,7 +250,7 @@ func stopped(ts *testscript.TestScript, neg bool, args []string) {
 // The command "health state n filter" waits until "docker ps" with filter lists n containers whose
 // health is state.
 func health(ts *testscript.TestScript, neg bool, args []string) {
-	until(ts, patience, func() error {
+	eventually(ts, patience, func() error {
 		out, err := exec.Command("docker", "ps", "--filter", args[2], "--filter", "health="+args[0], "--format", "{{.Names}}: {{.Status}}").Output()
 		if n := strings.Count(string(out), "\n"); err == nil && strconv.Itoa(n) != args[1] {
 			err = fmt.Errorf("%d containers are %s, not %s:\n%s", n, args[0], args[1], out)
@@ -260,9 +260,10 @@ func health(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // The command "browse n" checks the pages of Jaeger and Consul in a browser. On Jaeger's search
-// page it finds the client's traces, opens the newest complete trace, and prints its rows. The
-// server's spans must begin in the second half of the trace: the call waits for the limiter first.
-// On Consul's page, it checks that the service has n nodes whose checks pass.
+// page it finds the client's traces, opens the newest complete trace, and prints its rows. Before
+// the client sends a call, the call waits for the limiter. So the client's spans must begin in the
+// first half of the trace, and the server's spans in the second half. On Consul's page, the command
+// checks that the service has n nodes whose checks pass.
 func browse(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -302,7 +303,7 @@ func lookup(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// inBrowser starts a browser and calls look with it.
+// inBrowser starts a browser, and passes it to the function look.
 func inBrowser(ts *testscript.TestScript, look func(context.Context, *browser.Browser)) {
 	b, err := browser.Start(1200, 800)
 	ts.Check(err)
@@ -326,7 +327,7 @@ func printRows(ts *testscript.TestScript, trace browser.Trace) {
 
 // The command "updates service state" waits until the last update of service has the given state.
 func updates(ts *testscript.TestScript, neg bool, args []string) {
-	until(ts, patience, func() error {
+	eventually(ts, patience, func() error {
 		out, err := exec.Command("docker", "service", "inspect", "--format", "{{.UpdateStatus.State}}", args[0]).Output()
 		if state := strings.TrimSpace(string(out)); err == nil && state != args[1] {
 			err = fmt.Errorf("the update is %s, not %s", state, args[1])
@@ -346,7 +347,7 @@ func query(ts *testscript.TestScript, neg bool, args []string) {
 			}
 		}
 	}
-	until(ts, patience, func() error {
+	eventually(ts, patience, func() error {
 		answer.Data.Result = nil
 		rsp, err := http.Get("http://127.0.0.1:9090/api/v1/query?query=" + url.QueryEscape(args[0]))
 		if err != nil {
@@ -374,8 +375,9 @@ func query(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// until calls condition repeatedly until it returns nil. After patience, until fails the script.
-func until(ts *testscript.TestScript, patience time.Duration, condition func() error) {
+// eventually calls condition repeatedly until condition returns nil. If this takes longer than
+// patience, eventually fails the script.
+func eventually(ts *testscript.TestScript, patience time.Duration, condition func() error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := backend.Until(ctx, pollInterval, condition); err != nil {

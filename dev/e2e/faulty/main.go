@@ -1,6 +1,6 @@
 // Command faulty is a Basis server that returns a server error for every call: 500, 502, 503 and
-// 504 in turn. It does not return 501, because 501 reports that the server has no such method; it
-// does not report a server failure. The end-to-end scripts run faulty beside the real servers.
+// 504 in turn. It does not return 501: this code means that the server does not have the method,
+// and not that the server has failed. The end-to-end scripts run faulty beside the real servers.
 package main
 
 import (
