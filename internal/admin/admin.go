@@ -1,7 +1,7 @@
 // Package admin serves a running program's metrics, health and Go profiles over HTTP.
 //
-// The metrics are for Prometheus. Without an address, package admin serves nothing. Registerer then
-// returns nil, so the program measures nothing.
+// The metrics are for Prometheus. Without an address, package admin serves nothing. Then
+// Server.Registerer returns nil, and the program measures nothing.
 package admin
 
 import (
@@ -23,16 +23,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// healthPath is the path of a program's health.
+// healthPath is the URL path of a program's health.
 const healthPath = "/healthz"
 
-// healthTimeout limits the request of AskHealth. A response usually takes a millisecond.
+// healthTimeout is how long AskHealth waits for a response. A response usually takes a millisecond.
 const healthTimeout = 2 * time.Second
 
 // closeTimeout is how long Close waits for requests in flight.
 const closeTimeout = time.Second
 
-// maxScrapes limits the number of concurrent scrapes. Prometheus makes one scrape every 15 s.
+// maxScrapes limits the number of concurrent scrapes. The Prometheus of dev/prometheus makes one
+// scrape every 5 s.
 const maxScrapes = 8
 
 // Settings are the values of the flags that Flags returns.
@@ -40,8 +41,8 @@ type Settings struct {
 	// Address is the host:port to listen on. The default host is 127.0.0.1. If Address is empty,
 	// the server is off.
 	Address string
-	// If HealthCheck is set, the program queries the health of the program that listens on Address,
-	// and then exits. It does nothing else.
+	// If HealthCheck is set, this process only queries the health of another process, which listens
+	// on Address. Then this process exits.
 	HealthCheck bool
 }
 
@@ -60,7 +61,8 @@ func (s *Settings) Flags() []cli.Flag {
 	}
 }
 
-// Check returns an error if Address is not host:port, or if HealthCheck is set and Address is empty.
+// Check returns an error if Address is not host:port, or if HealthCheck is set and Address is
+// empty.
 func (s *Settings) Check() error {
 	if s.Address == "" {
 		if s.HealthCheck {
@@ -74,7 +76,7 @@ func (s *Settings) Check() error {
 	return nil
 }
 
-// local returns Address. If Address has no host, the host is 127.0.0.1.
+// local returns Address. If Address has no host, local adds the host 127.0.0.1.
 func (s *Settings) local() string {
 	if host, port, err := net.SplitHostPort(s.Address); err == nil && host == "" {
 		return net.JoinHostPort("127.0.0.1", port)
@@ -121,9 +123,9 @@ type Server struct {
 	unhealthy error // nil while the program is healthy
 }
 
-// Listen starts a server on the address of s, which Check must have accepted. Until the program
-// calls SetHealth, its health is "starting", which is not healthy. If the address is empty, the
-// server is off: its methods do nothing. Listen returns an error if it cannot listen on the address.
+// Listen starts a server on s.Address. Call s.Check before Listen. Until the program calls
+// SetHealth, its health is "starting", which is not healthy. If s.Address is empty, the server is
+// off: its methods do nothing. Listen returns an error if it cannot listen on the address.
 func Listen(s Settings) (*Server, error) {
 	if s.Address == "" {
 		return &Server{}, nil
@@ -171,7 +173,8 @@ func (a *Server) Registerer() prometheus.Registerer {
 	return a.registry
 }
 
-// Handle serves pattern with h. The pattern has the syntax of http.ServeMux.
+// Handle makes the handler h serve the requests that match pattern. The pattern has the syntax of
+// http.ServeMux.
 func (a *Server) Handle(pattern string, h http.Handler) {
 	if a.http != nil {
 		a.mux.Handle(pattern, h)

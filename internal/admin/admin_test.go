@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// listen starts a server on a free port of host. It returns the server, and the settings with its
-// address.
+// listen starts a server on a free port of host. It returns the server, and settings with host and
+// this port.
 func listen(t *testing.T, host string) (*Server, Settings) {
 	t.Helper()
 	s := Settings{Address: net.JoinHostPort(host, "0")}

@@ -1,10 +1,10 @@
-// Package cmdline parses the command line of a go-micro service. A usage error prints one line
-// on stderr and exits with status 2. --help prints the defaults in force.
+// Package cmdline parses the command line of a go-micro service. After a usage error, the program
+// prints one line on stderr and exits with status 2. --help prints the program's defaults.
 //
-// Each program has only the go-micro flags that have an effect in this program, and --help lists
-// only these flags. Any other flag of go-micro is a usage error. The variable of such a flag is no
-// error, because other services on the same host may need the variable: Parse prints a warning on
-// stderr, and then ignores the variable.
+// Each program has only the go-micro flags that have an effect in this program. --help does not
+// list the other go-micro flags, and to set one is a usage error. But other services on the same
+// host may need the variable of such a flag. So this variable is no error: Parse prints a warning
+// on stderr, and then ignores the variable.
 package cmdline
 
 import (
@@ -36,8 +36,8 @@ func init() { quietrouter.Restore() }
 // exitUsage is the exit status of a usage error.
 const exitUsage = 2
 
-// help is the template of the help page. Unlike go-micro's own template, it has no commands and
-// no arguments, because a service has none.
+// help is the template of the help page. Unlike go-micro's own template, it has no commands or
+// arguments, because a service has none.
 const help = `{{.Name}}: {{.Usage}}
 
 Usage: {{.Name}} [options]
@@ -48,16 +48,15 @@ Options (each can also be set by the variable in brackets):
 `
 
 // Parse sets service's options from os.Args and the environment. Parse calls service.Init, which
-// reads go-micro's flags for program, and the flags of micro.Flags. An empty variable counts as
-// not set. Then Parse calls check to validate the values. Parse passes a function to check:
-// given("delay"), for example, reports whether --delay was set, on the command line or by its
-// variable. A usage error exits the process with status 2, and --help exits it with status 0.
+// reads go-micro's flags for program, and the flags of micro.Flags. An empty variable counts as not
+// set. Then Parse calls check to validate the values. check gets a function as its argument, given.
+// For example, given("delay") reports whether the command line or the variable of --delay has set
+// this flag. A usage error exits the process with status 2, and --help exits it with status 0.
 //
-// The options that service was created with are the defaults of the flags: micro.Name,
-// micro.RegisterTTL, micro.RegisterInterval, micro.Registry, micro.Broker, and the retries of the
-// client. These options also apply to another server or client that --server or --client selects.
-// Wrappers do not apply to a selected server or client. So add wrappers with a second
-// service.Init, after Parse.
+// The options of micro.NewService are the defaults of the flags: micro.Name, micro.RegisterTTL,
+// micro.RegisterInterval, micro.Registry, micro.Broker, and the retries of the client. These
+// options also apply to another server or client that --server or --client selects. Wrappers do not
+// apply to a selected server or client. So add wrappers with a second service.Init, after Parse.
 //
 // Parse may block, for example while it looks up a host name. Call signal.Notify only after
 // Parse, so that a signal can end the process while Parse blocks.
@@ -82,7 +81,7 @@ func Parse(service micro.Service, program Program, check func(given func(flag st
 		failIf(err)
 		return nil
 	}
-	// The library itself reports only one kind of error: a variable that cannot be parsed.
+	// The library micro/cli itself reports only one kind of error: it cannot parse a variable.
 	app.ErrWriter = prefix
 	cli.OsExiter = func(int) { os.Exit(exitUsage) }
 	apply := app.Before
@@ -114,7 +113,7 @@ func given(ctx *cli.Context, flag string) bool {
 	return ctx.IsSet(flag) && ctx.String(flag) != ""
 }
 
-// stderr is a prefix, and an io.Writer that writes the prefix and then the text of each Write to
+// stderr is an io.Writer with a prefix. Each Write writes the prefix and then the text to
 // os.Stderr.
 type stderr string
 
@@ -123,10 +122,10 @@ func (prefix stderr) Write(b []byte) (int, error) {
 	return len(b), err
 }
 
-// NewBroker returns a broker that opens no port, for a service that neither publishes nor
-// subscribes. go-micro's default broker opens another port.
+// NewBroker returns a broker that opens no port, for a service that does not publish or subscribe.
+// go-micro's default broker opens a port in addition to the server's port.
 func NewBroker(opts ...broker.Option) broker.Broker {
-	// Set a context: without one, the option broker.Registry panics.
+	// Set a context: without a context, the option broker.Registry panics.
 	withContext := func(o *broker.Options) { o.Context = context.Background() }
 	return memory.NewBroker(append([]broker.Option{withContext}, opts...)...)
 }
@@ -157,7 +156,8 @@ func checkMicro(ctx *cli.Context, program Program) error {
 		return fmt.Errorf("unexpected argument %q", ctx.Args().First())
 	}
 	for _, f := range cmd.DefaultFlags {
-		// Only the command line can set these flags: unsetIneffective has removed their variables.
+		// If program does not have a flag, only the command line can set the flag: unsetIneffective
+		// has removed its variable.
 		if name := f.GetName(); !stock[name].has(program) && ctx.IsSet(name) {
 			return fmt.Errorf("--%s has no effect: %s", name, stock[name].reason(program))
 		}
@@ -214,9 +214,10 @@ func checkListen(addr string) error {
 	return l.Close()
 }
 
-// checkRegistry checks --registry, --registry_address and CONSUL_HTTP_ADDR. It sets
-// --registry_address to a list without spaces and without empty addresses. It returns warnings
-// about settings that have no effect.
+// checkRegistry checks --registry, --registry_address and CONSUL_HTTP_ADDR. It removes spaces,
+// empty addresses and repeated addresses from --registry_address. For a registry without addresses,
+// it clears a list of addresses that the variable has set. It returns warnings about settings that
+// have no effect.
 func checkRegistry(ctx *cli.Context, program Program) (warnings []string, err error) {
 	const flag, variable = "registry_address", "MICRO_REGISTRY_ADDRESS"
 	registries := []string{"consul", "mdns"}
@@ -259,8 +260,8 @@ func checkRegistry(ctx *cli.Context, program Program) (warnings []string, err er
 	return warnings, ctx.Set(flag, strings.Join(addrs, ","))
 }
 
-// maxSeconds is the maximum of the flags in seconds: one year. It prevents overflows when values
-// are added or multiplied.
+// maxSeconds is the maximum of --register_ttl and --register_interval, in seconds: one year. It
+// prevents overflows when the program adds or multiplies such values.
 const maxSeconds = 365 * 24 * 60 * 60
 
 // registerTimes returns the TTL of a registration and the interval of its renewals. If only one

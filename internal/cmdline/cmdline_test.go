@@ -24,8 +24,8 @@ import (
 	"github.com/gomicroexample/basis/internal/cmdline"
 )
 
-// programVariable names the program that the test binary runs as. The program prints the options
-// that Parse has set.
+// programVariable is an environment variable. If it has the name of a program, the test binary runs
+// as this program, and prints the options that Parse has set.
 const programVariable = "BASIS_TEST_PROGRAM"
 
 var programs = map[string]cmdline.Program{"client": cmdline.Client, "srv": cmdline.Server}
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// consulRegistry is a registry in memory with the name of Consul's registry.
+// consulRegistry is a registry in memory that has the name of Consul's registry.
 type consulRegistry struct{ registry.Registry }
 
 func (consulRegistry) String() string { return "consul" }
@@ -73,8 +73,8 @@ func program(name string) {
 	fmt.Println("proxy", os.Getenv("MICRO_PROXY"), os.Getenv("MICRO_PROXY_ADDRESS"))
 }
 
-// run runs a program. Each of args that begins with a dash is an argument; each other one is an
-// environment variable, as name=value.
+// run runs a program. If an item of args begins with a dash, run passes the item to the program as
+// an argument. All other items are environment variables, as name=value.
 func run(t *testing.T, name string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	c := exec.Command(os.Args[0])
@@ -96,9 +96,9 @@ func run(t *testing.T, name string, args ...string) (status int, stdout, stderr 
 	return c.ProcessState.ExitCode(), out.String(), problems.String()
 }
 
-// flagValues has, for each go-micro flag, a value that go-micro accepts, the text that program
-// then prints, and the names of the programs that have the flag. If no program has the flag,
-// programs is empty.
+// flagValues has, for each go-micro flag, a value that go-micro accepts, the text that the function
+// program prints for this value, and the names of the programs that have the flag. If no program
+// has the flag, programs is empty.
 var flagValues = map[string]struct{ value, prints, programs string }{
 	"client":                 {"rpc", "client mucp", "client"},
 	"client_request_timeout": {"7s", "timeout 7s", "client"},
@@ -168,7 +168,7 @@ func TestEachFlagOfGoMicroWorksOrIsRefused(t *testing.T) {
 	}
 }
 
-// withoutID removes the random ID of the server from what a program prints.
+// withoutID removes the random ID of the server from out, the output of a program.
 func withoutID(out string) string {
 	return regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`).ReplaceAllString(out, "ID")
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/micro/go-micro/config/cmd"
 )
 
-// Program is one of the two programs. It determines which go-micro flags the program has.
+// Program is one of the two programs. Each program has its own set of go-micro flags.
 type Program int
 
-// The programs. Client calls services. Server is a service, and calls no other service.
+// The programs. Client calls services. Server is a service, and calls no services.
 const (
 	Client Program = iota
 	Server
@@ -23,7 +23,7 @@ const (
 type stockFlag struct {
 	usage    string    // the flag's text on the help page
 	programs []Program // the programs that have the flag
-	why      string    // why the other programs do not have the flag; empty means reason's default
+	why      string    // why the other programs do not have the flag; if empty, reason returns a general text
 }
 
 func (f stockFlag) has(p Program) bool { return slices.Contains(f.programs, p) }
@@ -105,7 +105,8 @@ func stockFlags(program Program, service micro.Service) []cli.Flag {
 		}
 		switch f := f.(type) {
 		case cli.StringFlag:
-			f.Value, f.Usage, f.Hidden = texts[f.Name], own.usage, !own.has(program) // go-micro has no defaults for the others
+			// The flags that are not in texts have no default in go-micro.
+			f.Value, f.Usage, f.Hidden = texts[f.Name], own.usage, !own.has(program)
 			flags[i] = f
 		case cli.IntFlag:
 			f.Value, f.Usage, f.Hidden = numbers[f.Name], own.usage, !own.has(program)
@@ -131,8 +132,8 @@ func variable(f cli.Flag) string {
 	return ""
 }
 
-// unsetIneffective removes the variables that have no effect on program from the environment,
-// because go-micro would read them. It returns one warning for each removed variable.
+// unsetIneffective unsets the environment variables that have no effect on program, because
+// go-micro would read these variables. It returns one warning for each removed variable.
 func unsetIneffective(program Program) (warnings []string) {
 	unset := func(variable, why string) {
 		if os.Getenv(variable) != "" {

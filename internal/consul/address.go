@@ -16,7 +16,7 @@ import (
 // DefaultAddress is the address of an agent on this host.
 const DefaultAddress = "127.0.0.1:8500"
 
-// defaultPort is the port of an address without one.
+// defaultPort is the port of an address that has no port.
 const defaultPort = "8500"
 
 // ParseAddresses returns the addresses in list, a comma-separated list of agents' addresses. It
@@ -98,8 +98,9 @@ func trimAddresses(addrs []string) []string {
 	return trimmed
 }
 
-// Addresses returns the addresses of r. If r is from NewRegistry, each address is host:port or the path
-// of a socket. For mDNS and go-micro's memory registry, which have no address, Addresses returns nil.
+// Addresses returns the addresses of r. If r is from NewRegistry, each address is host:port or the
+// path of a socket. For mDNS and go-micro's memory registry, which have no address, Addresses
+// returns nil.
 func Addresses(r registry.Registry) []string {
 	switch r.String() {
 	case "mdns", "memory": // both ignore addresses

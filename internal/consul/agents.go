@@ -17,11 +17,13 @@ import (
 // ErrDenied reports that Consul's ACLs do not allow a request.
 var ErrDenied = errors.New("permission denied")
 
-// skipTime is how long the registry tries an agent last after a failure of this agent.
+// skipTime is how long the registry avoids an agent after the failure of this agent: the registry
+// then tries the agent after all other agents.
 const skipTime = 5 * time.Second
 
 // agents returns the addresses of all agents in the order in which to try the agents. Agents that
-// have failed within skipTime come last. Otherwise the order is the configured order.
+// failed less than skipTime ago come after all other agents. Apart from this, the order is the
+// configured order.
 func (r *consulRegistry) agents() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,7 +65,8 @@ func (r *consulRegistry) try(f func(address string, last bool) error) error {
 	return failed
 }
 
-// note records whether the agent at address is unavailable. err is the result of a request.
+// note records whether the agent at address is unavailable. err is the result of a request to this
+// agent.
 func (r *consulRegistry) note(address string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -119,7 +122,8 @@ func (e agentErrors) Unwrap() []error {
 	return all
 }
 
-// denied turns Consul's 403 into an ErrDenied that says what to do.
+// denied turns Consul's 403 into an ErrDenied that says what to do. It returns other errors
+// unchanged.
 func (r *consulRegistry) denied(err error) error {
 	if status := (api.StatusError{}); errors.As(err, &status) && status.Code == http.StatusForbidden {
 		why := strings.TrimSuffix(strings.TrimPrefix(status.Body, "Permission denied: "), ".")

@@ -126,13 +126,13 @@ func TestDeregisteringWithoutAllAgents(t *testing.T) {
 	c.set("a:1", errRefused)
 	require.ErrorContains(t, r.Deregister(s), "connection refused")
 	require.NoError(t, r.Register(s))
-	require.NoError(t, r.Deregister(s), "Consul removes what an agent had that is gone")
+	require.NoError(t, r.Deregister(s), "Consul itself removes the nodes of an agent that is gone")
 	require.Equal(t, []string{"a:1"}, c.where())
 	require.Error(t, r.Deregister(&registry.Service{Name: "svc"}), "it has no node")
 }
 
-// The registry queries the next agent if the first agent is down, has lost its servers, or is
-// another program.
+// The registry queries the next agent if the first agent is down, if it has lost its servers, or if
+// another program is at its address.
 func TestTheNextAgentIsAskedInsteadOf(t *testing.T) {
 	for name, answerOfA := range map[string]func() (*http.Response, error){
 		"no agent":              func() (*http.Response, error) { return nil, errRefused },
@@ -158,8 +158,8 @@ func TestTheNextAgentIsAskedInsteadOf(t *testing.T) {
 	}
 }
 
-// If the first agent hangs, the registry queries the next agent within firstAnswerTimeout. A client
-// then has time left.
+// If the first agent hangs, the registry queries the next agent within firstAnswerTimeout. A
+// client's own timeout is longer than this.
 func TestTheNextAgentIsAskedSoonInsteadOfOneThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := onTransport(t, func(req *http.Request) (*http.Response, error) {
@@ -372,7 +372,7 @@ func TestTheTokenIsReadAgainAfterADenial(t *testing.T) {
 			require.NoError(t, request(r))
 			require.Equal(t, before+1, a.denials.Load(), "the first request is repeated")
 			require.NoError(t, request(r))
-			require.Equal(t, before+1, a.denials.Load(), "and the others have the new token")
+			require.Equal(t, before+1, a.denials.Load(), "the later requests have the new token")
 
 			// Consul denies the first request of a new registry.
 			r = newRegistry(t)
@@ -384,7 +384,8 @@ func TestTheTokenIsReadAgainAfterADenial(t *testing.T) {
 	}
 }
 
-// If a token does not allow a lookup, Consul does not deny the lookup, but leaves nodes out.
+// If a token does not allow a lookup, Consul still responds with 200, but leaves nodes out of the
+// response.
 func TestALookupIsRepeatedWithTheNewToken(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
 	require.NoError(t, os.WriteFile(path, []byte("one"), 0o600))
@@ -469,7 +470,7 @@ func TestANodeMovesAsSoonAsItsAgentIsGone(t *testing.T) {
 	})
 }
 
-// No response of an agent makes the watch of the agent a busy loop.
+// Whatever the agent responds, the watch of the agent must not become a busy loop.
 func TestWatchingAnAgentDoesNotSpin(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer func() (*http.Response, error)

@@ -90,9 +90,9 @@ func (e *entry) critical() bool {
 	return slices.ContainsFunc(e.Checks, func(c struct{ Status string }) bool { return c.Status == "critical" })
 }
 
-// clean returns body, a JSON list of a service's nodes, without the nodes and tags that must not be
-// decoded. If body is not a list, clean returns body unchanged: go-micro's registry then returns
-// the error of the decoder.
+// clean removes nodes and tags that go-micro's registry must not decode from body, and returns the
+// result. body is a JSON list of a service's nodes. If body is not a list, clean returns body
+// unchanged: go-micro's registry then returns the error of the decoder.
 func (t catalogTransport) clean(service string, body []byte) []byte {
 	var raw []json.RawMessage
 	if err := json.Unmarshal(body, &raw); err != nil {
@@ -117,8 +117,10 @@ func (t catalogTransport) clean(service string, body []byte) []byte {
 				t.notes.add("Ignoring the node %s of %s in Consul: %v", excerpt(id), service, err)
 				continue
 			}
-			// An ID is unique at one agent only, but callers distinguish nodes by their IDs. A
-			// server that has moved to another agent may be registered at both agents.
+			// A node's ID is unique at one agent only, but callers distinguish nodes by their IDs.
+			// So add the address to the ID if another node has the same ID. If the address is also
+			// the same, the entries are one node, which may have moved from one agent to another:
+			// list this node once.
 			others := addresses[id]
 			if slices.Contains(others, address) {
 				continue
@@ -140,8 +142,8 @@ func (t catalogTransport) clean(service string, body []byte) []byte {
 	return out
 }
 
-// excerpt returns the first 60 bytes of text, quoted, for the log. Other tools may have written the
-// text.
+// excerpt returns the first 60 bytes of text for the log. It quotes the text, because other tools
+// may have written the text.
 func excerpt(text string) string {
 	if len(text) > 60 {
 		text = text[:60] + "..."
@@ -151,7 +153,7 @@ func excerpt(text string) string {
 
 // tagReader finds the tags that go-micro's registry can decode.
 type tagReader struct {
-	left  int                // bytes that are left for further tags, after decompression
+	left  int                // how many more bytes of tags are allowed, after decompression
 	sizes map[string]tagSize // a cache, by tag: most nodes of a service have the same tags
 }
 
@@ -232,8 +234,8 @@ func decodedSize(tag string, limit int) (int, error) {
 	return len(data), nil
 }
 
-// inflate decodes and decompresses text, which go-micro has encoded. It returns errTooLarge if the
-// result has more than limit bytes.
+// inflate decodes and decompresses text, which is in go-micro's encoding of tags. It returns
+// errTooLarge if the result has more than limit bytes.
 func inflate(text string, limit int) ([]byte, error) {
 	compressed, err := hex.DecodeString(text)
 	if err != nil {

@@ -47,8 +47,8 @@ func node(t *testing.T, id string, service map[string]any) string {
 	return string(b)
 }
 
-// Each foreign tag is placed before and after go-micro's own tags. GetService must return the node
-// with the data of go-micro's own tags.
+// The test puts each foreign tag once before go-micro's own tags, and once after them. GetService
+// must return the node with the data of go-micro's own tags.
 func TestTagsOfOtherTools(t *testing.T) {
 	own := []string{
 		"t-" + encoded(`{"transport":"grpc"}`),
@@ -84,7 +84,7 @@ func TestTagsOfOtherTools(t *testing.T) {
 	}
 }
 
-// No tag makes the registry panic or leave out the node.
+// Whatever the tags are, the registry must not panic, and must not leave out the node.
 func FuzzTags(f *testing.F) {
 	for _, tag := range []string{"t", "e", "e=null", "e-" + encoded("null"), "t-" + encoded(`{"a":"b"}`), "v=1"} {
 		f.Add(tag, tag)

@@ -1,6 +1,7 @@
 // Package consul is a Consul registry for go-micro, for many concurrent callers and many services.
-// It wraps go-micro's own Consul registry, and adds timeouts, the settings in Consul's CONSUL_
-// variables, ACLs, IPv6 addresses, and several agents. Each of its watchers reports all changes.
+// It wraps go-micro's own Consul registry, and adds timeouts. It also supports the settings in
+// Consul's CONSUL_ variables, ACLs, IPv6 addresses, and several agents. Each watcher of a service
+// reports all changes of the service.
 package consul
 
 import (
@@ -34,28 +35,31 @@ import (
 // failure, the registry tries the failed agent last. Then the agent has its old place in the order
 // again. All agents must belong to one cluster.
 //
-// NewRegistry returns an error if a variable cannot be used. The returned registry is not nil even
-// then. Its Init and String work, so a program can ignore the error and use another registry.
+// NewRegistry returns an error if a variable cannot be used. Even then, NewRegistry also returns a
+// registry, whose Init and String work. So a program that uses another registry can ignore the
+// error.
 //
 // If Consul has ACLs, a registration needs a token with service:write for the service. A lookup
 // needs a token with service:read for the service and node:read for the hosts that run the
 // service. When Consul denies a request, the registry reads CONSUL_HTTP_TOKEN_FILE again. If the
 // token has changed, the registry repeats the request.
 //
-// GetService returns the nodes whose checks pass. While a watcher of the service receives changes
-// from Consul, GetService returns the nodes from memory. If Consul is unavailable, the last known
-// nodes stay in use. GetService ignores nodes without a valid address, and tags that go-micro
-// cannot decode. The registry logs each ignored node once and each ignored tag once. After 100 such
-// lines, it logs no further ones. It does not log tags that do not look like go-micro's.
+// GetService returns the nodes that have no critical check. If nodes are known, and a watcher of
+// the service receives changes from Consul, GetService returns the nodes from memory. If a lookup
+// fails, GetService returns the last known nodes, or the error if no nodes are known. GetService
+// ignores nodes without a valid address, and tags that go-micro cannot decode. The registry logs
+// each ignored node once and each ignored tag once, but at most 100 such lines in total. It does
+// not log tags that do not look like go-micro's.
 func NewRegistry() (registry.Registry, error) {
 	cfg := api.DefaultConfig()
 	cfg.Address = strings.TrimSpace(cfg.Address)
 	if strings.TrimSpace(os.Getenv(api.HTTPAddrEnvName)) == "" {
-		// The library's default is localhost. Over IPv6, another program may listen there.
+		// The library's default is localhost. This name may resolve to ::1, and another program may
+		// listen at ::1.
 		cfg.Address = DefaultAddress
 	}
 	cfg.Transport.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
-	// No proxy: the agent runs on this host or next to it, and Docker sets HTTP_PROXY and
+	// Use no proxy: the agent runs on this host or near it. But Docker can set HTTP_PROXY and
 	// HTTPS_PROXY in all containers.
 	cfg.Transport.Proxy = nil
 	r := &consulRegistry{
@@ -93,15 +97,16 @@ func NewRegistry() (registry.Registry, error) {
 }
 
 // consulRegistry creates a new go-micro Consul registry for each lookup. Concurrent lookups of one
-// go-micro registry would cause data races: go-micro creates an API client for each request,
-// without a lock. The go-micro registry would also keep the first address that worked.
+// go-micro registry would cause data races: for each request, go-micro creates an API client, and
+// so modifies its config without a lock. If a go-micro registry has several addresses, it also
+// keeps the first address that has worked.
 //
 // consulRegistry has its own watcher, because go-micro's watcher modifies services that it has
 // already returned.
 type consulRegistry struct {
 	config  api.Config // a template, never modified
 	lookups singleflight.Group
-	tickets atomic.Uint64 // the number of lookups that have begun; each lookup has a number
+	tickets atomic.Uint64 // lookups are numbered from 1; this is the number of the last lookup
 	token   *tokenFile    // nil without CONSUL_HTTP_TOKEN_FILE
 	notes   notes
 	polling sync.Once // logs once that Consul does not hold blocking queries
@@ -174,16 +179,16 @@ func (r *consulRegistry) addresses() []string {
 func (r *consulRegistry) String() string { return "consul" }
 
 // Register registers the service's first node, or renews its registration. If there are several
-// agents, and the node's agent fails, the node moves to the next agent at once. When the first
-// agent is up again, the next Register moves the node back, and a later Register removes the
-// node from the other agent.
+// agents, and the node's agent fails, the node moves to the next agent at once. From 5 s after the
+// failure on, Register tries the first agent again. When the first agent is up, Register moves the
+// node back. A later Register removes the node from the other agent.
 func (r *consulRegistry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
 	r.registering.Lock()
 	defer r.registering.Unlock()
 	return r.register(0, s, opts...)
 }
 
-// register implements Register. It starts to watch the agent after pause. r.registering must be
+// register implements Register. The watch of the agent begins after pause. r.registering must be
 // held.
 func (r *consulRegistry) register(pause time.Duration, s *registry.Service, opts ...registry.RegisterOption) error {
 	if len(s.Nodes) == 0 {
@@ -210,7 +215,7 @@ func (r *consulRegistry) register(pause time.Duration, s *registry.Service, opts
 	if moved {
 		log.Logf("Registered %s in consul at %s; of %d agents it is the first that answers", s.Name, hostPort(at), len(r.agents()))
 		// The new agent reports the node to the catalog a moment later. Until then, callers find
-		// the node of the other agents, so the other agents keep the node until the next Register.
+		// the node at the other agents. So the node stays registered there until the next Register.
 		return nil
 	}
 	_, _ = r.deregister(s, func(address string) bool {
@@ -221,9 +226,9 @@ func (r *consulRegistry) register(pause time.Duration, s *registry.Service, opts
 	return nil
 }
 
-// Deregister removes the service's first node from all agents at which the node was registered.
-// It succeeds if one of the agents has removed the node: Consul itself removes the nodes of an
-// agent that is gone.
+// Deregister removes the service's first node from all agents at which the node was registered. It
+// succeeds if at least one agent has removed the node: Consul itself removes the nodes of an agent
+// that is gone.
 func (r *consulRegistry) Deregister(s *registry.Service) error {
 	r.registering.Lock()
 	defer r.registering.Unlock()
@@ -276,8 +281,8 @@ func (r *consulRegistry) ListServices() (services []*registry.Service, err error
 	return services, err
 }
 
-// registrar is a go-micro registry for the registrations at one agent with one token. It
-// remembers the nodes that it has registered, and then only renews their registrations.
+// registrar is a go-micro registry for the registrations at one agent with one token. After the
+// first registration of a node, it only renews the registration.
 type registrar struct {
 	registry.Registry
 	token string // "" without CONSUL_HTTP_TOKEN_FILE
@@ -322,7 +327,7 @@ func (r *consulRegistry) configFor(address string, timeout time.Duration) api.Co
 	config, client := r.config, *r.config.HttpClient
 	config.Address, config.HttpClient = withPort(address), &client
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		// Given a unix:// address, api.NewClient would replace the HTTP client.
+		// For a unix:// address, api.NewClient would replace the HTTP client.
 		config.Address = "localhost"
 		transport := r.config.Transport.Clone()
 		transport.DisableKeepAlives = true // nothing would close idle connections of this clone
@@ -339,7 +344,7 @@ func (r *consulRegistry) configFor(address string, timeout time.Duration) api.Co
 	return config
 }
 
-// GetService returns the nodes of a service whose checks pass; see NewRegistry.
+// GetService returns the nodes of a service that have no critical check; see NewRegistry.
 func (r *consulRegistry) GetService(name string) ([]*registry.Service, error) {
 	if known, current := r.known(name); current && hasNodes(known) {
 		return registry.Copy(known), nil
@@ -358,8 +363,8 @@ func (r *consulRegistry) GetService(name string) ([]*registry.Service, error) {
 }
 
 // lookUp queries Consul for a service, and stores the result. If unlessEmpty is true, lookUp does
-// not store a result without nodes. index is Consul's index of the result, or 0 if Consul's response
-// has no index.
+// not store a result without nodes. index is Consul's index of the result, or 0 if Consul's
+// response has no index.
 func (r *consulRegistry) lookUp(name string, unlessEmpty bool) (services []*registry.Service, index uint64, err error) {
 	ticket := r.tickets.Add(1)
 	err = r.try(func(address string, last bool) (err error) {
@@ -396,10 +401,11 @@ func (r *consulRegistry) lookUp(name string, unlessEmpty bool) (services []*regi
 // checkACLs returns an ErrDenied if ACLs may be the reason why Consul lists no node of a service.
 // If the token file had a new token, renewed is true, and the caller must repeat the lookup.
 //
-// Consul does not reject a lookup that ACLs restrict. Consul leaves out the nodes that the token
-// may not see, and reports the omission only if the request has a token. But Consul rejects a
-// query for the service's health at the agent. So checkACLs sends this query first. Then checkACLs
-// repeats the lookup to learn whether Consul reports an omission.
+// If the token has no permission to see a node, Consul still accepts the lookup. Consul leaves the
+// node out of its response, and reports this only if the request has a token. But Consul rejects a
+// query for the service's health at the agent if the token has no permission for this query. So
+// checkACLs sends this query first. Then checkACLs repeats the lookup to learn whether Consul
+// reports that it has left nodes out.
 func (r *consulRegistry) checkACLs(address string, timeout time.Duration, name string) (renewed bool, err error) {
 	config := r.configFor(address, timeout)
 	client, err := api.NewClient(&config)

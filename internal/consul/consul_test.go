@@ -68,7 +68,8 @@ func TestAgentOnASocket(t *testing.T) {
 	require.NoError(t, err)
 	require.NotZero(t, asked.Load())
 
-	// An address in the options replaces the address in the variable. Each may be a socket.
+	// An address in the options replaces the address in the variable. Both addresses may be
+	// sockets.
 	asked.Store(0)
 	r := newRegistry(t)
 	require.NoError(t, r.Init(registry.Addrs("127.0.0.1:1")))
@@ -171,8 +172,8 @@ func TestAHangingAgentIsGivenUp(t *testing.T) {
 	}
 }
 
-// Before a request, go-micro sends a probe to each agent, and skips an agent that denies the probe. The
-// registry sends no probe, so it queries this agent.
+// go-micro's own registry sends a probe to an agent before it uses the agent, and skips an agent
+// that denies the probe. The registry of NewRegistry sends no probes, so it queries such an agent.
 func TestAnAgentThatDeniesProbesIsAsked(t *testing.T) {
 	var asked [2]atomic.Int64
 	var addrs []string
@@ -231,7 +232,7 @@ func TestNewRegistryReportsWrongSettings(t *testing.T) {
 	r, err := NewRegistry()
 	require.ErrorContains(t, err, "settings from CONSUL_ variables: ")
 	require.ErrorContains(t, err, "nowhere.pem")
-	require.NoError(t, r.Init(registry.Addrs("127.0.0.1:1")), "go-micro's command line initializes it before the error is looked at")
+	require.NoError(t, r.Init(registry.Addrs("127.0.0.1:1")), "go-micro's command line calls Init before the program can check the error")
 }
 
 // newRegistry returns a registry with the settings in the environment.

@@ -139,20 +139,20 @@ func ids(services []*registry.Service) (all []string) {
 	return all
 }
 
-// following is a caller that knows the nodes of svc like go-micro's cache: it looks the service up
-// once, and then applies the changes that its watcher reports.
-type following struct {
+// follower is a caller that keeps a list of svc's nodes, like go-micro's cache. It looks the
+// service up once, and then applies the changes that its watcher reports.
+type follower struct {
 	mu    sync.Mutex
 	nodes map[string]bool // whether each node is present, by ID
 	err   chan error      // the error that ended the watcher
 }
 
 // follow starts a caller that follows svc until the test ends.
-func follow(t *testing.T, r registry.Registry) *following {
+func follow(t *testing.T, r registry.Registry) *follower {
 	t.Helper()
 	services, err := r.GetService("svc")
 	require.NoError(t, err)
-	f := &following{nodes: map[string]bool{}, err: make(chan error, 1)}
+	f := &follower{nodes: map[string]bool{}, err: make(chan error, 1)}
 	for _, id := range ids(services) {
 		f.nodes[id] = true
 	}
@@ -177,7 +177,7 @@ func follow(t *testing.T, r registry.Registry) *following {
 }
 
 // knows waits until f knows these nodes and no others.
-func (f *following) knows(t *testing.T, want ...string) {
+func (f *follower) knows(t *testing.T, want ...string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		f.mu.Lock()
@@ -221,7 +221,7 @@ func TestWithAWatcherGetServiceAnswersFromMemory(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []string{"a", "b"}, ids(services))
 	}
-	require.LessOrEqual(t, a.lookups.Load()-before, int64(1), "the watcher's own")
+	require.LessOrEqual(t, a.lookups.Load()-before, int64(1), "the watcher's own query")
 
 	// After the watcher has failed, GetService queries Consul again.
 	a.setDown(true)
@@ -240,7 +240,7 @@ func TestEachWatcherReportsEachChange(t *testing.T) {
 	first.knows(t, "b", "c")
 	second.knows(t, "b", "c")
 
-	// The watchers also report a change that another caller's lookup has found first.
+	// The watchers also report a change that another caller's lookup finds before the watchers do.
 	a.set(102, "c")
 	_, err := r.GetService("svc")
 	require.NoError(t, err)
@@ -355,7 +355,7 @@ func TestTheNextAddressIsUsedWhenAnAgentDies(t *testing.T) {
 	require.NoError(t, r.Deregister(other)) // ends the watch of b
 }
 
-// go-micro's cache appends to the nodes of a service that a watcher returns.
+// go-micro's cache modifies the service that a watcher returns. So this service must be a copy.
 func TestWhatAWatcherReturnsIsTheCallers(t *testing.T) {
 	a, r := newAgent(t, "a")
 	w, err := r.Watch(registry.WatchService("svc"))

@@ -9,9 +9,9 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// Explain wraps err, the error of a request to r, with the name of the registry, as Place returns
-// it. If r is a Consul registry, the new error names each agent that was tried, and says what to
-// do.
+// Explain wraps err, the error of a request to r. If r is a Consul registry, the new error names
+// each agent that was tried, and says what to do. For other registries, the new error names the
+// registry with the text of Place.
 func Explain(r registry.Registry, err error) error {
 	if r.String() != "consul" {
 		return fmt.Errorf("cannot ask %s: %w", Place(r), err)
@@ -39,8 +39,8 @@ func Explain(r registry.Registry, err error) error {
 	return fmt.Errorf("%w; %s", explained, remedy)
 }
 
-// explain returns the error of one agent with the agent's address. missing reports whether no
-// agent accepts connections at the address.
+// explain returns the error of one agent with the agent's address. missing reports whether the
+// connection to the address failed.
 func explain(agent agentError) (explained error, missing bool) {
 	err, address := agent.err, agent.address
 	var request *url.Error
@@ -63,8 +63,8 @@ func Place(r registry.Registry) string {
 	return r.String()
 }
 
-// inUse returns the address of the agent that r tries first. For other registries than Consul, it
-// returns their first address. r must have an address.
+// inUse returns the address of the agent that r tries first. If r is not from NewRegistry, inUse
+// returns the first address of r. r must have an address.
 func inUse(r registry.Registry) string {
 	if r, ok := r.(*consulRegistry); ok {
 		return hostPort(r.agents()[0])

@@ -10,11 +10,11 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// guard is a node whose agent is watched. When the agent is gone, the node is registered at
-// another agent at once. The next renewal of the registration may be too late: a few seconds after
-// an agent has died, Consul lists the agent's nodes as critical.
+// guard is the watch of one node's agent. When the agent is gone, the registry registers the node
+// at another agent at once. It does not wait for the next renewal of the registration: a few
+// seconds after an agent has died, Consul already lists the agent's nodes as critical.
 type guard struct {
-	address string // the agent's address
+	address string // the address of the agent
 	service *registry.Service
 	options []registry.RegisterOption
 	ctx     context.Context
@@ -22,7 +22,8 @@ type guard struct {
 }
 
 // guard starts to watch the agent at address, at which a node has just been registered. The watch
-// begins after pause. If there is no other agent, guard does not watch. r.registering must be held.
+// begins after pause. If the agent is already watched for this node, guard only stores s and opts.
+// If there is no other agent, guard does not watch. r.registering must be held.
 func (r *consulRegistry) guard(address string, pause time.Duration, s *registry.Service, opts []registry.RegisterOption) {
 	id := s.Nodes[0].Id
 	s = registry.Copy([]*registry.Service{s})[0]
@@ -46,8 +47,9 @@ func (r *consulRegistry) guard(address string, pause time.Duration, s *registry.
 		}
 		r.unguard(id)
 		if gone {
-			// The pause prevents a busy loop between two agents that fail at once. If an error
-			// lasts, the next renewal returns it.
+			// If the new agent also fails at once, the node moves again. The pause queryInterval
+			// keeps these moves from becoming a busy loop. Ignore the error: if the failure lasts,
+			// the next renewal returns an error.
 			_ = r.register(queryInterval, g.service, g.options...)
 		}
 	}()
@@ -62,9 +64,9 @@ func (r *consulRegistry) unguard(id string) {
 }
 
 // awaitEnd queries the agent again and again until a request fails, and then returns true. The
-// agent has exited or restarted, or a proxy has ended a request that took long. The first request
-// is sent after pause. awaitEnd returns false if ctx ends, if the agent responds with an error, or
-// if the response cannot be decoded.
+// reason may be that the agent has exited or restarted, or that a proxy has ended a request that
+// took long. The first request is sent after pause. awaitEnd returns false if ctx ends, if the
+// agent responds with an error, or if the response cannot be decoded.
 func (r *consulRegistry) awaitEnd(ctx context.Context, pause time.Duration, address, id string) (gone bool) {
 	config := r.configFor(address, answerTimeout)
 	client, err := api.NewClient(&config)

@@ -12,11 +12,12 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// Holder returns the host:port of the node that has this ID at the agent.
+// Holder returns the host:port of the node that has the ID id at the agent.
 //
 // Holder returns "" if the agent has no such node, if the node's check does not pass, or if r is
-// not from NewRegistry. Holder also returns "" if the token may not see the node. Such a token
-// may not register the node either, and the error of Register names the missing permission.
+// not from NewRegistry. Holder also returns "" if the token has no permission to see the node. Then
+// the token also has no permission to register the node, and Register returns an error that names
+// this permission.
 //
 // Holder returns an error if no agent responds.
 func Holder(r registry.Registry, id string) (address string, err error) {
@@ -64,10 +65,10 @@ func Leftover(r registry.Registry, id string, ttl time.Duration) string {
 // moment before: another agent has registered the node.
 var errOtherAgent = errors.New("another agent answered: several agents are behind this address, and each knows only the nodes that it registered; name the agent of this host with --registry_address or CONSUL_HTTP_ADDR")
 
-// otherAgent returns errOtherAgent in place of an error of go-micro's Register if the agent does
-// not know the node's check. It returns other errors unchanged. Register first adds the check, and
-// then reports to the agent that the check passes. The agent does not know the check if the second
-// request reaches another agent.
+// otherAgent takes the error of go-micro's Register. If the error says that the agent does not know
+// the node's check, otherAgent returns errOtherAgent. It returns other errors unchanged. Register
+// sends two requests: the first request adds the check, and the second request reports that the
+// check passes. If another agent gets the second request, this agent does not know the check.
 func otherAgent(err error) error {
 	var status api.StatusError
 	if errors.As(err, &status) && strings.HasPrefix(status.Body, "Unknown check") {

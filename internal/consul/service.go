@@ -10,7 +10,8 @@ import (
 const (
 	// historyAge is how long the registry remembers nodes that it no longer lists. A new watcher
 	// reports these nodes as gone to go-micro's cache, which may still have an old list with the
-	// nodes. The cache keeps a list for up to two minutes (twice its TTL), so historyAge is longer.
+	// nodes. The cache keeps a list for up to two minutes (twice its TTL), so historyAge is longer
+	// than two minutes.
 	historyAge = 3 * time.Minute
 	// historySize limits the number of past lists of a service.
 	historySize = 64
@@ -86,8 +87,7 @@ func (s *service) all() []*registry.Service {
 	return all
 }
 
-// merge returns the nodes of a and b, with one service for each version. It modifies neither a nor
-// b.
+// merge returns the nodes of a and b, with one service for each version. It does not modify a or b.
 func merge(a, b []*registry.Service) []*registry.Service {
 	all := slices.Clone(a)
 	for _, service := range b {

@@ -14,7 +14,7 @@ type tokenFile struct {
 	path string
 
 	mu    sync.Mutex // never held during I/O
-	token string     // the last token read; "" if the file has been empty so far
+	token string     // the token that was read last; "" if the file has been empty so far
 }
 
 // openTokenFile returns the token file at path. It returns an error if the file cannot be read.
@@ -33,7 +33,7 @@ func (f *tokenFile) read() (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
-// current returns the last token read, or "" if f is nil. It does not read the file.
+// current returns the token that was read last, or "" if f is nil. It does not read the file.
 func (f *tokenFile) current() string {
 	if f == nil {
 		return ""
@@ -44,9 +44,8 @@ func (f *tokenFile) current() string {
 }
 
 // replacement reads the file again. It returns the current token. ok reports whether this token
-// differs from used.
-// If the file is missing or empty, the old token stays in use: while an operator replaces the
-// file, it may be missing or empty for a moment.
+// differs from used, the token of a denied request. If the file is missing or empty, the old token
+// stays in use: while an operator replaces the file, the file may be missing or empty for a moment.
 func (f *tokenFile) replacement(used string) (token string, ok bool) {
 	token, err := f.read()
 	f.mu.Lock()

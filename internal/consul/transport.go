@@ -9,13 +9,15 @@ import (
 	"time"
 )
 
-// An agent runs on this host or near it, so short timeouts are enough. If no agent runs,
-// dialTimeout lets a client report this within two seconds. If the agent hangs, the client's own
-// timeout is shorter than answerTimeout.
+// An agent runs on this host or near it, so short timeouts are enough. If nothing responds at the
+// agent's address, dialTimeout lets a client report this within two seconds. If the agent accepts
+// connections but hangs, a client usually reports its own timeout, which is shorter than
+// answerTimeout.
 const (
 	// dialTimeout limits each attempt to connect.
 	dialTimeout = 400 * time.Millisecond
-	// answerTimeout limits each request. A blocking query may also take its wait time.
+	// answerTimeout limits each request. For a blocking query, the wait time is added to this
+	// limit.
 	answerTimeout = 5 * time.Second
 	// firstAnswerTimeout replaces answerTimeout for a lookup while another agent is left to try.
 	firstAnswerTimeout = time.Second

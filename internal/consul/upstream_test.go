@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// go-micro's registry returns IPv6 addresses that cannot be dialed. NewRegistry fixes this.
+// go-micro's registry returns IPv6 addresses that cannot be dialed. The registry of NewRegistry
+// adds the missing brackets.
 func TestStockAddressesLackBrackets(t *testing.T) {
 	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `[{"Node": {}, "Service": {"ID": "a", "Service": "svc", "Address": "fd00::2", "Port": 4711}}]`)

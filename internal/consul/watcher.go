@@ -17,8 +17,9 @@ import (
 // returns an error without this option. If there are several agents, the watcher uses the first
 // agent that responds, like a lookup.
 //
-// A new watcher also reports the deletion of nodes that a lookup no longer found in the last three
-// minutes, because a cache may still have these nodes.
+// If a node has disappeared from the results of lookups during the last three minutes, a new
+// watcher also reports the deletion of this node. The reason is that a cache may still have the
+// node.
 func (r *consulRegistry) Watch(opts ...registry.WatchOption) (registry.Watcher, error) {
 	var wo registry.WatchOptions
 	for _, o := range opts {
@@ -45,7 +46,7 @@ type watcher struct {
 
 	address      string              // the address of the last queried agent
 	index        uint64              // Consul's index of the last list; 0 before the first list, or if unknown
-	looked       bool                // the agent at address has responded before
+	looked       bool                // the agent at address has responded at least once
 	failed       bool                // the last query failed
 	unheld       int                 // consecutive blocking queries that returned at once, without a change
 	due          time.Time           // when the next query may be sent
@@ -55,22 +56,23 @@ type watcher struct {
 }
 
 const (
-	// queryInterval and queryBurst limit the rate of a watcher's queries, even if Consul responds
-	// at once: queryBurst queries without a pause, and then one query per queryInterval.
+	// queryInterval and queryBurst limit the rate of a watcher's queries if Consul responds at
+	// once. A watcher sends queryBurst queries without a pause, and then one query per
+	// queryInterval.
 	queryInterval = time.Second
 	queryBurst    = 10
 	// pollInterval is the pause between two queries if Consul does not hold queries until
 	// something changes.
 	pollInterval = 5 * time.Second
-	// heldFor is the shortest time for which Consul holds a query if nothing changes. A query
-	// that returns earlier without a change was not held.
+	// heldFor is the minimum time for which Consul holds a query if nothing changes. If a query
+	// returns in less than heldFor, and nothing has changed, Consul has not held the query.
 	heldFor = time.Second / 2
 
 	// waitTime is the longest time for which Consul may hold a query. Without a limit, the
 	// watcher could not detect that an agent hangs.
 	waitTime = 30 * time.Second
-	// otherWaitTime replaces waitTime at all agents but the first. It is shorter because the
-	// first agent may be up again.
+	// otherWaitTime replaces waitTime at all agents but the first. It is shorter than waitTime, so
+	// that the watcher soon tries the first agent again, which may be up.
 	otherWaitTime = 10 * time.Second
 
 	// After a failure, a watcher pauses for up to minRetry. Each further failure doubles the
@@ -80,11 +82,12 @@ const (
 )
 
 // Next waits for the next change and returns it. After Stop, Next returns
-// registry.ErrWatcherStopped. If a query fails, Next retries. All watchers of a service share a
-// count of consecutive failures. The Next whose query is the second consecutive failure returns the
+// registry.ErrWatcherStopped. If a query fails, Next retries. The registry counts the consecutive
+// failures of all watchers of a service. Only the second consecutive failure makes Next return the
 // error.
 //
-// After an error, go-micro's cache creates a new watcher. The cache logs every fifth error.
+// After an error, go-micro's cache creates a new watcher. The cache logs the fifth error of its
+// watchers, and then every fourth error.
 func (w *watcher) Next() (*registry.Result, error) {
 	for len(w.pending) == 0 {
 		err := w.pause()
@@ -125,8 +128,8 @@ func (w *watcher) pause() error {
 
 // noteOutcome records the result of a query; err is nil after a success. After a failure, it
 // schedules the next query. noteOutcome logs the start and the end of each outage once. It does not
-// log an outage while no node is known, because GetService then returns the error. noteOutcome
-// returns true if Next must return err.
+// log an outage while no node is known, because GetService then returns the error. If nextFails is
+// true, Next must return err.
 func (w *watcher) noteOutcome(err error) (nextFails bool) {
 	r := w.registry
 	r.mu.Lock()
@@ -161,7 +164,8 @@ func (w *watcher) Stop() {
 	delete(r.service(w.service).watchers, w)
 }
 
-// follow records whether the watcher follows Consul: its last query has succeeded.
+// follow records whether the watcher follows Consul. A watcher follows Consul if its last query has
+// succeeded.
 func (w *watcher) follow(follows bool) {
 	r := w.registry
 	r.mu.Lock()
@@ -172,7 +176,7 @@ func (w *watcher) follow(follows bool) {
 }
 
 // recoverTime is how long a watcher ignores an empty list of nodes if Consul may have lost its
-// catalog. In this time the nodes register again: go-micro's servers register every
+// catalog. During this time, the nodes register again: go-micro's servers register every
 // register_interval, by default every 10 s in srv.
 const recoverTime = time.Minute
 
@@ -206,8 +210,9 @@ func (w *watcher) wait() error {
 	if err != nil {
 		return err
 	}
-	// Each response may come from another Consul server, and one server may lag behind another. If the
-	// lookup has an older list than the query, the next query returns at once.
+	// Each response may come from another Consul server, and one server may lag behind another. So
+	// the lookup may return an older list than the query. Then the index of the lookup makes the
+	// next query return at once.
 	w.index = cmp.Or(lookedUp, index)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -217,8 +222,8 @@ func (w *watcher) wait() error {
 	return nil
 }
 
-// catalogMayBeLost reports whether an empty list of nodes may mean that Consul has lost its catalog.
-// index is the index in Consul's response, and known are the nodes that are known so far.
+// catalogMayBeLost reports whether an empty list of nodes may mean that Consul has lost its
+// catalog. index is the index in Consul's response, and known are the nodes that are known so far.
 func (w *watcher) catalogMayBeLost(index uint64, known []*registry.Service) bool {
 	switch {
 	case !w.looked: // the first response of this agent: Consul may have just restarted
@@ -280,8 +285,9 @@ func (w *watcher) query() (entries []*api.ServiceEntry, index uint64, err error)
 	return entries, index, nil
 }
 
-// changes returns the results that turn before into after in go-micro's cache: for each version
-// of the service, a "delete" with the nodes that are gone and an "update" with the present nodes.
+// changes compares two lists of nodes, before and after. It returns the results that update
+// go-micro's cache from the first list to the second list. For each version of the service, these
+// are a "delete" with the nodes that are gone, and an "update" with the present nodes.
 func changes(before, after []*registry.Service) []*registry.Result {
 	var results []*registry.Result
 	for _, service := range before {

@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// transport is a Consul without a network, for tests with synctest.
+// transport is a fake Consul that needs no network, for tests with synctest.
 type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
@@ -89,7 +89,7 @@ func watch(t *testing.T, r registry.Registry) (changes func() []string, stop fun
 	}
 }
 
-// last returns the last n of changes.
+// last returns the last n items of changes.
 func last(changes []string, n int) []string { return changes[max(0, len(changes)-n):] }
 
 // logged runs f and returns the text that is logged while f runs.
@@ -133,7 +133,7 @@ func TestWithoutAnIndexTheWatcherPolls(t *testing.T) {
 			require.Equal(t, []string{"delete a", "update b"}, last(changes(), 2))
 
 			// Without an index, the watcher cannot know whether the nodes are gone or Consul has
-			// lost its catalog.
+			// lost its catalog. So it keeps the nodes for recoverTime.
 			nodes.Store(new([]string))
 			time.Sleep(recoverTime - 2*pollInterval)
 			require.Equal(t, []string{"update b"}, last(changes(), 1))
@@ -146,7 +146,8 @@ func TestWithoutAnIndexTheWatcherPolls(t *testing.T) {
 	})
 }
 
-// No response of Consul makes the watcher a busy loop, even if Consul responds at once.
+// Whatever Consul responds, and even if it responds at once, the watcher must not become a busy
+// loop.
 func TestNoAnswerMakesTheWatcherSpin(t *testing.T) {
 	var n atomic.Uint64
 	for name, test := range map[string]struct {
@@ -297,8 +298,9 @@ func TestTheWatcherMovesToTheNextAgentAndBack(t *testing.T) {
 	})
 }
 
-// laggingCluster is a Consul with two servers. One server answers the watcher's queries, and the other
-// server answers lookups. Each server lists the nodes at its index: a at index 100, a and b at 101.
+// laggingCluster is a Consul with two servers. One server answers the watcher's queries, and the
+// other server answers lookups. Each server has its own index. A server at index 100 lists the node
+// a. A server at index 101 lists the nodes a and b.
 type laggingCluster struct {
 	queries, lookups atomic.Uint64 // the indexes of the servers
 	down             atomic.Bool   // queries fail
@@ -322,7 +324,8 @@ func (c *laggingCluster) RoundTrip(req *http.Request) (*http.Response, error) {
 	return answer(101, "a", "b"), nil
 }
 
-// A new node is not missed if the server that answers the lookup does not have the node yet.
+// The watcher reports a new node even if the server that answers the lookup gets the node later
+// than the other server.
 func TestALookupAtALaggingServerIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := new(laggingCluster)
@@ -342,8 +345,8 @@ func TestALookupAtALaggingServerIsRepeated(t *testing.T) {
 	})
 }
 
-// During an outage, GetService may store an older list. The watcher replaces it after the outage, even
-// if Consul's index has not changed meanwhile.
+// During an outage, GetService may replace the known list with an older list. After the outage, the
+// watcher replaces the older list, even if Consul's index has not changed.
 func TestAnOlderListIsReplacedAfterAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := new(laggingCluster)

@@ -15,8 +15,8 @@ const Percent = 400
 // Apply sets the garbage collector's target percentage to Percent; Go's default is 100. If the
 // user has set GOGC or GOMEMLIMIT, Apply does nothing.
 //
-// Do not use Apply in a program with a large live heap: with 400 percent, a live heap of 1 GB
-// grows to 5 GB between collections.
+// Do not use Apply in a program with a large live heap: with 400 percent and 1 GB of live objects,
+// the heap grows to 5 GB before each collection.
 func Apply() {
 	for _, variable := range []string{"GOGC", "GOMEMLIMIT"} {
 		if os.Getenv(variable) != "" {

@@ -3,8 +3,8 @@
 // dashboards for the provider work.
 //
 // The provider looks up each metric by its labels during each call: five metrics in the client, and
-// five in the server. The lookups took 5% of the pair's calls per second. Package grpcmetrics looks
-// up the metrics of a method once.
+// five in the server. The lookups reduced the pair's calls per second by 5%. Package grpcmetrics
+// looks up the metrics of a method once.
 package grpcmetrics
 
 import (
@@ -21,8 +21,8 @@ import (
 )
 
 // Buckets are the upper bounds of histograms, in seconds. A call within a data center takes less
-// than a millisecond. Two default timeouts of a call are 1.2 s (the breaker's) and 5 s (go-micro's
-// request timeout, which applies without the breaker).
+// than a millisecond. By default, the breaker ends a call after 1.2 s. Without the breaker,
+// go-micro ends a call after 5 s.
 var Buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10}
 
 // Calls has the metrics of the calls that a client makes or a server handles, for example
@@ -90,10 +90,11 @@ func (c *Calls) all() []prometheus.Collector {
 	return []prometheus.Collector{c.started, c.received, c.sent, c.handled, c.durations}
 }
 
-// of returns the metrics of a method, and creates them at the method's first call. It then creates a
-// counter for each code, because Prometheus does not count the first value of a new counter as an
-// increase.
-func (c *Calls) of(m Method) *methodMetrics {
+// metricsFor returns the metrics of a method, and creates them at the method's first call. At this
+// time, metricsFor creates a counter with the value 0 for each code. If it created the counter at
+// the first call with this code, the counter's first value would be 1, and Prometheus would not
+// count this value as an increase.
+func (c *Calls) metricsFor(m Method) *methodMetrics {
 	if found, ok := c.methods.Load(m); ok {
 		return found.(*methodMetrics)
 	}
@@ -141,7 +142,7 @@ func (m *methodMetrics) ended(start time.Time, err error) {
 
 // UnaryClientInterceptor measures the unary calls of a client.
 func (c *Calls) UnaryClientInterceptor(ctx context.Context, fullMethod string, req, rsp any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	start, m := time.Now(), c.of(Method{FullName: fullMethod})
+	start, m := time.Now(), c.metricsFor(Method{FullName: fullMethod})
 	m.started.Inc()
 	m.sent.Inc()
 	err := invoke(ctx, fullMethod, req, rsp, conn, opts...)
@@ -153,16 +154,16 @@ func (c *Calls) UnaryClientInterceptor(ctx context.Context, fullMethod string, r
 }
 
 // Serve passes the stream of a call to handle, and returns the error of handle. It counts the call,
-// and measures its duration, under the labels of called.
-func (c *Calls) Serve(called Method, stream grpc.ServerStream, handle func(grpc.ServerStream) error) error {
-	start, m := time.Now(), c.of(called)
+// and measures the duration of the call, under the labels of method.
+func (c *Calls) Serve(method Method, stream grpc.ServerStream, handle func(grpc.ServerStream) error) error {
+	start, m := time.Now(), c.metricsFor(method)
 	m.started.Inc()
 	err := handle(&countedStream{stream, m})
 	m.ended(start, err)
 	return err
 }
 
-// countedStream counts the messages that are sent and received without an error.
+// countedStream counts the messages that are sent or received without an error.
 type countedStream struct {
 	grpc.ServerStream
 	metrics *methodMetrics

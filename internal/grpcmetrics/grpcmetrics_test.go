@@ -81,7 +81,7 @@ func (s *stream) SendMsg(any) error {
 	return nil
 }
 
-// talk receives and sends until both fail.
+// talk receives until RecvMsg fails, and then sends until SendMsg fails.
 func talk(s grpc.ServerStream) {
 	for s.RecvMsg(nil) == nil {
 	}
@@ -108,7 +108,8 @@ func TestServerHasTheValuesOfGoGRPCMiddleware(t *testing.T) {
 	require.Equal(t, values(t, theirs), values(t, ours))
 }
 
-// Serve handles a unary method as a stream. go-grpc-middleware handles a unary method as a function.
+// Serve handles a unary method as a stream. go-grpc-middleware handles a unary method as a
+// function.
 func TestServerHasTheValuesOfGoGRPCMiddlewareForUnaryMethods(t *testing.T) {
 	theirs := provider.NewServerMetrics(provider.WithServerHandlingTimeHistogram(provider.WithHistogramBuckets(Buckets)))
 	ours := NewServer()
@@ -134,9 +135,9 @@ func TestEachCodeIsThereFromTheFirstCallOn(t *testing.T) {
 	r := prometheus.NewPedanticRegistry()
 	c := NewClient()
 	r.MustRegister(c)
-	require.Error(t, r.Register(NewClient()), "two of the same names")
+	require.Error(t, r.Register(NewClient()), "two collectors with the same names")
 	hello := Method{FullName: "/proto.Basis/Hello"}
-	require.Same(t, c.of(hello), c.of(hello), "looked up twice")
+	require.Same(t, c.metricsFor(hello), c.metricsFor(hello), "looked up twice")
 	families, err := r.Gather()
 	require.NoError(t, err)
 	for _, family := range families {
@@ -151,7 +152,7 @@ func TestEachCodeIsThereFromTheFirstCallOn(t *testing.T) {
 func TestCodesThatGRPCDoesNotHaveAreUnknown(t *testing.T) {
 	c := NewServer()
 	require.Error(t, c.Serve(Method{FullName: "/proto.Basis/Hello"}, &stream{}, func(grpc.ServerStream) error { return status.Error(999, "odd") }))
-	require.Equal(t, 1.0, testutil.ToFloat64(c.of(Method{FullName: "/proto.Basis/Hello"}).handled[codes.Unknown]))
+	require.Equal(t, 1.0, testutil.ToFloat64(c.metricsFor(Method{FullName: "/proto.Basis/Hello"}).handled[codes.Unknown]))
 }
 
 func TestManyGoroutinesMayCall(t *testing.T) {

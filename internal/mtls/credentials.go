@@ -10,14 +10,13 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// ClientCredentials returns gRPC's TLS credentials for a client with config. Two errors of the
-// credentials say what to do: the error if the server has no TLS, and the error if the server
-// rejects the client's certificate.
+// ClientCredentials returns gRPC's TLS credentials for a client with config. If the server has no
+// TLS, or rejects the client's certificate, the error says what to do.
 func ClientCredentials(config *tls.Config) credentials.TransportCredentials {
 	return explainingCredentials{credentials.NewTLS(config)}
 }
 
-// explainingCredentials implements ClientCredentials.
+// explainingCredentials are the credentials that ClientCredentials returns.
 type explainingCredentials struct {
 	credentials.TransportCredentials
 }
@@ -38,23 +37,24 @@ func (t explainingCredentials) Clone() credentials.TransportCredentials {
 	return explainingCredentials{t.TransportCredentials.Clone()}
 }
 
-// alertConn is a connection after the client's handshake. In TLS 1.3, the server checks the client's
-// certificate only after the client's handshake has ended (RFC 8446, section 2). If the server
-// rejects the certificate, the client reads an alert in place of the first response. alertConn
-// explains this alert.
+// alertConn is a connection after the client's handshake. In TLS 1.3, the server checks the
+// client's certificate only after the client's handshake has ended (RFC 8446, section 2). If the
+// server rejects the certificate, the client reads an alert in place of the first response.
+// alertConn explains this alert.
 type alertConn struct{ net.Conn }
 
 func (j alertConn) Read(b []byte) (int, error) {
 	n, err := j.Conn.Read(b)
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "remote error" { // crypto/tls returns an alert like this
+	if errors.As(err, &op) && op.Op == "remote error" { // an alert of the server, from crypto/tls
 		err = fmt.Errorf("the server refuses: %w; want a --tls_cert that a CA in the server's --tls_ca signed", err)
 	}
 	return n, err
 }
 
-// Write returns the error of the alert if the server has sent an alert. The error of the write
-// itself only says that the connection is closed: the server closes it after the alert.
+// Write writes b to the connection. If this fails, Write reads from the connection, and returns the
+// error of the read if there is one. The reason is that a server sends an alert and then closes the
+// connection. The read returns the alert. The write only returns that the connection is closed.
 func (j alertConn) Write(b []byte) (int, error) {
 	n, err := j.Conn.Write(b)
 	if err != nil {

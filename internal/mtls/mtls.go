@@ -40,16 +40,16 @@ func (f *Files) Flags() []cli.Flag {
 	}
 }
 
-// Check returns an error in three cases: only some of the files are set, a setting is PEM text and not
-// a path, or the files are set and implementation is not "grpc". implementation is the name of
-// go-micro's server or client in use; all implementations but "grpc" ignore the files. Check does not
-// read the files.
+// Check returns an error in three cases: only some of the files are set, a setting is PEM text and
+// not a path, or the files are set and implementation is not "grpc". implementation is the name of
+// go-micro's server or client in use; all implementations but "grpc" ignore the files. Check does
+// not read the files.
 func (f *Files) Check(implementation string) error {
 	var given, missing []string
 	for _, file := range []struct{ flag, path string }{
 		{"--tls_cert", f.Cert}, {"--tls_key", f.Key}, {"--tls_ca", f.CA},
 	} {
-		if strings.Contains(file.path, "-----BEGIN") { // the error must not contain a secret
+		if strings.Contains(file.path, "-----BEGIN") { // may be a private key, so do not quote it
 			return fmt.Errorf("%s holds the PEM text itself; want the path of a file with it", file.flag)
 		}
 		if file.path == "" {
@@ -77,8 +77,9 @@ func (f *Files) Check(implementation string) error {
 // CAs has signed. The server's certificate must be valid for serverName, a DNS name. Later changes
 // of the files have no effect.
 //
-// If a file cannot be used, Config returns an error with the name of the file. A certificate that
-// has expired, or that is not valid yet, is also an error.
+// If a file cannot be used, Config returns an error with the name of the file. Config also returns
+// an error if the program's certificate has expired or is not valid yet. At least one of the CAs
+// must be valid at this time.
 func (f *Files) Config(serverName string) (*tls.Config, error) {
 	if f.Cert == "" {
 		return nil, nil
@@ -105,8 +106,9 @@ func (f *Files) Config(serverName string) (*tls.Config, error) {
 }
 
 // readCAs returns the certificates in the file at path. It returns an error if a certificate cannot
-// be parsed, or if all certificates have expired or are not valid yet. Some certificates may have
-// expired: while an operator replaces a CA, the file has the old CA and the new CA.
+// be parsed, or if the file has no certificate that is valid at this time. Expired certificates
+// next to a valid certificate are no error: while an operator replaces a CA, the file has the old
+// CA and the new CA.
 func readCAs(path string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -19,9 +19,9 @@ func Breaks(r rune) bool {
 	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'
 }
 
-// Escape returns s with each character that Breaks reports replaced by its Go escape sequence,
-// such as \n or \x1b. Escape replaces each byte that is not valid UTF-8 with U+FFFD. All other
-// characters, of any language, stay unchanged.
+// Escape replaces each character that Breaks reports with its Go escape sequence, such as \n or
+// \x1b, and returns the result. Escape also replaces each byte that is not valid UTF-8 with U+FFFD.
+// All other characters, of any language, stay unchanged.
 func Escape(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || Breaks(r) }) {
 		return s
@@ -37,13 +37,13 @@ func Escape(s string) string {
 	return b.String()
 }
 
-// Writer escapes the text of each Write and writes the result to the embedded io.Writer. Each
-// Write must be one line; log.Logger writes such lines. Writer does not escape the \n at the end of
-// the line.
+// Writer escapes the text of each Write, and writes the result as one line to the embedded
+// io.Writer. Writer does not escape a \n at the end of the text. A log.Logger can use a Writer,
+// because the logger makes one Write for each record.
 type Writer struct{ io.Writer }
 
-// Write writes line, escaped. It returns the length of line before escaping, or 0 and the error
-// of the embedded io.Writer.
+// Write escapes line and writes the result. It returns the length of line, or 0 and the error of
+// the embedded io.Writer.
 func (w Writer) Write(line []byte) (int, error) {
 	text, end := bytes.CutSuffix(line, []byte("\n"))
 	escaped := Escape(string(text))

@@ -80,8 +80,8 @@ func WriteFiles(dir string, from, until time.Time) error {
 	return nil
 }
 
-// sign creates a certificate for key from template, and signs the certificate as parent, with
-// parentKey. It writes the certificate to path.
+// sign creates a certificate for key from template, and signs the certificate with parentKey, the
+// key of parent. It writes the certificate to path.
 func sign(path string, template, parent *x509.Certificate, key crypto.PublicKey, parentKey crypto.Signer) error {
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, parentKey)
 	if err != nil {
@@ -92,7 +92,7 @@ func sign(path string, template, parent *x509.Certificate, key crypto.PublicKey,
 
 // write writes der to path as a PEM block of the given kind.
 func write(path, kind string, der []byte) error {
-	// Remove an existing file, because it would keep its mode.
+	// Remove an existing file: os.WriteFile would not change the mode of this file.
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return err
 	}
