@@ -1,3 +1,3 @@
 // Package proto is the Basis service and its messages: basis.proto, and the code that
-// "make proto" makes of it.
+// "make proto" generates from it.
 package proto
