@@ -38,9 +38,9 @@ type point struct {
 // results has the samples of each point: one for each round, in the order of the starts.
 type results map[point][]sample
 
-// measure measures every point once in each of p.Rounds rounds, and adds the samples to the results
-// all. Because each round includes every point, changes of the machine's speed affect all points
-// alike. Every second round has the reverse order of points.
+// measure measures every point once in each of p.Rounds rounds, and appends each sample to the
+// samples of its point in all. Because each round includes every point, changes of the machine's
+// speed affect all points alike. Every second round has the reverse order of points.
 func (b *testbed) measure(ctx context.Context, p plan, all results) error {
 	points := b.points()
 	for round := range p.Rounds {

@@ -72,9 +72,10 @@ func p90(values []float64) float64 {
 }
 
 // cell has a metric of a point, and the ratio of this metric to the metric of another point. Value
-// is the median of the metric over all rounds. Ratio is the median of the ratios of all rounds. For
-// each start, the report computes the median of the ratios after this start. Low is the lowest of
-// these medians, and High is the highest.
+// is the median of the metric over all rounds. Ratio is the median of the ratios of all rounds. The
+// bench starts all programs several times. For each start, the report computes the median of the
+// ratios of the rounds after this start. Low is the lowest of these medians of the starts, and High
+// is the highest.
 type cell struct{ Value, Ratio, Low, High float64 }
 
 // row has the measurements of one point.
@@ -229,7 +230,7 @@ type target struct {
 }
 
 // Targets returns the goals of the pair, and whether the pair reaches them. Each goal is for 16
-// callers, unless its text names another number.
+// callers, unless its text names another number of callers or one call.
 func (r report) Targets() []target {
 	basis := point{"basis", 16}
 	ratio := func(to string, m metric) []float64 { return r.Results.ratios(basis, point{to, 16}, m) }

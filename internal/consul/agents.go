@@ -66,7 +66,7 @@ func (r *consulRegistry) try(f func(address string, last bool) error) error {
 }
 
 // note records whether the agent at address is unavailable. err is the result of a request to this
-// agent.
+// agent. If an available agent returned an error, note changes nothing.
 func (r *consulRegistry) note(address string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

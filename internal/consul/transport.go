@@ -60,7 +60,8 @@ func (c *cancelOnClose) Close() error {
 	return c.ReadCloser.Close()
 }
 
-// indexTransport stores the index in each response of Consul, or 0 if a response has no index.
+// indexTransport reads Consul's index from each response, and writes it to *index. If a response
+// has no index, indexTransport writes 0.
 type indexTransport struct {
 	next  http.RoundTripper
 	index *uint64

@@ -42,9 +42,9 @@ type methodMetrics struct {
 	duration                prometheus.Observer
 }
 
-// Method identifies a method in the labels. Calls keeps the metrics of every Method until the
-// process exits. A server must not create a Method from a name that a caller chooses: a caller that
-// sends many names would fill the server's memory.
+// Method identifies a gRPC method in the labels of the metrics. Calls keeps the metrics of every
+// Method until the process exits. A server must not create a Method from a name that a caller
+// chooses: a caller that sends many names would fill the server's memory.
 type Method struct {
 	FullName                     string // for example /proto.Basis/Hello
 	ClientStreams, ServerStreams bool

@@ -1,5 +1,5 @@
-// Command faulty is a Basis server that returns a server error for every call: 500, 502, 503 and
-// 504 in turn. It does not return 501: this code means that the server does not have the method,
+// Command faulty is a Basis server that returns a server error for every call: 502, 503, 504 and
+// 500 in turn. It does not return 501: this code means that the server does not have the method,
 // and not that the server has failed. The end-to-end scripts run faulty beside the real servers.
 package main
 

@@ -255,7 +255,7 @@ func (h *Host) Namespace() string { return h.network.namespace(h.Name) }
 func (n *Network) Switch() string { return n.namespace("switch") }
 
 // Start starts a program on the host; see backend.Start. The program's log is NAME.log in h.Dir. If
-// this process ends, the kernel kills the program.
+// the process that called Start ends, the kernel kills the program.
 func (h *Host) Start(name string, env []string, path string, args ...string) (*backend.Process, error) {
 	h.network.mu.Lock()
 	defer h.network.mu.Unlock()

@@ -34,10 +34,10 @@ func parts(ctx context.Context, t opentracing.Tracer, s flags.Settings, names st
 		name          string
 		with, without microclient.Wrapper
 	}{
-		{"opentracing", ocplugin.NewClientWrapper(t), nothing},
-		{"limiter", limiter.New(ctx, s.RateLimit, nil), nothing},
-		{"breaker", breaker.New(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent), nothing},
-		{"roundrobin", nodes.Wrap(roundrobin.NewClientWrapper()), nodes.Wrap(nothing)},
+		{"opentracing", ocplugin.NewClientWrapper(t), unwrapped},
+		{"limiter", limiter.New(ctx, s.RateLimit, nil), unwrapped},
+		{"breaker", breaker.New(hystrixplugin.NewClientWrapper(), s.HystrixMaxConcurrent), unwrapped},
+		{"roundrobin", nodes.Wrap(roundrobin.NewClientWrapper()), nodes.Wrap(unwrapped)},
 	} {
 		if slices.Contains(strings.Split(names, ","), w.name) {
 			chosen = append(chosen, w.with)
@@ -58,5 +58,5 @@ func parts(ctx context.Context, t opentracing.Tracer, s flags.Settings, names st
 	}
 }
 
-// The wrapper nothing returns its client unchanged.
-func nothing(c microclient.Client) microclient.Client { return c }
+// unwrapped is a wrapper that returns the client without a change.
+func unwrapped(c microclient.Client) microclient.Client { return c }
