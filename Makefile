@@ -138,8 +138,8 @@ bench: ## measures the pair and comparable frameworks, and writes docs/benchmark
 bench-quick: ## prints a shorter measurement, in about 3 minutes
 	@go -C dev/bench run . -quick
 
-# After the builds, this takes a minute. It needs Chromium (on Debian, the package chromium). Look
-# at the pictures before you commit them, because no test compares them.
+# After "make tools" has built the tools, this takes a minute. It needs Chromium (on Debian, the
+# package chromium). Look at the pictures before you commit them, because no test compares them.
 pictures: tools ## takes the pictures in docs/pictures
 	@go -C dev run ./browser/pictures
 

@@ -53,9 +53,10 @@ func (p *propagator) Inject(sc jaeger.SpanContext, carrier any) error {
 }
 
 // Extract returns the span in the first well-formed header, in this order: Jaeger's uber-trace-id,
-// W3C's traceparent, B3's b3, and B3's x-b3-traceid with x-b3-spanid. A go-micro server copies all
-// metadata of a call to the calls that the server makes itself. So the headers of W3C and B3 may be
-// from an earlier span of the same trace. For this reason, Jaeger's header is first.
+// W3C's traceparent, B3's b3, and B3's x-b3-traceid with x-b3-spanid. If a handler makes calls with
+// its own context, go-micro sends the trace headers of the handler's call with these calls too. So
+// the headers of W3C and B3 may be from an earlier span of the same trace. For this reason,
+// Jaeger's header is first.
 func (p *propagator) Extract(carrier any) (jaeger.SpanContext, error) {
 	sc, err := p.native.Extract(carrier)
 	if err == nil && sc.IsValid() {

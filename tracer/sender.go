@@ -109,10 +109,10 @@ func (s *sender) Flush() (int, error) {
 // Close closes the connection.
 func (s *sender) Close() error { return s.conn.close() }
 
-// writeBatch writes a call of emitBatch with a jaeger.Batch. It writes the same bytes as EmitBatch
-// of jaeger-client-go's agent.AgentClient. But it does not serialize the process and the spans
-// again: it copies their serialized form. This is possible because compact Thrift encodes a struct
-// in the same way at every position.
+// writeBatch writes the Thrift message that calls the agent's method emitBatch with a jaeger.Batch.
+// It writes the same bytes as EmitBatch of jaeger-client-go's agent.AgentClient. But it does not
+// serialize the process and the spans again: it copies their serialized form. This is possible
+// because compact Thrift encodes a struct in the same way at every position.
 func (s *sender) writeBatch(ctx context.Context, p thrift.TProtocol) error {
 	p.WriteMessageBegin(ctx, "emitBatch", thrift.CALL, int32(s.batches))
 	p.WriteStructBegin(ctx, "emitBatch_args")

@@ -76,7 +76,7 @@ func TestStockFatalLosesSpans(t *testing.T) {
 	require.Error(t, err)
 	require.Contains(t, string(out), "oops")
 
-	// Spans that the ended process had sent would arrive before this span.
+	// If the ended process had sent spans, they would have arrived before this span.
 	tr, closer, err := tracer.NewTracer("closed", a.SpanServerAddr())
 	require.NoError(t, err)
 	tr.StartSpan("span").Finish()

@@ -93,7 +93,7 @@ func TestCallersThatGiveUpCostNoConnection(t *testing.T) {
 			a.delay.Store(0)
 			b.delay.Store(0)
 			answers := map[string]int{}
-			require.Eventually(t, func() bool { // until the last probe has ended
+			require.Eventually(t, func() bool { // until both nodes respond: a node gets no calls while it is probed
 				got, err := hello(context.Background(), service)
 				require.NoError(t, err)
 				answers[got]++

@@ -18,7 +18,8 @@ var ErrNoNode = errors.New("no node is registered")
 const lookupPause = 100 * time.Millisecond
 
 // Find waits until the selector of c knows a node of service, or until ctx ends. It works with any
-// selector. If a program uses Find before its first call, it can tell its user what is missing.
+// selector. A program that uses Find before its first call can tell its user whether the registry
+// or a node is missing.
 //
 // If the registry fails, Find returns the registry's error at once. If the deadline of ctx passes
 // after the registry has responded that it lists no node, Find returns ErrNoNode. In all other

@@ -134,7 +134,8 @@ func (c *circuit) Update(r metricCollector.MetricResult) {
 // clear the counts. Reset does nothing, because Prometheus counters must never decrease.
 func (c *circuit) Reset() {}
 
-// state reads the circuit's state from hystrix. It returns "closed", "half_open" or "open".
+// state returns "closed", "half_open" or "open". It reads from hystrix whether the circuit is open.
+// An open circuit with a trial call in flight is half open.
 func (c *circuit) state() string {
 	cb, _, _ := hystrix.GetCircuit(c.name) // never fails
 	open := cb.IsOpen()

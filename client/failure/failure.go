@@ -128,7 +128,7 @@ func Retry(_ context.Context, _ client.Request, _ int, err error) (bool, error) 
 
 // Kind returns the kind of err, for counting errors by kind. err must not be nil. The kind of a
 // go-micro error is its code and status, as in "400 Bad Request". The kind of any other error is
-// the error's text, as in "hystrix: timeout". Kind escapes line breaks.
+// the error's text, as in "hystrix: timeout". Kind escapes the text as oneline.Escape does.
 func Kind(err error) string {
 	if e := parse(err); e != nil {
 		return oneline.Escape(fmt.Sprintf("%d %s", e.Code, e.Status))

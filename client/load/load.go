@@ -36,8 +36,9 @@ type Plan struct {
 // The results of these calls are lost.
 //
 // A call in flight does not fail because of an interrupt: the call's context does not end with ctx.
-// A call that is not sent yet must notice the interrupt itself, and return an error that wraps
-// context.Canceled. Run does not report such a call.
+// If the function call has not sent its request when ctx ends, it must not send the request, and
+// must return an error that wraps context.Canceled. So it must watch ctx, in addition to its own
+// context. Run does not report such a call.
 func Run(ctx context.Context, plan Plan, call func(context.Context) Result, report func(Result)) (inFlight int) {
 	var (
 		callCtx = context.WithoutCancel(ctx)

@@ -353,8 +353,9 @@ func (r *reader) runToEnd(term *terminal, s step) error {
 	}
 }
 
-// learn makes later commands use the actual values instead of the document's values. match is the
-// match of an expectation's pattern. The groups of the match have the actual values.
+// learn makes later commands use the actual values instead of the document's values. values are the
+// document's values. match is what an expectation's pattern has matched in the actual output: its
+// groups are the actual values, in the same order.
 func (r *reader) learn(values []string, match [][]byte) {
 	for i, shown := range values {
 		actual := string(match[i+1])

@@ -22,7 +22,7 @@ import (
 const ServiceName = "go.micro.srv.basis"
 
 // NewServer returns a server with tracing, gRPC's health service and the Basis service. Each valid
-// call of Hello waits for the time delay before it returns.
+// call of Hello waits for the duration delay before it returns.
 func NewServer(t trace.TracerProvider, delay time.Duration, opts ...grpc.ServerOption) *grpc.Server {
 	s := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(t), otelgrpc.WithPropagators(Propagator))),

@@ -24,8 +24,8 @@ import (
 	"github.com/gomicroexample/basis/internal/cmdline"
 )
 
-// programVariable is an environment variable. If it has the name of a program, the test binary runs
-// as this program, and prints the options that Parse has set.
+// programVariable is the name of an environment variable. If the variable has the name of a
+// program, the test binary runs as this program, and prints the options that Parse has set.
 const programVariable = "BASIS_TEST_PROGRAM"
 
 var programs = map[string]cmdline.Program{"client": cmdline.Client, "srv": cmdline.Server}

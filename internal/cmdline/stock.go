@@ -80,8 +80,8 @@ var stockVariables = map[string]string{
 	"MICRO_ROUTER_ADDRESS": stock["selector"].why,
 }
 
-// stockFlags returns go-micro's flags. Their defaults are the options that service was created
-// with. stockFlags hides the flags that program does not have.
+// stockFlags returns go-micro's flags. Their defaults are the options of service. stockFlags hides
+// the flags that have no effect on program.
 func stockFlags(program Program, service micro.Service) []cli.Flag {
 	server := service.Server().Options()
 	texts := map[string]string{

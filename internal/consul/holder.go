@@ -53,9 +53,9 @@ func Leftover(r registry.Registry, id string, ttl time.Duration) string {
 	}
 	// After the TTL, the node's check fails. go-micro asks Consul to remove the node when the check
 	// has failed for 65 s, or for ttl + 5 s if ttl is longer than 60 s. Consul looks for such nodes
-	// every 30 s. The agent reports the check with the node's token. If this token was deleted, the
-	// agent cannot report that the check fails, and Consul lists the node as passing until the node
-	// is removed.
+	// every 30 s. The agent uses the node's token to report the result of the check to Consul's
+	// servers. If this token was deleted, the agent cannot report that the check fails, and Consul
+	// lists the node as passing until the node is removed.
 	removed := ttl + max(65*time.Second, ttl+5*time.Second) + 30*time.Second
 	return fmt.Sprintf(`%s stays in Consul: callers find it until its TTL of %v is over or, if its token was deleted, for up to %v; "consul services deregister -id=%s" at its agent removes it at once`,
 		id, ttl, removed, id)

@@ -6,11 +6,12 @@ import (
 	"github.com/micro/go-micro/registry"
 )
 
-// exclusiveRegistry registers a node only if no other live server has the node's ID.
+// exclusiveRegistry registers a node only if no other live server has the node's ID at the same
+// agent.
 //
-// Several servers have the same ID if they share a --server_id or MICRO_SERVER_ID. Consul keeps one
-// registration per ID, so each server would replace the registration of another server. Callers
-// would find only one of the servers, and no server would report an error.
+// Several servers have the same ID if they share a --server_id or MICRO_SERVER_ID. A Consul agent
+// keeps one registration per ID, so each server would replace the registration of another server at
+// this agent. Callers would find only one of the servers, and no server would report an error.
 //
 // The first server keeps the ID. A second server waits for the ID: a server that is started by
 // mistake must not take the calls of a working server. If a server crashes, and restarts with its

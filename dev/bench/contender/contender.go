@@ -31,8 +31,7 @@ type Env struct {
 // Call makes one call of Hello and returns the response's message.
 type Call func(ctx context.Context, name string) (msg string, err error)
 
-// Hello logs the article's line and returns the message of a response to name. The pair's handler
-// logs the same line and returns the same message.
+// Hello logs the article's line and returns "Hello " and the name, like the pair's handler.
 func Hello(name string) string {
 	log.Print("Yoooo! I received it")
 	return "Hello " + name

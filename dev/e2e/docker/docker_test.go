@@ -1,5 +1,6 @@
 // Package docker tests docker-compose.yml on a real Docker engine. Each script in testdata/script
-// is a terminal session. The scripts run only with the flag -docker, as "make e2e-docker" sets it.
+// is a terminal session. The scripts run only with the flag -docker. "make e2e-docker" sets this
+// flag.
 package docker
 
 import (
@@ -260,10 +261,11 @@ func health(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // The command "browse n" checks the pages of Jaeger and Consul in a browser. On Jaeger's search
-// page it finds the client's traces, opens the newest complete trace, and prints its rows. Before
-// the client sends a call, the call waits for the limiter. So the client's spans must begin in the
-// first half of the trace, and the server's spans in the second half. On Consul's page, the command
-// checks that the service has n nodes whose checks pass.
+// page it finds the client's traces, opens the newest complete trace, and prints its rows. The
+// client's spans include the call's wait for the limiter, and this wait is longer than the rest of
+// the call. So the client's spans must begin in the first half of the trace, and the server's spans
+// in the second half. On Consul's page, the command checks that the service has n nodes whose
+// checks pass.
 func browse(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)

@@ -167,7 +167,8 @@ func (c *Cluster) Leader(ctx context.Context) (*Host, error) {
 	return leader, err
 }
 
-// Nodes waits until n nodes of service are healthy, and returns the sorted host:port of the nodes.
+// Nodes waits until exactly n nodes of service are healthy, and returns the sorted host:port of the
+// nodes.
 func (c *Cluster) Nodes(ctx context.Context, service string, n int) ([]string, error) {
 	var addresses []string
 	err := until(ctx, fmt.Sprintf("%d nodes of %s", n, service), func() error {

@@ -47,7 +47,7 @@ const killTimeout = 10 * time.Second
 // errClosed is the error of calls to a closed network.
 var errClosed = errors.New("the network is closed")
 
-// Network is a set of hosts and the switch that connects the hosts.
+// Network is a set of hosts, and the two switches that connect the hosts.
 type Network struct {
 	name  string       // the prefix of the names of all namespaces, and the name of this machine's link
 	dir   string       // the directory of the hosts' files

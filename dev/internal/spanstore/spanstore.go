@@ -1,6 +1,6 @@
 // Package spanstore replaces Jaeger in the demo if Jaeger is not installed. It receives spans as
 // Jaeger does, keeps them in memory, and serves Jaeger's own UI. It implements the part of Jaeger's
-// JSON API that the UI's search page and trace page call.
+// JSON API that the UI's pages for search, traces and dependencies call.
 package spanstore
 
 import (

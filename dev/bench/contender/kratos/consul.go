@@ -33,7 +33,8 @@ type watcher struct {
 	index  uint64 // index of Consul's last response
 }
 
-// Next waits until the nodes have changed, and returns them. The first call returns at once.
+// Next waits until the nodes have changed, or until Consul ends the wait, and returns the nodes.
+// The first call returns at once.
 func (w *watcher) Next() ([]*registry.ServiceInstance, error) {
 	query := &api.QueryOptions{WaitIndex: w.index}
 	nodes, meta, err := w.consul.Health().Service(w.name, "", true, query.WithContext(w.ctx))
