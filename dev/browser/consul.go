@@ -11,7 +11,7 @@ import (
 type Instance struct {
 	ID      string
 	Address string   // host:port that callers dial
-	Node string // name of the agent, which Consul calls a node
+	Node    string   // name of the agent, which Consul calls a node
 	Checks  []string // the page's text for the checks, such as "All node checks passing"
 }
 
