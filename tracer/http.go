@@ -82,8 +82,8 @@ func (f *fetcher) Fetch(service string) ([]byte, error) {
 }
 
 // proxyTransport sends requests through the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY select,
-// as net/http does by default. The error of a request through a proxy names the proxy and the
-// variable that sets the proxy.
+// as net/http does by default. If a request through a proxy fails, the error names the proxy and
+// the variable that sets the proxy.
 type proxyTransport struct{ *http.Transport }
 
 func newProxyTransport() proxyTransport {

@@ -314,8 +314,8 @@ func TestCallersFiltersApply(t *testing.T) {
 	require.Equal(t, selector.ErrNoneAvailable, err)
 }
 
-// The strategy gets at most 64 nodes for one call. All nodes must still get the same number of
-// calls.
+// The strategy gets at most 64 nodes for the first attempt of a call. All nodes must still get the
+// same number of calls.
 func TestManyNodesAreCalledEvenly(t *testing.T) {
 	for _, n := range []int{63, 64, 65, 200} {
 		r := memory.NewRegistry()

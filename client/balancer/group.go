@@ -52,10 +52,10 @@ type offering struct {
 	until   time.Time             // when the first ejection ends; zero if no node is ejected
 }
 
-// maxOffer is the maximum number of nodes that the strategy gets for one call. The number is
-// limited because go-plugins' round robin copies the list of nodes for each call. The pieces take
-// turns: in its turn, a piece serves as many calls as it has nodes. So when every piece has had one
-// turn, every node has been called once.
+// maxOffer is the maximum number of nodes that the strategy gets for the first attempt of a call
+// without filters. The number is limited because go-plugins' round robin copies the list of nodes
+// for each call. The pieces take turns: in its turn, a piece serves as many calls as it has nodes.
+// So when every piece has had one turn, every node has been called once.
 const maxOffer = 64
 
 // newOffering returns an offering of nodes.
@@ -166,9 +166,9 @@ func (g *group) nodes() []*registry.Node {
 	return nil
 }
 
-// offer returns the best nodes for an attempt, as one service. tried has the addresses of the
-// call's earlier attempts. For the first attempt of a call, offer returns one piece of the best
-// nodes.
+// offer returns the best nodes for an attempt, in a list with one service. tried has the addresses
+// of the call's earlier attempts. For the first attempt of a call, offer returns one piece of the
+// best nodes.
 func (g *group) offer(tried []string) []*registry.Service {
 	if len(tried) > 0 {
 		best, _ := g.best(g.nodes(), tried)

@@ -1,4 +1,4 @@
-// Package stack assembles the wrappers that each call of the client passes.
+// Package stack assembles the wrappers that each call of the client goes through.
 package stack
 
 import (

@@ -49,9 +49,10 @@ Options (each can also be set by the variable in brackets):
 
 // Parse sets service's options from os.Args and the environment. Parse calls service.Init, which
 // reads go-micro's flags for program, and the flags of micro.Flags. An empty variable counts as not
-// set. Then Parse calls check to validate the values. check gets a function as its argument, given.
-// For example, given("delay") reports whether the command line or the variable of --delay has set
-// this flag. A usage error exits the process with status 2, and --help exits it with status 0.
+// set. Then Parse calls check to validate the values. Parse passes to check a function that reports
+// whether the command line or a variable has set a flag. For the flag --delay, for example, check
+// calls given("delay"). A usage error exits the process with status 2, and --help exits it with
+// status 0.
 //
 // The options of micro.NewService are the defaults of the flags: micro.Name, micro.RegisterTTL,
 // micro.RegisterInterval, micro.Registry, micro.Broker, and the retries of the client. These

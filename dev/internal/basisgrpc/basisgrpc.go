@@ -22,8 +22,9 @@ type Server func(ctx context.Context, req *proto.Request) (*proto.Response, erro
 // Register registers hello as the method Hello of Service.
 func Register(s grpc.ServiceRegistrar, hello Server) { RegisterAs(s, Service, hello) }
 
-// RegisterAs registers hello as the method Hello of the service with this name. go-micro's clients
-// do not use the name Service. They use the server's name in the registry, followed by ".Basis".
+// RegisterAs registers hello as the method Hello of the gRPC service with the name service.
+// go-micro's clients do not use the name in the constant Service. They use the server's name in the
+// registry, followed by ".Basis".
 func RegisterAs(s grpc.ServiceRegistrar, service string, hello Server) {
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: service,

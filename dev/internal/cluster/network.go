@@ -88,10 +88,10 @@ func find(packages string, commands ...string) error {
 	return nil
 }
 
-// NewNetwork creates a network with a host for each name, and a directory for each host in dir. A
-// name may have at most 15 bytes, because it is also the name of a network interface. Close deletes
-// the network. If a process ends without Close, its network stays, until a later call of NewNetwork
-// deletes this network.
+// NewNetwork creates a network with a host for each name. In dir, it creates a directory for each
+// host. A name may have at most 15 bytes, because it is also the name of a network interface. Close
+// deletes the network. If a process ends without Close, its network stays, until a later call of
+// NewNetwork deletes this network.
 //
 // Each network has a /24 in 10.213.0.0/16. NewNetwork skips a /24 to which this machine already has
 // a route.
