@@ -142,7 +142,7 @@ func run() error {
 	})
 	service.Init(
 		micro.Context(ctx),
-		micro.WrapHandler(ocplugin.NewHandlerWrapper(t)),
+		micro.WrapHandler(ocplugin.NewHandlerWrapper(t)), // continues the caller's trace, or starts a trace
 		micro.Registry(registration.NewRegistry(registry, registration.Options{
 			RegistryAddresses: consul.Addresses(registry),
 			Server:            service.Server().Options(),

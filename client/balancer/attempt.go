@@ -108,8 +108,9 @@ func method(req client.Request) string {
 // contextError returns the error that go-micro's client returns if a call's context ends with err.
 func contextError(err error) error { return errors.New(failure.ClientID, err.Error(), 408) }
 
-// microError converts a gRPC error to an error of go-micro, as go-micro's client does. The result
-// is the error that the server returned, or an error of the client.
+// microError converts a gRPC error to an error of go-micro, as go-micro's client does. A go-micro
+// server sends its error as JSON, in the message of the gRPC status. The result is the error that
+// the server returned, or an error of the client.
 func (b *Balancer) microError(ctx context.Context, service, address string, err error) error {
 	if err == nil {
 		return nil

@@ -60,9 +60,10 @@ func (b *Balancer) Close() {
 	b.closed = true
 }
 
-// Wrap returns a client wrapper that finds the nodes of a call's service before roundRobin makes
-// the call. roundRobin is the result of go-plugins' roundrobin.NewClientWrapper. Use the returned
-// wrapper as the innermost client wrapper.
+// Wrap returns a client wrapper with two parts. A call first passes roundRobin, which is the result
+// of go-plugins' roundrobin.NewClientWrapper. roundRobin only adds its strategy to the call's
+// options: the selector uses the strategy later, for each attempt. Then the second part finds the
+// nodes of the call's service. Use the returned wrapper as the innermost client wrapper.
 //
 // The first call to a service waits until the registry responds or the call's context ends.
 // Concurrent first calls wait for the same lookup. While nodes are known, calls do not wait.

@@ -239,7 +239,8 @@ func (g *group) replace(address string, old *conn) {
 	old.retire()
 }
 
-// dial returns a new connection. The connection starts to connect in the background.
+// dial returns a new connection. The connection starts to connect in the background. It sends no
+// keepalive pings, because suspect probes silent connections.
 func (g *group) dial(address string) (*conn, error) {
 	creds := insecure.NewCredentials()
 	if config := g.balancer.tls; config != nil {

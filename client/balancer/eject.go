@@ -62,7 +62,8 @@ func (g *group) best(nodes []*registry.Node, tried []string) (best []*registry.N
 }
 
 // note records the outcome of an attempt over c. Any outcome except a server error, even a timeout,
-// resets the count of consecutive server errors.
+// resets the count of consecutive server errors. The end of an ejection does not reset the count:
+// one more server error ejects the node again.
 func (g *group) note(c *conn, outcome failure.Outcome) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -23,7 +23,8 @@ const (
 
 // Selector returns the balancer as a selector with opts, for micro.Selector or client.Selector. The
 // option selector.Registry is required: set it in opts, or later with the selector's Init. The
-// selector uses go-micro's cache of the registry, which watches the registry for changes.
+// selector uses go-micro's cache of the registry. From the first lookup of a service on, the cache
+// watches the registry for changes of this service.
 //
 // For each attempt, the strategy chooses from the nodes that pass these three rules. The balancer
 // applies the rules in this order:

@@ -29,13 +29,21 @@ const Headroom = 1000
 // The outer layer also limits the call's context to the request timeout. The request timeout is set
 // in the call's options, or else in the client's options. If the context already has an earlier
 // deadline, the earlier deadline applies. When hystrix returns, the outer layer cancels the
-// context. Otherwise, a call that timed out in hystrix would continue, also on the server.
+// context. Otherwise, a call that timed out in hystrix would continue, also on the server. The
+// server gets the request timeout as the call's deadline. Hystrix's timeout reaches the server only
+// as a cancellation.
 //
 // The inner layer reports an error to hystrix only if OpensCircuit is true for the error's
-// failure.Outcome. The caller gets all errors.
+// failure.Outcome. The caller gets all errors. Hystrix runs the inner layer in its own goroutine
+// for each call.
 //
 // Each endpoint of a service has its own circuit, with hystrix's settings for "service.endpoint".
-// All clients of a process share the circuits.
+// All clients of a process share the circuits. Hystrix decides whether to open a circuit when the
+// circuit's state is read: at the next call, or when Collector's metrics are collected. The sleep
+// window starts at this moment. After the sleep window, hystrix lets one trial call through, and
+// the window starts again. Any success closes the circuit and clears its counts. This may also be
+// the success of a call that began before the circuit opened, or an error that the inner layer does
+// not report.
 //
 // Hystrix uses the wall clock for its sleep window, and for the 10 s over which it counts failures.
 // If the wall clock is set back by an hour, an open circuit stays open for an hour longer. So when

@@ -45,9 +45,9 @@ func Options(ctx context.Context, t opentracing.Tracer, s flags.Settings, tlsCon
 		callOptions(s, tlsConfig),
 		nodeSelector(nodes),
 		// A call passes these wrappers from first to last, and then go-micro's own wrapper, which
-		// adds the name of the client to the metadata. The tracer's span covers the wait for the
-		// limiter, and the rejections of the breaker. The limiter comes before the breaker:
-		// otherwise the breaker would count the wait as latency.
+		// adds the name of the client to the metadata. The tracer's span covers all attempts of the
+		// call, the wait for the limiter, and the rejections of the breaker. The limiter comes
+		// before the breaker: otherwise the breaker would count the wait as latency.
 		micro.WrapClient(
 			m.wrap,
 			ocplugin.NewClientWrapper(t),

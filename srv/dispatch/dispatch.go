@@ -120,7 +120,7 @@ func (s *Services) begin() bool {
 //
 // Call Drain before the server closes its listener, so that callers can use the services while
 // Drain waits. The server still serves new calls that are not streams, but Drain does not wait for
-// these calls.
+// these calls. go-micro's server waits for them after Drain, without a timeout.
 func (s *Services) Drain() {
 	s.mu.Lock()
 	s.draining = true
