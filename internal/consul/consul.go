@@ -46,10 +46,11 @@ import (
 //
 // GetService returns the nodes that have no critical check. If nodes are known, and a watcher of
 // the service receives changes from Consul, GetService returns the nodes from memory. If a lookup
-// fails, GetService returns the last known nodes, or the error if no nodes are known. GetService
-// ignores nodes without a valid address, and tags that go-micro cannot decode. The registry logs
-// each ignored node once and each ignored tag once, but at most 100 such lines in total. It does
-// not log tags that do not look like go-micro's.
+// fails, GetService returns the last known nodes, or the error if no nodes are known. If the
+// service has a watcher, and Consul lists no node after an outage, GetService keeps the known nodes
+// until the watcher reports their deletion. GetService ignores nodes without a valid address, and
+// tags that go-micro cannot decode. The registry logs each ignored node once and each ignored tag
+// once, but at most 100 such lines in total. It does not log tags that do not look like go-micro's.
 func NewRegistry() (registry.Registry, error) {
 	cfg := api.DefaultConfig()
 	cfg.Address = strings.TrimSpace(cfg.Address)
@@ -346,20 +347,24 @@ func (r *consulRegistry) configFor(address string, timeout time.Duration) api.Co
 
 // GetService returns the nodes of a service that have no critical check; see NewRegistry.
 func (r *consulRegistry) GetService(name string) ([]*registry.Service, error) {
-	if known, current := r.known(name); current && hasNodes(known) {
+	known, watched, current := r.known(name)
+	if current && hasNodes(known) {
 		return registry.Copy(known), nil
 	}
+	// If Consul has just returned from an outage, an empty list may mean that Consul has lost its
+	// catalog. Leave it to the watcher when to believe this list; see recoverTime.
 	services, err, _ := r.lookups.Do(name, func() (any, error) {
-		services, _, err := r.lookUp(name, false)
+		services, _, err := r.lookUp(name, watched)
 		return services, err
 	})
-	if err != nil {
-		if known, _ := r.known(name); hasNodes(known) {
-			return registry.Copy(known), nil
-		}
-		return nil, err
+	if found, _ := services.([]*registry.Service); err == nil && (hasNodes(found) || !watched) {
+		return registry.Copy(found), nil
 	}
-	return registry.Copy(services.([]*registry.Service)), nil
+	known, _, _ = r.known(name)
+	if hasNodes(known) {
+		return registry.Copy(known), nil
+	}
+	return nil, err
 }
 
 // lookUp queries Consul for a service, and stores the result. If unlessEmpty is true, lookUp does

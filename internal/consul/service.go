@@ -46,16 +46,17 @@ func (r *consulRegistry) service(name string) *service {
 	return s
 }
 
-// known returns the result of the last lookup of a service. current reports whether a watcher
-// keeps the result up to date. Callers must not modify the result.
-func (r *consulRegistry) known(name string) (services []*registry.Service, current bool) {
+// known returns the result of the last lookup of a service. watched reports whether the service has
+// a watcher, and current reports whether a watcher keeps the result up to date. Callers must not
+// modify the result.
+func (r *consulRegistry) known(name string) (services []*registry.Service, watched, current bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.service(name)
 	for _, follows := range s.watchers {
 		current = current || follows
 	}
-	return s.known, current
+	return s.known, len(s.watchers) > 0, current
 }
 
 // remember stores the result of a lookup. It drops the result if a lookup that began later has

@@ -177,8 +177,7 @@ func (w *watcher) follow(follows bool) {
 
 // recoverTime is how long a watcher ignores an empty list of nodes if Consul may have lost its
 // catalog. During this time, the nodes register again: go-micro's servers register every
-// register_interval, by default every 10 s in srv. GetService does not ignore an empty list: if it
-// queries Consul before a watcher follows Consul again, it stores the empty list.
+// register_interval, by default every 10 s in srv.
 const recoverTime = time.Minute
 
 // wait blocks until the service's index in Consul changes, and then sets pending to the changes.

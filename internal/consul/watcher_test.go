@@ -374,3 +374,41 @@ func TestAnOlderListIsReplacedAfterAnOutage(t *testing.T) {
 		})
 	})
 }
+
+// If Consul returns from an outage without its catalog, GetService may see the empty catalog before
+// the watcher does. It must keep the nodes, as the watcher does, until the nodes have had time to
+// register again.
+func TestAnEmptyCatalogAfterAnOutageIsLeftToTheWatcher(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var consul atomic.Pointer[func() *http.Response]
+		become := func(rsp func() *http.Response) { consul.Store(&rsp) }
+		become(func() *http.Response { return answer(100, "a") })
+		r := onTransport(t, func(*http.Request) (*http.Response, error) { return (*consul.Load())(), nil })
+		requireNodes := func(want ...string) {
+			t.Helper()
+			services, err := r.GetService("svc")
+			require.NoError(t, err)
+			require.Equal(t, want, ids(services))
+		}
+		logged(t, func() {
+			changes, stop := watch(t, r)
+			time.Sleep(time.Second)
+			require.Equal(t, []string{"update a"}, changes())
+
+			become(func() *http.Response { return refusal(http.StatusInternalServerError, "No cluster leader") })
+			time.Sleep(10 * time.Minute)
+			requireNodes("a")
+
+			become(func() *http.Response { return answer(5) })
+			requireNodes("a") // the watcher has not queried Consul again
+			time.Sleep(maxRetry + recoverTime/2)
+			requireNodes("a")
+			require.Equal(t, []string{"update a"}, last(changes(), 1))
+
+			time.Sleep(recoverTime)
+			requireNodes()
+			require.Equal(t, []string{"delete a"}, last(changes(), 1))
+			stop()
+		})
+	})
+}
