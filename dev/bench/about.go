@@ -19,7 +19,7 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/binaries"
 )
 
-// facts describe the machine, the versions and the programs of a report.
+// facts has data for the report: the machine, the versions, and the sizes of the programs.
 type facts struct {
 	CPU      string
 	Cores    int

@@ -27,7 +27,7 @@ import (
 // required makes the tests fail if Consul is missing.
 var required = flag.Bool("required", false, "fail where Consul is missing, instead of skipping")
 
-// The whole bench runs, with the shortest measurements.
+// The whole bench runs, with very short measurements.
 func TestBench(t *testing.T) {
 	if _, err := binaries.Consul.Find(); errors.Is(err, binaries.ErrMissing) && !*required {
 		t.Skipf("%v; \"make tools\" builds it", err)
@@ -83,8 +83,8 @@ func TestComponents(t *testing.T) {
 	}
 }
 
-// On equal terms, every program has the same GOGC. As shipped, no program has a GOGC in its
-// environment.
+// With equal settings, every program has the same GOGC. Every program with its own default settings
+// has an empty GOGC.
 func TestTerms(t *testing.T) {
 	t.Setenv("GOGC", "7")
 	last := func(e entry) (gogc string) {
@@ -104,8 +104,8 @@ func TestTerms(t *testing.T) {
 	}
 }
 
-// On equal terms, the gRPC settings of all contenders are the settings of srv and of the pair's
-// client.
+// The gRPC settings in transport.go, which the contenders share, are the settings of srv and of the
+// pair's client.
 func TestTransportIsThePairs(t *testing.T) {
 	root, err := project.Root()
 	require.NoError(t, err)
@@ -136,17 +136,17 @@ func TestPartsAreOfTheStack(t *testing.T) {
 	require.Equal(t, stack, wrappersIn(t, "contender/basis/parts.go"))
 }
 
-// wrappersIn returns the calls that create wrappers in a file, in the order of the file. It leaves
-// out nodes.Wrap(nothing).
+// wrappersIn returns the function calls in a file that create wrappers, in the order of the file.
+// It leaves out nodes.Wrap(unwrapped).
 func wrappersIn(t *testing.T, file string) []string {
 	source, err := os.ReadFile(file)
 	require.NoError(t, err)
-	source = bytes.ReplaceAll(source, []byte("nodes.Wrap(nothing)"), nil)
+	source = bytes.ReplaceAll(source, []byte("nodes.Wrap(unwrapped)"), nil)
 	return regexp.MustCompile(`\b(ocplugin|limiter|breaker|hystrixplugin|nodes|roundrobin)\.(New\w*|Wrap)\(`).FindAllString(string(source), -1)
 }
 
 // Each round gives a ratio. A target holds if the median of these ratios reaches the target. The
-// ratio of two medians does not count.
+// ratio of the two contenders' medians is not used.
 func TestTargets(t *testing.T) {
 	r := report{Plan: plan{Starts: 3, Rounds: 1}, Results: results{}, OneShots: map[string][]float64{"client": {61, 60, 62}}}
 	for _, c := range contenders {
@@ -164,9 +164,9 @@ func TestTargets(t *testing.T) {
 		{perSecond: 30, p99: 3, cpu: 1},
 	}
 	r.Results[point{"limit", 16}] = []sample{
-		{perSecond: 40, p99: 0.5}, // 0.25, 2
-		{perSecond: 10, p99: 0.8}, // 0.8, 2.5
-		{perSecond: 60, p99: 2},   // 0.5, 1.5
+		{perSecond: 40, p99: 0.5}, // the ratios of basis to limit are 0.25 and 2
+		{perSecond: 10, p99: 0.8}, // 0.8 and 2.5
+		{perSecond: 60, p99: 2},   // 0.5 and 1.5
 	}
 	var holds []string
 	for _, target := range r.Targets() {
@@ -191,8 +191,8 @@ func TestTargets(t *testing.T) {
 	}, holds)
 }
 
-// The agent counts all spans that jaeger-client-go sends. A datagram has several spans, and the last
-// datagram is sent when the tracer is closed.
+// The agent counts all spans that the pair's tracer sends. A datagram has several spans, and the
+// last datagram is sent when the tracer is closed.
 func TestReceiver(t *testing.T) {
 	r, err := newReceiver(entry{})
 	require.NoError(t, err)

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// goBuild runs go build with args in the directory dir, and writes the binaries into out.
+// goBuild runs go build with args in the directory dir, and writes the binaries into the directory
+// out.
 func goBuild(ctx context.Context, dir, out string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", out + string(filepath.Separator)}, args...)...)
 	cmd.Dir = dir

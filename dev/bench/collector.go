@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// collector receives spans over OTLP/gRPC, as an OpenTelemetry collector does. It counts the spans
-// and does not decode them. The type agent does the same.
+// collector receives spans over OTLP/gRPC, as an OpenTelemetry collector does. Like the type agent,
+// it counts the spans and does not decode them.
 type collector struct {
 	listener net.Listener
 	server   *grpc.Server
@@ -55,9 +55,9 @@ func (c *collector) count() int {
 	return int(c.spans.Load())
 }
 
-// countFields returns the number of messages that are nested in message at the path fields. The
-// path consists of field numbers. fields[0] is a field of message, fields[1] is a field of each
-// message in fields[0], and so on.
+// countFields counts messages that are nested in message. The field numbers in fields are the path
+// to the counted messages: fields[0] is a field of message, fields[1] is a field of each message in
+// fields[0], and so on.
 func countFields(message []byte, fields ...protowire.Number) (int, error) {
 	total := 0
 	for len(message) > 0 {

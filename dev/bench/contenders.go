@@ -17,18 +17,18 @@ type entry struct {
 	spans   int       // spans per call; 0 if nothing is traced
 	otlp    bool      // the spans are sent over OTLP/gRPC instead of UDP
 	loses   bool      // it may lose spans: the article's tracer drops spans if its queue of 100 is full
-	callers []int     // the numbers of concurrent callers, measured one after another
-	nodes   int       // the number of nodes in Consul that its only server acts as; 0: one node
+	callers []int     // the numbers of concurrent callers; each number has its own measurement
+	nodes   int       // the number of nodes in Consul; one server acts as all of them. 0: one node
 	pprof   [2]string // host:ports where the server and the client serve profiles; empty: no profiles
-	shipped bool      // runs as its users build and run it, instead of on equal terms
+	shipped bool      // has its own default settings, instead of equal settings
 }
 
-// These variables have numbers of concurrent callers. The variable many is for the peers on equal
-// terms with one node: it shows how calls/s grow with the number of callers. The variable one is
-// for all other entries.
+// These variables have numbers of concurrent callers. The variable allCounts is for the peers with
+// one node and equal settings: it shows how calls/s change with the number of callers. The variable
+// sixteen is for all other entries.
 var (
-	many = []int{1, 16, 64, 256}
-	one  = []int{16}
+	allCounts = []int{1, 16, 64, 256}
+	sixteen   = []int{16}
 )
 
 // peers are the pair and its alternatives.
@@ -39,7 +39,7 @@ var peers = []entry{
 	{name: "gokit", what: "go-kit over gRPC, with go-kit's round robin, x/time/rate, and hystrix-go and jaeger-client-go as in the pair", program: "gokit", spans: 4},
 	{name: "kratos", what: "kratos v2 over gRPC, with its own selector, limiter on the server, breaker and tracing", program: "kratos", spans: 4, otlp: true},
 	{name: "gozero", what: "go-zero's zrpc over gRPC, with its own balancer, breaker, load shedder and tracing", program: "gozero", spans: 4, otlp: true},
-	{name: "article", what: "go-micro as in the article: the pair's four wrappers, over go-micro's own RPC", program: "article", spans: 4, loses: true},
+	{name: "article", what: "go-micro with the article's four wrappers, over go-micro's own RPC", program: "article", spans: 4, loses: true},
 }
 
 // parts has the entries that show what a part of a program costs. They are the pair without
@@ -62,14 +62,14 @@ var nodeCounts = []int{10, 50, 1000}
 // of connections, and even idle connections take some CPU time. So these entries must not run while
 // the entries in mainGroup are measured.
 var (
-	mainGroup  = slices.Concat(with(peers, func(e *entry) { e.callers = many }), with(parts, func(e *entry) { e.callers = one }), shipped())
+	mainGroup  = slices.Concat(changed(peers, func(e *entry) { e.callers = allCounts }), changed(parts, func(e *entry) { e.callers = sixteen }), shipped())
 	nodeGroup  = scaled()
 	groups     = [][]entry{mainGroup, nodeGroup}
 	contenders = slices.Concat(groups...)
 )
 
-// with returns a copy of entries, with change applied to each entry.
-func with(entries []entry, change func(*entry)) []entry {
+// changed copies entries, calls the function change for each copied entry, and returns the copies.
+func changed(entries []entry, change func(*entry)) []entry {
 	entries = slices.Clone(entries)
 	for i := range entries {
 		change(&entries[i])
@@ -77,12 +77,12 @@ func with(entries []entry, change func(*entry)) []entry {
 	return entries
 }
 
-// shipped returns an entry for each peer that runs as its users build and run it.
+// shipped returns an entry for each peer, in which the peer has its own default settings.
 func shipped() []entry {
-	return with(peers, func(e *entry) { e.name, e.callers, e.shipped = shippedName(e.name), one, true })
+	return changed(peers, func(e *entry) { e.name, e.callers, e.shipped = shippedName(e.name), sixteen, true })
 }
 
-// shippedName returns the name of a peer as shipped.
+// shippedName returns the name of a peer's entry in the result of shipped.
 func shippedName(name string) string { return name + "-shipped" }
 
 // growing returns the peers whose clients have one connection per node: all but article.
@@ -95,7 +95,7 @@ func growing() []entry {
 func scaled() []entry {
 	var all []entry
 	for _, n := range nodeCounts {
-		all = append(all, with(growing(), func(e *entry) { e.name, e.nodes, e.callers = scaledName(e.name, n), n, one })...)
+		all = append(all, changed(growing(), func(e *entry) { e.name, e.nodes, e.callers = scaledName(e.name, n), n, sixteen })...)
 	}
 	return all
 }

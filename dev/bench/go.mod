@@ -1,6 +1,6 @@
-// This module contains the bench. The bench compares the pair with programs on other frameworks.
-// The pair and the other programs in dev do not need these frameworks, so the bench is a separate
-// module.
+// This module contains the bench. The bench compares the pair with programs that use other
+// frameworks. The pair and the other programs in dev do not need these frameworks, so the bench is
+// a separate module.
 module github.com/gomicroexample/basis/dev/bench
 
 go 1.26.0

@@ -2,8 +2,8 @@
 // "make bench" runs it.
 //
 // The command builds all programs, runs them with a real Consul, and prints a report in Markdown.
-// If a call fails, or if spans are missing, the command exits with status 1 and prints no report.
-// The command needs Linux, and Consul as "make tools" builds it.
+// If a call fails, or if too many spans are missing, the command exits with status 1 and prints no
+// report. The command needs Linux and Consul. "make tools" builds Consul.
 package main
 
 import (
@@ -26,19 +26,20 @@ import (
 type plan struct {
 	Starts   int           // how often all programs are started
 	Rounds   int           // rounds after each start; a round measures each point once
-	Warmup   time.Duration // load before the measurement of a point
+	Warmup   time.Duration // length of the load before the measurement of a point
 	Measure  time.Duration // length of the measurement of a point
 	Profile  time.Duration // length of one CPU profile, in whole seconds
-	Profiles int           // CPU profiles of each contender's programs
-	OneShot  int           // runs of each client that makes one call, after each start
+	Profiles int           // number of CPU profiles of each program
+	OneShot  int           // after each start, runs of each client that makes one call
 	Builds   int           // timed builds of srv and client
 }
 
-// On two processors, full takes about 15 minutes, and quick takes about 3 minutes.
+// On two processors, the plan full takes about 15 minutes, and the plan quick takes about 3
+// minutes.
 //
 // The speed of a machine can change within seconds. Many short rounds average out such changes
-// better than a few long rounds. The speed of a program can also differ by some percent from start
-// to start. Several starts average out this difference.
+// better than a few long rounds. Also, each time a program starts, it can be some percent faster or
+// slower. Several starts average out this difference.
 var (
 	full  = plan{Starts: 6, Rounds: 4, Warmup: 100 * time.Millisecond, Measure: 300 * time.Millisecond, Profile: 4 * time.Second, Profiles: 2, OneShot: 5, Builds: 5}
 	quick = plan{Starts: 2, Rounds: 2, Warmup: 80 * time.Millisecond, Measure: 200 * time.Millisecond, Profile: 2 * time.Second, Profiles: 1, OneShot: 3, Builds: 2}
@@ -98,8 +99,8 @@ func bench(ctx context.Context, p plan) ([]byte, error) {
 	return document(ctx, p, groups, "report")
 }
 
-// benchOnly measures the entries whose names match the regular expression names, and returns a
-// table of these entries.
+// benchOnly measures the entries whose names match a regular expression, and returns a table of
+// these entries.
 func benchOnly(ctx context.Context, p plan, names *regexp.Regexp) ([]byte, error) {
 	p.OneShot, p.Builds, p.Profiles = 0, 0, 0
 	var chosen [][]entry
@@ -175,7 +176,7 @@ func (r *report) start(ctx context.Context, dir string, entries []entry) error {
 	if err := b.measure(ctx, r.Plan, r.Results); err != nil {
 		return err
 	}
-	// All peers are in one group, and peers[0] is the first entry of that group.
+	// Only the group of the peers has runs with one call. Its first entry is peers[0].
 	if r.Plan.OneShot > 0 && entries[0].name == peers[0].name {
 		if err := b.oneShots(ctx, r.Plan.OneShot, r.OneShots); err != nil {
 			return err

@@ -35,12 +35,12 @@ type point struct {
 	callers int
 }
 
-// results has the samples of each point: one for each round, in the order of the starts.
+// results has the samples of each point: one sample for each round, in the order of the starts.
 type results map[point][]sample
 
-// measure measures every point once in each of p.Rounds rounds, and appends each sample to the
-// samples of its point in all. Because each round includes every point, changes of the machine's
-// speed affect all points alike. Every second round has the reverse order of points.
+// measure measures every point once in each of p.Rounds rounds, and appends the sample of each
+// point to all[point]. Each round includes every point, so that changes of the machine's speed
+// affect all points to the same degree. Every second round has the reverse order of points.
 func (b *testbed) measure(ctx context.Context, p plan, all results) error {
 	points := b.points()
 	for round := range p.Rounds {
@@ -64,7 +64,7 @@ func (b *testbed) measure(ctx context.Context, p plan, all results) error {
 // report compares these points.
 func (b *testbed) points() []point {
 	var points []point
-	for _, callers := range many {
+	for _, callers := range allCounts {
 		for _, r := range b.running {
 			if slices.Contains(r.callers, callers) {
 				points = append(points, point{r.name, callers})
@@ -123,9 +123,10 @@ func (r *running) cpu() (float64, error) {
 }
 
 // oneShots measures clients that make one call and exit: the pair's client with its defaults, and
-// the client of each peer. Each of n rounds runs every client once. For each run, oneShots appends
-// the time between the start and the exit of the client, in milliseconds, to the element of the map
-// took for the name of the contender. The pair's client with its defaults has the name "client".
+// the client of each peer. Each of n rounds runs every client once. For each run, oneShots measures
+// the time from the start of the client to its exit, in milliseconds, and appends the time to
+// took[name]. The name is the name of the contender, or "client" for the pair's client with its
+// defaults.
 func (b *testbed) oneShots(ctx context.Context, n int, took map[string][]float64) error {
 	r, err := newAgent()
 	if err != nil {
@@ -187,8 +188,8 @@ func (b *testbed) oneShots(ctx context.Context, n int, took map[string][]float64
 // minSpans is the share of spans that must arrive. UDP may lose some spans.
 const minSpans = 0.95
 
-// end stops the contenders, and adds the peak memory, the calls and the spans of each to ends. It
-// returns an error if too few spans arrived.
+// end stops the contenders, and adds the peak memory, the calls and the spans of each contender to
+// the map ends. It returns an error if too few spans arrived.
 func (b *testbed) end(ends map[string]ended) error {
 	for ; len(b.running) > 0; b.running = b.running[1:] {
 		r := b.running[0]
@@ -227,7 +228,8 @@ func peak(pid int) (uint64, error) {
 	return status.VmHWM, err
 }
 
-// ended has the numbers of a contender that are known only after it has stopped.
+// ended has the numbers of a contender that the bench reads once per start, when it stops the
+// contender.
 type ended struct {
 	ServerMB, ClientMB float64 // peak resident memory in megabytes, the largest of all starts
 	calls, spans       int     // sums over all starts

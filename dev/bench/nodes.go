@@ -14,13 +14,14 @@ import (
 	"github.com/gomicroexample/basis/dev/bench/contender"
 )
 
-// nodesOf returns the service name of the nodes that register adds. A server that registers itself
-// uses another name, which the function service returns. The service with that name has only one
-// node.
+// nodesOf returns the service name of the nodes that the method register adds. A server that
+// registers itself uses another name, which the function service returns. This server is the only
+// node with that name.
 func nodesOf(e entry) string { return service(e) + ".nodes" }
 
-// register registers a contender's server as r.nodes nodes and returns their addresses. One server
-// can be all nodes, since on Linux every address of 127.0.0.0/8 is local.
+// register registers a contender's server as r.nodes nodes and returns the addresses of the nodes.
+// One server can be all nodes, because on Linux every address of 127.0.0.0/8 is an address of this
+// machine.
 //
 // If the server is srv, each node has the tags of a node that go-micro registers. The nodes have no
 // checks, because nothing would renew the checks. The registrations end when Consul exits.
@@ -43,8 +44,8 @@ func (b *testbed) register(ctx context.Context, r *running) ([]string, error) {
 		addresses = append(addresses, net.JoinHostPort(host, strconv.Itoa(port)))
 		registration.Go(func() error {
 			_, err := client.Catalog().Register(&api.CatalogRegistration{
-				// A node of Consul is a machine. A registration takes longer if the machine
-				// has more services, so each machine has at most 100 services.
+				// Consul calls a machine a node. A registration takes longer if the machine has
+				// more services, so each machine has at most 100 services.
 				Node:    fmt.Sprintf("%s-%d", nodesOf(r.entry), i/100),
 				Address: "127.0.0.1",
 				Service: &api.AgentService{
@@ -65,7 +66,7 @@ func (b *testbed) register(ctx context.Context, r *running) ([]string, error) {
 }
 
 // server returns the port of a contender's server. If the contender's server is srv, the method
-// also returns the tags that go-micro gives a node.
+// also returns the tags that go-micro has given the server's node.
 func (b *testbed) server(ctx context.Context, client *api.Client, r *running) (port int, tags []string, err error) {
 	if !r.pair {
 		_, text, err := net.SplitHostPort(r.address)
@@ -85,10 +86,10 @@ func (b *testbed) server(ctx context.Context, client *api.Client, r *running) (p
 	return found[0].Service.Port, found[0].Service.Tags, nil
 }
 
-// connect makes the client call until the client has a connection to each of the addresses. It
-// returns an error if a connection is still missing after more than 32 calls per address. One call
-// per address is not enough: concurrent callers change the order of nodes, and not every client
-// calls the nodes in turn.
+// connect lets the client make calls until the client has a connection to each address. It returns
+// an error if a connection is still missing after more than 32 calls per address. One call per
+// address is not enough, for two reasons: concurrent callers change the order in which the nodes
+// get calls, and not every client has a round robin.
 func (r *running) connect(addresses []string) error {
 	const callers, attempts = 16, 32
 	var missing string
@@ -106,7 +107,7 @@ func (r *running) connect(addresses []string) error {
 }
 
 // unconnected returns an address that the client has no connection to, or "" if the client is
-// connected to all.
+// connected to all addresses.
 func (r *running) unconnected(addresses []string) (string, error) {
 	proc, err := procfs.NewProc(r.client.cmd.Process.Pid)
 	if err != nil {
@@ -138,7 +139,7 @@ func own(process procfs.Proc) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	//lint:ignore SA1019 netlink is faster, and a few thousand sockets are few
+	//lint:ignore SA1019 netlink is faster, but NetTCP is fast enough for a few thousand sockets
 	sockets, err := proc.NetTCP()
 	if err != nil {
 		return nil, err

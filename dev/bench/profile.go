@@ -17,8 +17,8 @@ import (
 	"github.com/gomicroexample/basis/dev/internal/backend"
 )
 
-// component is a part of the programs. A function belongs to it if the function's name, with its
-// import path, begins with one of the prefixes.
+// component is a part of the programs. A function belongs to the component if the function's full
+// name, which includes the import path, begins with one of the prefixes.
 type component struct {
 	name     string
 	prefixes []string
@@ -32,8 +32,9 @@ const (
 )
 
 // components lists the components into which the report divides the CPU time of the programs. A
-// function belongs to the first component with a prefix of the function's name. Go's own packages
-// are in no component: the time of their functions belongs to the component that calls them.
+// function belongs to the first component that has a prefix of the function's name. Go's own
+// packages are in no component: the time of their functions belongs to the component that calls
+// them.
 var components = []component{
 	{"callers, handler and its log line", []string{
 		basis + "dev/bench/contender.", basis + "srv/handler.", basis + "internal/oneline.Writer", "github.com/micro/go-micro/util/log.",
@@ -90,7 +91,7 @@ func componentOf(s *profile.Sample) string {
 			case strings.HasPrefix(function, "runtime.copystack"):
 				return stacks
 			case strings.HasPrefix(function, "go.opentelemetry.io/otel/exporters/"):
-				return "tracing" // including the gRPC that sends the spans
+				return "tracing" // even if the innermost function belongs to gRPC
 			case name != scheduler:
 				continue
 			}
@@ -119,7 +120,7 @@ func profiled() ([]entry, error) {
 	}
 	for i := range entries {
 		e := &entries[i]
-		e.callers = one
+		e.callers = sixteen
 		e.pprof = [2]string{net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[2*i])), net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[2*i+1]))}
 		serverFlag := "-pprof="
 		if e.pair {
@@ -167,8 +168,8 @@ func (r *running) profile(ctx context.Context, p plan) (usage, error) {
 			return err
 		})
 	}
-	// A profile may begin after the load, because its HTTP request takes time. So the load lasts
-	// 200 ms longer than a profile.
+	// A profile may begin a little later than the load, because the HTTP request for the profile
+	// takes time. So the load lasts 200 ms longer than a profile.
 	result, loadErr := r.client.load(contender.Load{Callers: callers, For: time.Duration(seconds)*time.Second + 200*time.Millisecond})
 	if err := errors.Join(loadErr, profiles.Wait()); err != nil {
 		return nil, err

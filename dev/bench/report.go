@@ -72,9 +72,10 @@ func p90(values []float64) float64 {
 }
 
 // cell has a metric of a point, and the ratio of this metric to the metric of another point. Value
-// is the median of the metric over all rounds. Ratio is the median of the ratios of all rounds. The
-// bench starts all programs several times. For each start, the report computes the median of the
-// ratios of the rounds after this start. Low is the lowest of these medians of the starts, and High
+// is the median of the metric over all rounds. Ratio is the median of the ratios of all rounds.
+//
+// The bench starts all programs several times, and measures some rounds after each start. So each
+// start has its own median of the ratios. Low is the lowest of the medians of the starts, and High
 // is the highest.
 type cell struct{ Value, Ratio, Low, High float64 }
 
@@ -106,7 +107,8 @@ func (r report) Peers(callers int) []row {
 	return rows
 }
 
-// Shipped returns the rows of the peers as their users build them, with ratios to limit as shipped.
+// Shipped returns a row for each peer with its own default settings. The ratios are to limit with
+// its own default settings.
 func (r report) Shipped() []row {
 	var rows []row
 	for _, e := range peers {
@@ -115,8 +117,8 @@ func (r report) Shipped() []row {
 	return rows
 }
 
-// Costs returns the rows of each wrapper alone and of all wrappers together, with ratios to the
-// pair without wrappers.
+// Costs returns the rows of the pair without wrappers, with each wrapper alone, with all wrappers,
+// and with all wrappers and metrics. The ratios are to the pair without wrappers.
 func (r report) Costs() []row {
 	var rows []row
 	for _, name := range costs {
@@ -148,7 +150,7 @@ func (r report) Growth() []row {
 // number of callers.
 func (r report) Only() []row {
 	var rows []row
-	for _, callers := range many {
+	for _, callers := range allCounts {
 		var first *point
 		for _, e := range r.measured {
 			if !slices.Contains(e.callers, callers) {
@@ -186,7 +188,7 @@ func (r report) Components() []usageRow {
 			for _, u := range r.Usages[e.name] {
 				times = append(times, u[name])
 			}
-			mean, _ := stats.Mean(times) // fails only without times
+			mean, _ := stats.Mean(times) // fails only if times is empty
 			row.Times = append(row.Times, mean)
 			sum.Times[i] += mean
 		}
@@ -196,7 +198,7 @@ func (r report) Components() []usageRow {
 }
 
 // Callers returns the numbers of callers that the peers are measured with.
-func (r report) Callers() []int { return many }
+func (r report) Callers() []int { return allCounts }
 
 // oneShot has the time that a client with one call takes from start to exit, in milliseconds.
 type oneShot struct {
@@ -220,7 +222,7 @@ func (r report) OneShotRows() []oneShot {
 	return rows
 }
 
-// target is a goal of the pair, and what was measured.
+// target is a goal of the pair, with the measured numbers.
 type target struct {
 	What      string
 	Want      string
@@ -229,8 +231,8 @@ type target struct {
 	Holds     bool
 }
 
-// Targets returns the goals of the pair, and whether the pair reaches them. Each goal is for 16
-// callers, unless its text names another number of callers or one call.
+// Targets returns the goals of the pair, and whether the pair reaches each goal. The goals are for
+// 16 callers, except the goal for 256 callers and the goal for one call.
 func (r report) Targets() []target {
 	basis := point{"basis", 16}
 	ratio := func(to string, m metric) []float64 { return r.Results.ratios(basis, point{to, 16}, m) }
@@ -262,8 +264,8 @@ func (r report) Targets() []target {
 	)
 }
 
-// target returns the target for values, without Want and Holds. The values are in the order of the
-// starts, and each start has the same number of values.
+// target returns a target that is computed from values. It does not set Want and Holds. The values
+// are in the order of the starts, and each start has the same number of values.
 func (r report) target(what string, values []float64) target {
 	var medians []float64
 	for start := range slices.Chunk(values, len(values)/r.Plan.Starts) {

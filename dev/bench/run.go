@@ -21,8 +21,8 @@ import (
 	"github.com/gomicroexample/basis/internal/gctuning"
 )
 
-// patience is how long a process may take until it is ready. A client may take Load.For plus
-// patience to make a load.
+// patience is the time limit for a process to become ready. The time limit for the calls of a load
+// is Load.For plus patience.
 const patience = 30 * time.Second
 
 // testbed has the running contenders and the Consul that they share.
@@ -114,7 +114,7 @@ func (b *testbed) start(ctx context.Context, e entry) (_ *running, err error) {
 		if nodes, err = b.register(ctx, r); err != nil {
 			return nil, err
 		}
-		args = append(args, "-service="+nodesOf(e), "-address="+strings.Join(nodes, ",")) // the last -service counts
+		args = append(args, "-service="+nodesOf(e), "-address="+strings.Join(nodes, ",")) // these flags override the earlier flags -service and -address
 	}
 	r.args = slices.Concat([]string{"client"}, args, e.client)
 	r.client, err = startClient(environ(e), log+"-client.log", bin, r.args...)
@@ -133,8 +133,8 @@ func host(e entry) string {
 }
 
 // environ returns the environment of both programs of a contender, with the additional variables
-// env. On equal terms, all programs have the pair's GOGC. OpenTelemetry's queue has the same size
-// as the pair's queue, so that OpenTelemetry drops no spans.
+// env. With equal settings, all programs have the pair's GOGC. OpenTelemetry's queue always has the
+// same size as the pair's queue, so that OpenTelemetry drops no spans.
 func environ(e entry, env ...string) []string {
 	gogc := fmt.Sprint(gctuning.Percent)
 	if e.shipped {
@@ -143,7 +143,7 @@ func environ(e entry, env ...string) []string {
 	return backend.Environ(append(env, "GOGC="+gogc, "GOMEMLIMIT=", "OTEL_BSP_MAX_QUEUE_SIZE=10000")...)
 }
 
-// startPair starts srv, as a user does, and waits until it is registered.
+// startPair starts the program srv with its own flags, and waits until srv is registered.
 func (b *testbed) startPair(ctx context.Context, r *running, log string) (*backend.Process, error) {
 	p, err := backend.Start("srv", log, environ(r.entry, "JAEGER_DISABLED="+fmt.Sprint(r.spans == 0)), filepath.Join(b.dir, "srv"), append([]string{
 		"--server_name=" + service(r.entry), "--server_address=" + host(r.entry) + ":0",
@@ -204,8 +204,9 @@ func startClient(env []string, log, path string, args ...string) (*client, error
 	return &client{cmd: cmd, in: in, out: json.NewDecoder(out), log: log}, nil
 }
 
-// load makes the client run l and returns the result. It returns an error if a call fails. If the
-// load takes longer than l.For plus patience, load kills the client.
+// load sends l to the client. The client makes the calls of l, and load returns the result. If a
+// call fails, load returns an error. If the result takes longer than l.For plus patience, load
+// kills the client.
 func (c *client) load(l contender.Load) (contender.Result, error) {
 	hangs := time.AfterFunc(l.For+patience, func() { _ = c.cmd.Process.Kill() })
 	defer hangs.Stop()

@@ -44,7 +44,7 @@ func newAgent() (*agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening for spans: %w", err)
 	}
-	_ = conn.SetReadBuffer(socketBuffer) // if too many spans are lost, testbed.end returns an error
+	_ = conn.SetReadBuffer(socketBuffer) // not fatal: if too many spans are lost, testbed.end returns an error
 	r := &agent{conn: conn, done: make(chan struct{})}
 	go r.receive()
 	return r, nil
@@ -69,8 +69,8 @@ func (r *agent) receive() {
 	}
 }
 
-// drain is how long the agent still reads after the call of count. All remaining datagrams are
-// already in the socket's buffer.
+// drain is how long the agent continues to read after count is called. At that time, all remaining
+// datagrams are already in the socket's buffer.
 const drain = 200 * time.Millisecond
 
 // count returns the number of received spans, and closes the agent. The processes that send spans
@@ -84,8 +84,9 @@ func (r *agent) count() int {
 
 // countSpans returns the number of spans in a datagram, without decoding the spans.
 //
-// A datagram is a call of emitBatch. Its only argument is a Batch: field 1 is the Process, and
-// field 2 is the list of spans. jaeger-idl's agent.thrift and jaeger.thrift define both.
+// A datagram is a Thrift message that calls the agent's method emitBatch. The only argument of
+// emitBatch is a Batch: field 1 is the Process, and field 2 is the list of spans. In jaeger-idl,
+// agent.thrift defines emitBatch, and jaeger.thrift defines Batch.
 func countSpans(datagram []byte) (int, error) {
 	ctx := context.Background()
 	buffer := thrift.NewTMemoryBuffer()

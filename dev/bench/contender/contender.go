@@ -31,7 +31,7 @@ type Env struct {
 // Call makes one call of Hello and returns the response's message.
 type Call func(ctx context.Context, name string) (msg string, err error)
 
-// Hello logs the article's line and returns "Hello " and the name, like the pair's handler.
+// Hello logs the article's line and returns "Hello " and the name, as the pair's handler does.
 func Hello(name string) string {
 	log.Print("Yoooo! I received it")
 	return "Hello " + name
@@ -39,27 +39,28 @@ func Hello(name string) string {
 
 // Contender has the server and the client of a compared program.
 type Contender struct {
-	// Serve listens on a free port of env.Host and serves Hello until ctx is done. It calls ready
-	// with its host:port as soon as it accepts calls. If its clients use discovery, it registers
-	// before it calls ready. Serve is nil if the server is srv.
+	// Serve listens on a free port of env.Host and serves Hello until ctx is done. If clients find
+	// the server in Consul, Serve registers the server there. When clients can call the server,
+	// Serve calls ready with the server's host:port. Serve is nil if the server is srv.
 	Serve func(ctx context.Context, env Env, ready func(address string)) error
-	// Dial finds the server and returns a function that calls it. It returns an error if ctx is
-	// done before the server is found. Closing the io.Closer sends the last spans.
+	// Dial returns a function that calls the server. Some contenders find the server in Dial, and
+	// others in the first call. If Dial looks for the server, and ctx is done before it finds the
+	// server, Dial returns an error. Closing the io.Closer sends the last spans.
 	Dial func(ctx context.Context, env Env) (Call, io.Closer, error)
 }
 
 // Ready is the text that a server prints before its address when it is ready.
 const Ready = "ready at "
 
-// dialTimeout is how long a client looks for its server.
+// dialTimeout is the time limit for Contender.Dial.
 const dialTimeout = 20 * time.Second
 
 // Main is the main function of a contender. It does not return.
 //
-// The first argument is "server" or "client". Flags follow: the fields of Env, -pprof, and the
-// flags that the contender has added to flag.CommandLine. The client reads a Load as JSON from
-// stdin, makes the calls, and prints the Result as a line of JSON. It repeats this until stdin
-// ends.
+// The first argument of the program is "server" or "client". Flags follow: the fields of Env,
+// -pprof, and the flags that the contender has added to flag.CommandLine. The client reads a Load
+// as JSON from stdin, makes the calls, and prints the Result as a line of JSON. It repeats this
+// until the end of stdin.
 func Main(c Contender) {
 	os.Exit(run(c))
 }
@@ -103,7 +104,7 @@ func run(c Contender) int {
 	return 0
 }
 
-// load makes the loads that it reads from stdin.
+// load reads each Load from stdin, makes its calls, and prints the Result.
 func load(ctx context.Context, c Contender, env Env) (err error) {
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

@@ -11,10 +11,10 @@ import (
 )
 
 // Load describes calls of concurrent callers. Each caller makes its next call as soon as it has the
-// response to its last call.
+// response to its previous call.
 type Load struct {
 	Callers int           // the number of callers; each makes at least one call
-	Calls   int           // the minimum number of calls per caller, even if they take longer than For
+	Calls   int           // the minimum number of calls per caller, even if these calls take longer than For
 	For     time.Duration // for how long each caller begins new calls
 }
 

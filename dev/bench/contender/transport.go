@@ -9,8 +9,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// Listen listens on a free port of e.Host. The returned address is 127.0.0.1 with this port. It is
-// the host:port to call and to register.
+// Listen listens on a free port of e.Host. The returned address is 127.0.0.1 with this port.
+// Clients call this address, and the server registers it.
 func (e Env) Listen() (l net.Listener, address string, err error) {
 	l, err = net.Listen("tcp", net.JoinHostPort(e.Host, "0"))
 	if err != nil {
@@ -19,8 +19,8 @@ func (e Env) Listen() (l net.Listener, address string, err error) {
 	return l, net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Addr().(*net.TCPAddr).Port)), nil
 }
 
-// ServerOptions returns srv's gRPC settings, or no settings if e.Shipped is set. A test compares the
-// settings with srv's code.
+// ServerOptions returns srv's gRPC settings, or no settings if e.Shipped is set. A test compares
+// the settings with srv's code.
 func (e Env) ServerOptions() []grpc.ServerOption {
 	if e.Shipped {
 		return nil

@@ -1,17 +1,18 @@
-// Command article is the service and the client of the article. The code is the article's last
-// version of both. The client has the wrappers of all steps of the article, in the same order.
+// Command article is the service and the client of the article, in the last version that the
+// article shows. The client has the wrappers of all steps of the article, in the article's order.
 //
 // The code differs from the article in these points:
 //
-//   - RegisterBasisHandler and NewBasisService replace RegisterSayHandler and SayServiceClient. The
-//     article's own .proto generates these names.
+//   - RegisterBasisHandler and NewBasisService replace RegisterSayHandler and SayServiceClient.
+//     From the article's own .proto, protoc-gen-micro generates the functions RegisterBasisHandler
+//     and NewBasisService.
 //   - The code has = where the article assigns to a field with :=, and declares a variable that the
 //     article does not declare.
-//   - Flags name Consul, because Consul is no longer go-micro's default registry.
-//   - A flag names the address to listen on. Without it, go-micro chooses the first private address.
-//     This may be an IPv6 address, which go-micro's client cannot call.
-//   - The client's tracer is also the global tracer, like the server's. Otherwise the span "call" is
-//     lost.
+//   - Flags select Consul as the registry, because Consul is no longer go-micro's default registry.
+//   - A flag sets the address that the server listens on. Without this flag, go-micro chooses the
+//     first private address. This may be an IPv6 address, which go-micro's client cannot call.
+//   - The client sets its tracer as the global tracer, as the server does. Otherwise the span
+//     "call" is lost.
 //   - The limits are so high that they reject no call.
 package main
 

@@ -1,5 +1,5 @@
-// Command basis is the pair's client for the bench. It makes calls as the program client does. It
-// uses all wrappers of the program client, or only some of them. The server is the program srv.
+// Command basis is the pair's client for the bench. It has all wrappers of the program client, or
+// only some of these wrappers. The server is the program srv.
 package main
 
 import (
@@ -30,8 +30,8 @@ import (
 
 const clientName = "go.micro.client.basis"
 
-// settings has such high limits that the limiter and the breaker reject no call. They still check
-// every call.
+// settings has such high limits that the limiter and the breaker reject no call. The limiter and
+// the breaker still check every call.
 var settings = flags.Settings{
 	RateLimit:            1_000_000,
 	HystrixTimeout:       10 * time.Second,
@@ -41,7 +41,7 @@ var settings = flags.Settings{
 	HystrixVolume:        1_000_000,
 }
 
-// all is the default of -wrappers. It selects the pair's own stack.
+// all is the default of the flag -wrappers. It selects the pair's own stack.
 const all = "all"
 
 var (

@@ -24,7 +24,7 @@ import (
 // parts returns the same options as stack.Options, but only with the wrappers in names. Commas
 // separate the names. The balancer is always active. Without roundrobin, go-micro's own strategy
 // chooses among the nodes that the balancer offers. TestPartsAreOfTheStack in ../.. compares the
-// wrappers with those of the stack.
+// wrappers with the wrappers of the stack.
 func parts(ctx context.Context, t opentracing.Tracer, s flags.Settings, names string) []micro.Option {
 	hystrix.DefaultTimeout = int(s.HystrixTimeout.Milliseconds())
 	hystrix.DefaultMaxConcurrent = s.HystrixMaxConcurrent + breaker.Headroom

@@ -1,6 +1,6 @@
-// Command gokit is the service and the client on go-kit, wired as in go-kit's examples stringsvc3
-// and addsvc. It has these features of the pair: gRPC, Consul, a round robin, hystrix-go, a limiter
-// that waits, and opentracing with jaeger-client-go.
+// Command gokit implements the service and the client with go-kit, as in go-kit's examples
+// stringsvc3 and addsvc. It has these features of the pair: gRPC, Consul, a round robin,
+// hystrix-go, a limiter that waits, and opentracing with jaeger-client-go.
 package main
 
 import (
@@ -96,13 +96,13 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 	}
 }
 
-// binding connects the gRPC method to go-kit's endpoint. A user of go-kit writes such a function for
-// each method. The endpoint uses the protobuf messages: its own types would need a conversion per
-// call.
+// binding connects the gRPC method to go-kit's endpoint. A user of go-kit writes such a function
+// for each method. The request and the response of the endpoint are the protobuf messages. Other
+// types would need a conversion in each call.
 func binding(t opentracing.Tracer) basisgrpc.Server {
 	handler := kitgrpc.NewServer(hello(t), unchanged, unchanged,
-		// GRPCToContext starts the server's span. It does not finish the span, so the finalizer
-		// does.
+		// GRPCToContext starts the server's span, but does not finish it. So the finalizer finishes
+		// the span.
 		kitgrpc.ServerBefore(kitopentracing.GRPCToContext(t, "Hello", logger)),
 		kitgrpc.ServerFinalizer(func(ctx context.Context, _ error) { opentracing.SpanFromContext(ctx).Finish() }),
 	)
@@ -115,7 +115,8 @@ func binding(t opentracing.Tracer) basisgrpc.Server {
 	}
 }
 
-// hello returns the endpoint of Hello. It creates its own span, like the pair's handler.
+// hello returns the endpoint of the method Hello. The endpoint creates a span for each call, as the
+// pair's handler does.
 func hello(t opentracing.Tracer) endpoint.Endpoint {
 	return func(ctx context.Context, request any) (any, error) {
 		req := request.(*proto.Request)
@@ -139,7 +140,8 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	if err != nil {
 		return nil, nil, err
 	}
-	// The limits are so high that the limiter and the breaker check every call and reject none.
+	// The limits are so high that the limiter and the breaker reject no call. The limiter and the
+	// breaker still check every call.
 	hystrix.ConfigureCommand("Hello", hystrix.CommandConfig{Timeout: 10_000, MaxConcurrentRequests: 10_000})
 	limiter := rate.NewLimiter(1_000_000, 100)
 
@@ -161,7 +163,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	if err := known(ctx, endpointer); err != nil {
 		return nil, nil, err
 	}
-	// The pair makes three attempts too.
+	// A call has up to three attempts, as in the pair.
 	hello := lb.Retry(3, timeout, lb.NewRoundRobin(endpointer))
 
 	return func(ctx context.Context, name string) (string, error) {
@@ -195,7 +197,8 @@ func known(ctx context.Context, e sd.Endpointer) error {
 	}
 }
 
-// newTracer returns a tracer of jaeger-client-go. Its queue is so long that it drops no spans.
+// newTracer returns a tracer of jaeger-client-go. The queue is so long that the tracer drops no
+// spans.
 func newTracer(service, spans string) (opentracing.Tracer, io.Closer, error) {
 	return jaegercfg.Configuration{
 		ServiceName: service,

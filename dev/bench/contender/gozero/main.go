@@ -1,7 +1,8 @@
-// Command gozero is the service and the client on go-zero's zrpc, configured as in go-zero's
-// documentation. It uses go-zero's balancer (p2c_ewma), breaker on both sides, load shedder on the
-// server, timeouts, and tracing with OpenTelemetry over OTLP/gRPC. go-zero has no limiter for
-// clients. The client finds nodes in Consul with the resolver of dev/modern.
+// Command gozero implements the service and the client with go-zero's zrpc, configured as in
+// go-zero's documentation. The client and the server use go-zero's breaker, timeouts, and tracing
+// with OpenTelemetry over OTLP/gRPC. The client also uses go-zero's balancer (p2c_ewma), and the
+// server also uses go-zero's load shedder. go-zero has no limiter for clients. The client finds
+// nodes in Consul with the resolver of dev/modern.
 package main
 
 import (
@@ -58,7 +59,7 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) error {
 	if err != nil {
 		return err
 	}
-	free.Close() // zrpc listens by itself
+	free.Close() // zrpc creates its own listener on this port
 	var c zrpc.RpcServerConf
 	text := fmt.Sprintf(serverConfig, env.Service, net.JoinHostPort(env.Host, port), env.Spans)
 	if err := conf.LoadFromYamlBytes([]byte(text), &c); err != nil {

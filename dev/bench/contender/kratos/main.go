@@ -1,7 +1,8 @@
-// Command kratos is the service and the client on go-kratos over gRPC, wired as in go-kratos'
-// template. It uses go-kratos' middleware: recovery, tracing with OpenTelemetry, a rate limiter on
-// the server and a circuit breaker on the client. The default selector, a weighted round robin,
-// chooses the node. The client finds nodes in Consul with the type discovery.
+// Command kratos implements the service and the client with go-kratos over gRPC, as in go-kratos'
+// template. The client and the server use go-kratos' middleware for recovery and for tracing with
+// OpenTelemetry. The server also has the rate limiter, and the client also has the circuit breaker.
+// The default selector, a weighted round robin, chooses the node. The client finds nodes in Consul
+// with the type discovery.
 package main
 
 import (
@@ -54,10 +55,10 @@ func serve(ctx context.Context, env contender.Env, ready func(string)) (err erro
 			recovery.Recovery(),
 			tracing.Server(tracing.WithTracerProvider(provider)),
 			// While the CPU load is over a threshold (80% by default), BBR limits the number of
-			// calls in flight, and rejects more calls. BBR computes this limit from the calls of
-			// the last ten seconds. Before a measurement, this server has no calls for some time,
-			// while other contenders keep the CPU busy. So the limit would be too low, and BBR
-			// would reject calls. So the threshold here is 100.1%; the unit is 0.1%.
+			// calls in flight, and rejects the calls over this limit. BBR computes the limit from
+			// the calls of the last ten seconds. Before a measurement, this server has no calls for
+			// some time, while other contenders load the CPU. So the limit would be too low, and
+			// BBR would reject calls. So the threshold here is 100.1%; the unit is 0.1%.
 			ratelimit.Server(ratelimit.WithLimiter(bbr.NewLimiter(bbr.WithCPUThreshold(1001)))),
 		),
 	)
@@ -87,7 +88,7 @@ func dial(ctx context.Context, env contender.Env) (contender.Call, io.Closer, er
 	if err != nil {
 		return nil, nil, err
 	}
-	subset := kratosgrpc.WithSubset(0) // call all nodes, as other contenders do; the default is 25 nodes
+	subset := kratosgrpc.WithSubset(0) // call all nodes, as the other contenders do; kratos's default is at most 25 nodes
 	if env.Shipped {
 		subset = kratosgrpc.WithSubset(25)
 	}

@@ -1,6 +1,6 @@
-// Command limit is the service and the client on grpc-go alone: one connection per address, no
-// discovery and no tracing. All other contenders except article are built on grpc-go too. So limit
-// shows the upper limit of their calls/s.
+// Command limit implements the service and the client with grpc-go alone: one connection per
+// address, no discovery and no tracing. All other contenders except article are built on grpc-go
+// too. So the calls/s of limit are an upper limit for these contenders.
 package main
 
 import (

@@ -1,5 +1,6 @@
-// Command modern runs the server and the client of dev/modern in the bench. They use grpc-go with a
-// resolver for Consul and grpc-go's round robin, golang.org/x/time/rate, gobreaker and OpenTelemetry.
+// Command modern runs the server and the client of dev/modern in the bench. Both use grpc-go with a
+// resolver for Consul and grpc-go's round robin, golang.org/x/time/rate, gobreaker and
+// OpenTelemetry.
 package main
 
 import (
@@ -14,8 +15,8 @@ import (
 	"github.com/gomicroexample/basis/dev/modern"
 )
 
-// settings has such high limits that the limiter and the breaker reject no call. They still check
-// every call.
+// settings has such high limits that the limiter and the breaker reject no call. The limiter and
+// the breaker still check every call.
 var settings = modern.Settings{
 	RateLimit:     1_000_000,
 	Timeout:       10 * time.Second,

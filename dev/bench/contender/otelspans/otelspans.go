@@ -15,7 +15,8 @@ import (
 	"github.com/gomicroexample/basis/proto"
 )
 
-// Hello returns a server of Hello. It creates its own span, like the pair's handler.
+// Hello returns a server of the method Hello. The server creates a span for each call, as the
+// pair's handler does.
 func Hello(t trace.Tracer) basisgrpc.Server {
 	return func(ctx context.Context, req *proto.Request) (*proto.Response, error) {
 		_, span := t.Start(ctx, "Hello")
