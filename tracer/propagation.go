@@ -18,9 +18,9 @@ type propagator struct {
 	injectors []jaeger.Injector
 }
 
-// newPropagator returns a propagator that writes the formats in names: jaeger, w3c and b3,
-// separated by commas. If names is empty, the format is jaeger. newPropagator returns an error for
-// any other name.
+// newPropagator returns a propagator that writes the formats in names, a comma-separated list. The
+// possible formats are jaeger, w3c and b3. If names is empty, the format is jaeger. newPropagator
+// returns an error for any other name.
 func newPropagator(names string) (*propagator, error) {
 	native := jaeger.NewTextMapPropagator(new(jaeger.HeadersConfig).ApplyDefaults(), *jaeger.NewNullMetrics())
 	if names == "" {

@@ -129,7 +129,7 @@ func (b *Balancer) microError(ctx context.Context, service, address string, err 
 		return errors.InternalServerError(service, "%s", s.Message())
 	case code == codes.Unavailable:
 		hint := ""
-		// gRPC's message has these words if the server closed the connection at once.
+		// If the server closed the connection at once, gRPC's message contains "server preface".
 		if b.tls == nil && strings.Contains(s.Message(), "server preface") {
 			hint = "; if the server has TLS on, use --tls_cert, --tls_key and --tls_ca"
 		}

@@ -33,8 +33,8 @@ const maxBackoff = 3 * time.Second
 const probeTimeout = time.Second
 
 // silentTime is how long a node may send nothing before its connection is suspect. When a call to
-// another node gets no response, the balancer probes the suspect connections. At many calls per
-// second, a healthy node always sends something within this time.
+// any node gets no response, the balancer probes the connection of this call and all suspect
+// connections. At many calls per second, a healthy node always sends something within this time.
 const silentTime = 300 * time.Millisecond
 
 // dialTimeout is the timeout of a TCP handshake. It is longer than 1 s, because the kernel repeats

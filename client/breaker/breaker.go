@@ -1,6 +1,7 @@
-// Package breaker provides a circuit breaker for calls. It wraps go-plugins' hystrix wrapper in two
-// layers, which have three effects. Only failures of the service open a circuit. A call's own
-// timeout applies in addition to hystrix's timeout. If a call times out in hystrix, it is canceled.
+// Package breaker provides a circuit breaker for calls. It puts go-plugins' hystrix wrapper between
+// two layers. Together, the layers have three effects. Only failures of the service open a circuit.
+// A call's own timeout applies in addition to hystrix's timeout. If a call times out in hystrix, it
+// is canceled.
 package breaker
 
 import (

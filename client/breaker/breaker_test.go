@@ -43,9 +43,9 @@ func protected(t *testing.T, cfg hystrix.CommandConfig, call func(context.Contex
 	return func() error { return c.Call(context.Background(), req, nil) }
 }
 
-// opens makes calls until the circuit is open. Hystrix counts in the background, so the circuit may
-// still let a call through after the failure that opens it.
-func opens(t *testing.T, call func() error) {
+// openCircuit makes calls until the circuit is open. Hystrix counts in the background, so the
+// circuit may still let a call through after the failure that opens it.
+func openCircuit(t *testing.T, call func() error) {
 	t.Helper()
 	require.Eventually(t, func() bool { return call() == hystrix.ErrCircuitOpen },
 		10*time.Second, time.Millisecond, "the circuit does not open")
@@ -59,12 +59,12 @@ func TestServersFaultsOpenTheCircuit(t *testing.T) {
 	err := errors.InternalServerError("go.micro.srv.basis", "oops")
 	call := protected(t, touchy, func(context.Context) error { return err })
 	require.Equal(t, err, call())
-	opens(t, call)
+	openCircuit(t, call)
 }
 
 func TestTimeoutsOpenTheCircuit(t *testing.T) {
 	call := protected(t, touchy, func(context.Context) error { return errors.Timeout("go.micro.client", "late") })
-	opens(t, call)
+	openCircuit(t, call)
 }
 
 func TestCallersFaultsDoNotOpenTheCircuit(t *testing.T) {

@@ -105,7 +105,7 @@ func TestStatesOfACircuit(t *testing.T) {
 		defer mu.Unlock()
 		failing, pause = fail, wait
 	}
-	opens(t, call)
+	openCircuit(t, call)
 	becomes(t, circuit, "open")
 
 	// After each sleep window, the circuit lets one call through. In the first round of this loop,
@@ -146,7 +146,7 @@ func TestEventsOfACircuitAreCounted(t *testing.T) {
 		require.NoError(t, call())
 	}
 	err = errors.InternalServerError("go.micro.srv.basis", "oops")
-	opens(t, call)
+	openCircuit(t, call)
 	require.Eventually(t, func() bool {
 		got := samples(t, "basis_circuit_events_total", circuit)
 		return got["success"]-before["success"] == 3 && got["failure"] > before["failure"] && got["short_circuit"] > before["short_circuit"]
@@ -168,7 +168,7 @@ func TestCountsSurviveTheEndOfAnOpenCircuit(t *testing.T) {
 		defer mu.Unlock()
 		return err
 	})
-	opens(t, call)
+	openCircuit(t, call)
 	mu.Lock()
 	err = nil
 	mu.Unlock()

@@ -81,8 +81,8 @@ const maxDuration = 365 * 24 * time.Hour
 // maxCallers is more callers than one process needs.
 const maxCallers = 100_000
 
-// Check returns an error that names the first flag whose value is out of range. Check requires the
-// name to be UTF-8. The server checks everything else about the name.
+// Check returns an error about the first flag whose value is not valid. For --name, Check requires
+// only that the value is UTF-8. The server checks the rest.
 func (s *Settings) Check() error {
 	if !utf8.ValidString(s.Name) {
 		return fmt.Errorf("--name is %q; want UTF-8", s.Name)

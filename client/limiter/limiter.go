@@ -17,8 +17,8 @@ import (
 // New returns a wrapper that sends at most perSecond calls per second, of all callers together. If
 // perSecond is 0, there is no limit. The first call is sent at once. Later turns are at least 1 s /
 // perSecond apart, and calls wait for their turn in the order of their arrival. There is no limit
-// to this wait except the context. New turns off the slack of uber's limiter. By default, this
-// slack allows a burst of up to 11 calls after idle time.
+// to this wait except the context. New disables the slack of uber's limiter. By default, this slack
+// allows a burst of up to 11 calls after idle time.
 //
 // ctx is the context of the program. If ctx or the call's own context ends before the call's turn,
 // the call is not sent. If the call's deadline is before its turn, the call fails at once, and

@@ -11,7 +11,7 @@ import (
 )
 
 // By default, uber's limiter has slack: it allows a burst of calls after idle time. At one call per
-// second, it sends 11 calls at once after a minute without calls. New turns off the slack.
+// second, it sends 11 calls at once after a minute without calls. New disables the slack.
 func TestStockLimiterHasSlack(t *testing.T) {
 	clock := &fakeClock{now: time.Now()}
 	c := rateplugin.NewClientWrapper(1, ratelimit.WithClock(clock))(&fake{call: func() {}})

@@ -390,7 +390,8 @@ var varying = regexp.MustCompile(strings.Join([]string{
 	`(?P<call>\bcall[= ]\d+)`,
 }, "|"))
 
-// patterns has, for each group of varying, a regular expression for the actual text.
+// patterns has a regular expression for each group of the expression varying. It matches the text
+// in the actual output.
 var patterns = map[string]string{
 	"time":     `\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d{4})?`,
 	"value":    `([0-9a-f-]{16,36}|(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\])(?::\d+)?)`,

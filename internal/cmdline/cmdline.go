@@ -82,7 +82,8 @@ func Parse(service micro.Service, program Program, check func(given func(flag st
 		failIf(err)
 		return nil
 	}
-	// The library micro/cli itself reports only one kind of error: it cannot parse a variable.
+	// The library micro/cli itself prints only one kind of error: it cannot parse an environment
+	// variable.
 	app.ErrWriter = prefix
 	cli.OsExiter = func(int) { os.Exit(exitUsage) }
 	apply := app.Before

@@ -158,8 +158,8 @@ func TestTheNextAgentIsAskedInsteadOf(t *testing.T) {
 	}
 }
 
-// If the first agent hangs, the registry queries the next agent within firstAnswerTimeout. A
-// client's own timeout is longer than this.
+// If the first agent hangs, the registry queries the next agent within firstAnswerTimeout. The
+// default timeouts of a client are longer than this.
 func TestTheNextAgentIsAskedSoonInsteadOfOneThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := onTransport(t, func(req *http.Request) (*http.Response, error) {

@@ -36,8 +36,8 @@ import (
 // again. All agents must belong to one cluster.
 //
 // NewRegistry returns an error if a variable cannot be used. Even then, NewRegistry also returns a
-// registry, whose Init and String work. So a program that uses another registry can ignore the
-// error.
+// registry. Of its methods, only Init and String work. So a program that uses another registry can
+// ignore the error.
 //
 // If Consul has ACLs, a registration needs a token with service:write for the service. A lookup
 // needs a token with service:read for the service and node:read for the hosts that run the
@@ -46,11 +46,12 @@ import (
 //
 // GetService returns the nodes that have no critical check. If nodes are known, and a watcher of
 // the service receives changes from Consul, GetService returns the nodes from memory. If a lookup
-// fails, GetService returns the last known nodes, or the error if no nodes are known. If the
-// service has a watcher, and Consul lists no node after an outage, GetService keeps the known nodes
-// until the watcher reports their deletion. GetService ignores nodes without a valid address, and
-// tags that go-micro cannot decode. The registry logs each ignored node once and each ignored tag
-// once, but at most 100 such lines in total. It does not log tags that do not look like go-micro's.
+// fails, GetService returns the last known nodes, or the error if no nodes are known. After an
+// outage, Consul may list no node. If the service has a watcher, GetService then keeps the known
+// nodes until the watcher reports their deletion. GetService ignores nodes without a valid address,
+// and tags that go-micro cannot decode. The registry logs each ignored node once and each ignored
+// tag once, but at most 100 such lines in total. It does not log tags that do not look like
+// go-micro's.
 func NewRegistry() (registry.Registry, error) {
 	cfg := api.DefaultConfig()
 	cfg.Address = strings.TrimSpace(cfg.Address)

@@ -114,9 +114,9 @@ func (s *Services) begin() bool {
 }
 
 // Drain waits for the in-flight calls to go-micro's handlers, and then ends all streams of the
-// registered services. Without Drain, a stream lasts until its caller ends the stream. If the
-// handler of a stream returns nil, the stream succeeds. Otherwise, it fails with Unavailable. A
-// stream that begins after Drain ends at once, in the same way.
+// registered services. Without Drain, a stream lasts until its caller ends the stream. When Drain
+// ends a stream, the stream succeeds if its handler returns nil. Otherwise, the stream fails with
+// Unavailable. A stream that begins after Drain ends at once, in the same way.
 //
 // Call Drain before the server closes its listener, so that callers can use the services while
 // Drain waits. The server still serves new calls that are not streams, but Drain does not wait for

@@ -27,8 +27,9 @@ func TestStockParentInMetadataIsEitherSpan(t *testing.T) {
 		require.Equal(t, callers.SpanID(), servers.ParentID())
 		md, _ := metadata.FromContext(ctx)
 		found := map[jaeger.SpanID]bool{}
-		// The metadata is a map with two keys, and an iteration starts at a random one of eight
-		// slots. So the probability that all rounds return the same span is about (7/8)^1000.
+		// The metadata is a map with two keys in eight slots, and an iteration starts at a random
+		// slot. So one key comes first in one of eight iterations. So the probability that all
+		// rounds return the same span is about (7/8)^1000.
 		for range 1000 {
 			parent, err := tr.Extract(opentracing.TextMap, opentracing.TextMapCarrier(md))
 			require.NoError(t, err)

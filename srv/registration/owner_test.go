@@ -97,7 +97,7 @@ func TestSecondServerWithAnIDWaitsForTheFirst(t *testing.T) {
 		require.Equal(t, first, a.node("svc-1"))
 		l.take()
 
-		// Both servers renew for a minute.
+		// For a minute, the first server renews, and the second server tries to register.
 		for range 6 {
 			require.NoError(t, r2.Register(s2))
 			pass(10 * time.Second)
