@@ -52,10 +52,11 @@ type offering struct {
 	until   time.Time             // when the first ejection ends; zero if no node is ejected
 }
 
-// maxOffer is the maximum number of nodes that the strategy gets for the first attempt of a call
-// without filters. The number is limited because go-plugins' round robin copies the list of nodes
-// for each call. The pieces take turns: in its turn, a piece serves as many calls as it has nodes.
-// So when every piece has had one turn, every node has been called once.
+// maxOffer is the maximum number of nodes that the strategy gets at once. It applies to the first
+// attempt of a call, if the call has no filters. The number is limited because go-plugins' round
+// robin copies the list of nodes for each call. The pieces take turns: in its turn, a piece serves
+// as many calls as it has nodes. So when every piece has had one turn, every node has been called
+// once.
 const maxOffer = 64
 
 // newOffering returns an offering of nodes.

@@ -25,7 +25,7 @@ func (b *Balancer) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector. It collects the metrics of each service that the client
-// has called.
+// has looked up or called.
 func (b *Balancer) Collect(ch chan<- prometheus.Metric) {
 	b.mu.RLock()
 	groups := make([]*group, 0, len(b.groups))

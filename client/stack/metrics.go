@@ -63,7 +63,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
-// observe registers b, which collects the balancer's metrics.
+// observe registers b, which collects its own metrics.
 func (m *metrics) observe(b *balancer.Balancer) {
 	if m != nil {
 		m.registerer.MustRegister(b)

@@ -201,8 +201,8 @@ func checkMicro(ctx *cli.Context, program Program) error {
 	return nil
 }
 
-// checkListen returns an error if no program on this machine can listen on addr. It does not
-// check whether addr's port is free; the server reports a port in use when it listens.
+// checkListen returns an error if no program on this machine can listen on addr. It does not check
+// whether addr's port is free: if the port is in use, the server returns an error when it listens.
 func checkListen(addr string) error {
 	tcp, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {

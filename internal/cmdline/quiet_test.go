@@ -10,7 +10,8 @@ import (
 	_ "github.com/gomicroexample/basis/internal/cmdline"
 )
 
-// With an mDNS registry, go-micro's router would multicast a query at each program's start.
+// go-micro's router must get a registry in memory. With an mDNS registry, the router would
+// multicast a query at each program's start.
 func TestTheDefaultRouterDoesNotUseMDNS(t *testing.T) {
 	require.Equal(t, "memory", router.DefaultRouter.Options().Registry.String())
 	require.Equal(t, "mdns", registry.DefaultRegistry.String(), "go-micro's default holds for all else")

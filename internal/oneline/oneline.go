@@ -19,8 +19,8 @@ func Breaks(r rune) bool {
 	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'
 }
 
-// Escape replaces each character that Breaks reports with its Go escape sequence, such as \n or
-// \x1b, and returns the result. Escape also replaces each byte that is not valid UTF-8 with U+FFFD.
+// Escape returns s with a Go escape sequence, such as \n or \x1b, in place of each character for
+// which Breaks returns true. Escape also replaces each byte that is not valid UTF-8 with U+FFFD.
 // All other characters, of any language, stay unchanged.
 func Escape(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || Breaks(r) }) {

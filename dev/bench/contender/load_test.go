@@ -26,7 +26,7 @@ func TestLoad(t *testing.T) {
 	require.NotZero(t, r.Mallocs)
 }
 
-// Each caller makes all of its calls, even if For is 0.
+// Each caller makes Load.Calls calls, even if Load.For is 0.
 func TestLoadCalls(t *testing.T) {
 	r := Load{Callers: 3, Calls: 5}.make(context.Background(), func(_ context.Context, name string) (string, error) {
 		return "Hello " + name, nil

@@ -150,8 +150,8 @@ func (n *Network) create(subnet string, names []string) error {
 			[]string{"ip", "-n", h.Namespace(), "link", "set", "lo", "up"},
 			[]string{"ip", "-n", h.Namespace(), "addr", "add", h.Addr + "/24", "dev", "eth0"},
 			[]string{"ip", "-n", h.Namespace(), "link", "set", "eth0", "up"},
-			// The default route gives programs an address to advertise: the source address of the
-			// route.
+			// Each host needs a default route, because programs advertise the source address of
+			// this route.
 			[]string{"ip", "-n", h.Namespace(), "route", "add", "default", "via", last},
 		))
 	}

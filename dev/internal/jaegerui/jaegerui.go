@@ -31,10 +31,10 @@ const configLine = "const JAEGER_CONFIG = DEFAULT_CONFIG;"
 
 const index = "index.html"
 
-// Unpack writes the pages into the folder jaeger-ui-VERSION in dir, for Jaeger's setting
-// assets_path, and returns the folder's path. It writes only files that are missing in the folder,
-// or that have other content there. It writes each file under a temporary name and then renames it,
-// so a running Jaeger never serves an incomplete file.
+// Unpack writes the pages into the folder jaeger-ui-VERSION in dir, and returns the folder's path,
+// which is the value for Jaeger's setting assets_path. It writes a file only if the file is missing
+// in the folder or differs. It writes each file under a temporary name and then renames it, so a
+// running Jaeger never serves an incomplete file.
 func Unpack(dir string) (string, error) {
 	dir = filepath.Join(dir, "jaeger-ui-"+Version)
 	if err := unpack(dir); err != nil {
