@@ -36,8 +36,8 @@ import (
 // again. All agents must belong to one cluster.
 //
 // NewRegistry returns an error if a variable cannot be used. Even then, NewRegistry also returns a
-// registry. Of its methods, only Init and String work. So a program that uses another registry can
-// ignore the error.
+// registry. The methods Init and String of this registry work, so a program that uses another
+// registry can ignore the error.
 //
 // If Consul has ACLs, a registration needs a token with service:write for the service. A lookup
 // needs a token with service:read for the service and node:read for the hosts that run the
