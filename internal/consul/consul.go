@@ -354,25 +354,22 @@ func (r *consulRegistry) GetService(name string) ([]*registry.Service, error) {
 	}
 	// If Consul has just returned from an outage, an empty list may mean that Consul has lost its
 	// catalog. Leave it to the watcher when to believe this list; see recoverTime.
-	services, err, _ := r.lookups.Do(name, func() (any, error) {
-		services, _, err := r.lookUp(name, watched)
-		return services, err
+	_, err, _ := r.lookups.Do(name, func() (any, error) {
+		return r.lookUp(name, watched)
 	})
-	if found, _ := services.([]*registry.Service); err == nil && (hasNodes(found) || !watched) {
-		return registry.Copy(found), nil
-	}
 	known, _, _ = r.known(name)
-	if hasNodes(known) {
-		return registry.Copy(known), nil
+	if err != nil && !hasNodes(known) {
+		return nil, err
 	}
-	return nil, err
+	return registry.Copy(known), nil
 }
 
 // lookUp queries Consul for a service, and stores the result. If unlessEmpty is true, lookUp does
 // not store a result without nodes. index is Consul's index of the result, or 0 if Consul's
 // response has no index.
-func (r *consulRegistry) lookUp(name string, unlessEmpty bool) (services []*registry.Service, index uint64, err error) {
+func (r *consulRegistry) lookUp(name string, unlessEmpty bool) (index uint64, err error) {
 	ticket := r.tickets.Add(1)
+	var services []*registry.Service
 	err = r.try(func(address string, last bool) (err error) {
 		timeout := lookupTimeout(last)
 		lookUp := func() error {
@@ -391,7 +388,7 @@ func (r *consulRegistry) lookUp(name string, unlessEmpty bool) (services []*regi
 		return err
 	})
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	for _, service := range services {
 		for _, node := range service.Nodes {
@@ -401,7 +398,7 @@ func (r *consulRegistry) lookUp(name string, unlessEmpty bool) (services []*regi
 	if !unlessEmpty || hasNodes(services) {
 		r.remember(name, ticket, index, services)
 	}
-	return services, index, nil
+	return index, nil
 }
 
 // checkACLs returns an ErrDenied if ACLs may be the reason why Consul lists no node of a service.

@@ -206,7 +206,7 @@ func (w *watcher) wait() error {
 	if index != 0 && index == w.index && index == knownIndex && !recovered {
 		return nil
 	}
-	_, lookedUp, err := r.lookUp(w.service, !w.recoverUntil.IsZero())
+	lookedUp, err := r.lookUp(w.service, !w.recoverUntil.IsZero())
 	if err != nil {
 		return err
 	}
