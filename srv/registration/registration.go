@@ -48,7 +48,7 @@ type Options struct {
 	// Observe is called after each attempt to register the node or to renew its registration. The
 	// argument is nil if the attempt succeeded. Otherwise, the argument is the error, in the form
 	// that is logged. The next attempt and Deregister wait until Observe returns, so Observe must
-	// neither block nor call the registry. Observe may be nil.
+	// not block, and must not call the registry. Observe may be nil.
 	Observe func(error)
 	// Deregistered is called at the end of Deregister, even if the node could not be
 	// deregistered. The server accepts connections until Deregistered returns, and then closes

@@ -17,8 +17,8 @@ import (
 // that the sockets of the containers do not appear in this machine's /run.
 const startEngine = `hostname "$0" && mount --bind /dev/null /etc/resolv.conf && mount -t tmpfs tmpfs /run && exec dockerd "$@"`
 
-// EngineUsable returns nil if StartEngine can start an engine. Otherwise, it returns an error that
-// says what is missing.
+// EngineUsable returns nil if StartEngine can start an engine. Otherwise, the error names the
+// requirement that is not met.
 func EngineUsable() error {
 	if err := Usable(); err != nil {
 		return err

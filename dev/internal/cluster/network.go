@@ -69,7 +69,7 @@ type Host struct {
 }
 
 // Usable returns nil if this process is root and has the commands in Commands. Otherwise, it
-// returns an error that says what is missing.
+// returns an error that names the missing commands, or says that root is required.
 func Usable() error {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces take root")

@@ -15,7 +15,7 @@ const DefaultWidth = 100
 
 const (
 	minBar     = 10 // minimum width of the column of bars
-	minName    = 10 // minimum width of the column of operations, if operations are cut off
+	minName    = 10 // minimum width of the column of operations, if their names are shortened
 	maxService = 24 // maximum width of a service's name
 )
 
@@ -26,8 +26,8 @@ const (
 // Each span has a line with its service, its operation, its start and its duration. The start is
 // relative to the start of the first span. An operation is indented below its parent. A bar shows
 // the start and the duration too. A failed span has the mark "error". If there is not enough room
-// for the bars, Draw cuts off the beginnings of operations. Lines below the picture say what is
-// wrong with the trace, for example a missing parent.
+// for the bars, Draw shortens the names of the operations at their beginning. Lines below the
+// picture list the problems of the trace, for example a missing parent.
 func Draw(spans []Span, width int) string {
 	if len(spans) == 0 {
 		return ""
