@@ -73,7 +73,7 @@ func CheckAddress(addr string) error {
 	return nil
 }
 
-// checkHost returns an error if host is neither an IP address nor a DNS name.
+// checkHost returns an error unless host is an IP address or a DNS name.
 func checkHost(host string) error {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return nil

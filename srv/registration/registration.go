@@ -144,7 +144,7 @@ func (r *retryingRegistry) register(s *registry.Service, opts []registry.Registe
 	time.AfterFunc(retryInterval, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.pending == s { // neither deregistered nor registered again
+		if r.pending == s { // s was not deregistered, and no newer registration replaced it
 			r.register(s, opts)
 		}
 	})

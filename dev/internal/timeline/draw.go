@@ -96,7 +96,7 @@ func fit(name string, width int) string {
 	return name[:indent] + runewidth.TruncateLeft(text, cut, "…")
 }
 
-// notes returns the lines about what is wrong with a trace.
+// notes returns the lines about the problems of a trace.
 func notes(spans []Span) []string {
 	var all []string
 	var line []Span // the spans from a root to the current span
